@@ -1,0 +1,46 @@
+# Trellis. `make` lists the commands.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEV_READY := $(VENV)/.ready-dev
+SOURCES := mesh sidecar services tests benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check test test-quick bench gen clean
+
+help: ## Lists the commands.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1@\2/' | column -t -s '@'
+
+$(READY): pyproject.toml constraints.txt scripts/setup.sh
+	@PYTHON=$(PYTHON) VENV=$(VENV) sh scripts/setup.sh run
+	@touch $@
+
+$(DEV_READY): pyproject.toml constraints.txt scripts/setup.sh
+	@PYTHON=$(PYTHON) VENV=$(VENV) sh scripts/setup.sh dev
+	@touch $(READY) $@
+
+setup: $(DEV_READY) ## Sets up .venv with everything that development needs.
+
+demo: $(READY) ## Three hosts on this machine, real calls, a dead leader. KEEP=1 leaves them running.
+	@$(BIN)/trellis demo $(if $(KEEP),--keep) $(DEMO_ARGS)
+
+check: $(DEV_READY) ## Format, lint, types, layers, contracts and quick tests, in about a minute.
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/pytest -q -m 'not integration' tests
+
+test: $(DEV_READY) ## Everything: checks, unit, story, contract and integration tests with real parts.
+	@sh scripts/test.sh $(PYTEST_ARGS)
+
+bench: $(DEV_READY) ## Measures; NAME=failover, northbound, consensus, idle or supervision (default: all).
+	$(BIN)/python -m benchmarks $(NAME)
+
+gen: $(DEV_READY) ## Generates the stubs beside each .proto.
+	sh scripts/gen.sh protos
+
+clean: ## Removes what set-up and tests made.
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build dist

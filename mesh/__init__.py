@@ -1,0 +1,1 @@
+"""What the hosts of a Trellis cluster agree on, and how they talk to each other."""

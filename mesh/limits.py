@@ -1,0 +1,64 @@
+"""Every bound of Trellis in one place, with the relations between them asserted.
+
+Names carry their unit. A bound that an operator may change lives in
+mesh.settings with these as defaults or ceilings.
+"""
+
+from typing import Final
+
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+
+# ---- names and values -----------------------------------------------------------
+NAME_CHARS_MAX: Final = 63
+DOCUMENT_NAME_CHARS_MAX: Final = 255
+DOCUMENT_BYTES_MAX: Final = 512 * KIB
+DOCUMENTS_MAX: Final = 10_000
+DOCUMENT_HISTORY_MAX: Final = 16
+SERVICES_MAX: Final = 500
+INSTANCES_PER_SERVICE_MAX: Final = 32
+ENVIRONMENT_BYTES_MAX: Final = 32 * KIB
+EVENTS_MAX: Final = 2_000
+EVENT_CHARS_MAX: Final = 1_000
+SESSIONS_MAX: Final = 4_096
+SESSION_OUTCOMES_MAX: Final = 64
+TOKENS_MAX: Final = 64
+HOSTS_MAX: Final = 15
+VOTERS: Final = (1, 3, 5, 7)
+
+# ---- messages -------------------------------------------------------------------
+MESSAGE_BYTES_MAX: Final = 4 * MIB
+COMMAND_BYTES_MAX: Final = MIB
+APPEND_BYTES_MAX: Final = MIB
+SNAPSHOT_CHUNK_BYTES: Final = MIB
+SNAPSHOT_BYTES_MAX: Final = 256 * MIB
+
+# ---- queues ---------------------------------------------------------------------
+PROPOSALS_PENDING_MAX: Final = 4_096
+OUTBOX_MESSAGES_MAX: Final = 512
+HEARTBEAT_OUTBOX_MAX: Final = 16
+READS_PENDING_MAX: Final = 4_096
+WATCHERS_MAX: Final = 1_000
+WATCH_BACKLOG_MAX: Final = 1_024
+UNCOMMITTED_BYTES_MAX: Final = 16 * MIB
+
+# ---- supervision ----------------------------------------------------------------
+LOG_LINE_BYTES_MAX: Final = 16 * KIB
+LOG_BYTES_MAX: Final = 8 * MIB
+LOG_FILES_MAX: Final = 4
+
+# ---- time -----------------------------------------------------------------------
+HEARTBEAT_MS: Final = 100
+LEASE_MS: Final = 1_200
+ELECTION_MS_MIN: Final = 1_500
+ELECTION_MS_MAX: Final = 2_500
+RELEASE_BOUND_MS: Final = 250
+#: After a crash proof: time for the kernel and the fence process to clear the dead sidecar's things.
+CRASH_RELEASE_MS: Final = 50
+CLOCK_RATE_ERROR: Final = 0.001
+
+assert DOCUMENT_BYTES_MAX < COMMAND_BYTES_MAX <= APPEND_BYTES_MAX < MESSAGE_BYTES_MAX
+assert SNAPSHOT_CHUNK_BYTES < MESSAGE_BYTES_MAX
+assert COMMAND_BYTES_MAX < UNCOMMITTED_BYTES_MAX
+assert 3 * HEARTBEAT_MS <= LEASE_MS
+assert LEASE_MS * (1 + CLOCK_RATE_ERROR) + RELEASE_BOUND_MS <= ELECTION_MS_MIN < ELECTION_MS_MAX

@@ -1,0 +1,1 @@
+"""The replicated state machine: what every host of the cluster agrees on."""

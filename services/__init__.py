@@ -1,0 +1,1 @@
+"""Programs the mesh runs; each is also an example of how to write one."""

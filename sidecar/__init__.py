@@ -1,0 +1,1 @@
+"""The program that runs once per host and decides what happens there."""
