@@ -34,5 +34,10 @@ if [ "$what" = dev ]; then extras='.[dev,bench]'; else extras='.'; fi
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e "$extras" 2>/tmp/trellis-setup.$$ || {
   cat /tmp/trellis-setup.$$ >&2; rm -f /tmp/trellis-setup.$$; fail "pip could not install the packages; its words are above."
 }
+# xds-protos carries an old copy of opentelemetry/proto; whichever of the two is installed last wins.
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+  --force-reinstall --no-deps opentelemetry-proto 2>/tmp/trellis-setup.$$ || {
+  cat /tmp/trellis-setup.$$ >&2; rm -f /tmp/trellis-setup.$$; fail "pip could not install opentelemetry-proto."
+}
 rm -f /tmp/trellis-setup.$$
 say "ready"
