@@ -1,0 +1,210 @@
+"""What the keys of a settings file demand of each other.
+
+Each rule takes the tables that are right in themselves (a wrong one is left
+out), so that one wrong key does not hide the others' problems.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import combinations
+from typing import Final, TypeVar
+
+from mesh.errors import Problem
+from mesh.settings.model import (
+    Development,
+    Envoy,
+    Mesh,
+    Northbound,
+    Section,
+    Services,
+    Telemetry,
+    Timers,
+    VirtualIp,
+    Xds,
+)
+from mesh.settings.values import Endpoint
+
+Tables = Mapping[str, Section]
+Rule = Callable[[Tables], Iterator[Problem]]
+S = TypeVar("S", bound=Section)
+
+
+def check_rules(tables: Tables) -> tuple[Problem, ...]:
+    """Every relation that does not hold."""
+    return tuple(problem for rule in RULES for problem in rule(tables))
+
+
+def _table(tables: Tables, name: str, kind: type[S]) -> S | None:
+    found = tables.get(name)
+    return found if isinstance(found, kind) else None
+
+
+def timers_fit(tables: Tables) -> Iterator[Problem]:
+    """Source: DESIGN, leases: an owner must have stopped before another can be elected."""
+    timers = _table(tables, "timers", Timers)
+    if timers is None:
+        return
+    if 3 * timers.heartbeat_ms > timers.lease_ms:
+        yield Problem(
+            "timers.lease_ms",
+            f"{timers.lease_ms} is shorter than three heartbeats of {timers.heartbeat_ms} ms:"
+            " one lost message would fence the host",
+            f"lease_ms = {12 * timers.heartbeat_ms}",
+        )
+    stopped_ms = timers.lease_ms * (1 + timers.clock_rate_error) + timers.release_bound_ms
+    if stopped_ms > timers.election_ms_min:
+        yield Problem(
+            "timers.election_ms_min",
+            f"{timers.election_ms_min} is shorter than lease_ms x (1 + clock_rate_error) + release_bound_ms"
+            f" = {stopped_ms:.1f}: a new leader could act before the old owner has stopped",
+            f"election_ms_min = {-(-int(stopped_ms + 1) // 50) * 50}",
+        )
+    if timers.election_ms_min >= timers.election_ms_max:
+        yield Problem(
+            "timers.election_ms_max",
+            f"{timers.election_ms_max} is not more than election_ms_min = {timers.election_ms_min}:"
+            " candidates would stand at the same time for ever",
+            f"election_ms_max = {timers.election_ms_min + 1000}",
+        )
+    if timers.heartbeat_ms < timers.tick_ms or timers.heartbeat_ms % timers.tick_ms:
+        yield Problem(
+            "timers.tick_ms",
+            f"heartbeat_ms = {timers.heartbeat_ms} is not a multiple of {timers.tick_ms}",
+            f"tick_ms = {max(1, timers.heartbeat_ms // 2)}",
+        )
+
+
+def port_ranges_fit(tables: Tables) -> Iterator[Problem]:
+    """Ranges are not empty and do not cover each other on one address."""
+    services, envoy = _table(tables, "services", Services), _table(tables, "envoy", Envoy)
+    if services and services.port_min > services.port_max:
+        yield Problem(
+            "services.port_max",
+            f"{services.port_max} is less than port_min = {services.port_min}",
+            f"port_max = {min(services.port_min + 999, 65_535)}",
+        )
+    if envoy and envoy.ingress_port_min > envoy.ingress_port_max:
+        yield Problem(
+            "envoy.ingress_port_max",
+            f"{envoy.ingress_port_max} is less than ingress_port_min = {envoy.ingress_port_min}",
+            f"ingress_port_max = {min(envoy.ingress_port_min + 999, 65_535)}",
+        )
+    if (
+        services
+        and envoy
+        and services.port_min <= envoy.ingress_port_max
+        and envoy.ingress_port_min <= services.port_max
+    ):
+        yield Problem(
+            "envoy.ingress_port_min",
+            f"{envoy.ingress_port_min}-{envoy.ingress_port_max} overlaps services.port_min to port_max"
+            f" ({services.port_min}-{services.port_max})",
+            "ingress_port_min = 21000, ingress_port_max = 21999",
+        )
+
+
+def listeners_of(tables: Tables) -> dict[str, Endpoint]:
+    """Key path and endpoint of everything this host listens on, the virtual address included."""
+    found: dict[str, Endpoint] = {}
+    if mesh := _table(tables, "mesh", Mesh):
+        found["mesh.address"] = mesh.address
+        found["mesh.join_address"] = mesh.join_address
+    if northbound := _table(tables, "northbound", Northbound):
+        found["northbound.address"] = northbound.address
+    if virtual_ip := _table(tables, "virtual_ip", VirtualIp):
+        found["virtual_ip.port"] = virtual_ip.endpoint
+    if envoy := _table(tables, "envoy", Envoy):
+        found["envoy.admin"] = envoy.admin
+    if xds := _table(tables, "xds", Xds):
+        found["xds.address"] = xds.address
+    if telemetry := _table(tables, "telemetry", Telemetry):
+        found["telemetry.prometheus"] = telemetry.prometheus
+    return found
+
+
+_ANY: Final = ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound
+
+
+def _clash(one: Endpoint, other: Endpoint) -> bool:
+    return one.port == other.port and (one.ip == other.ip or one.ip in _ANY or other.ip in _ANY)
+
+
+def ports_do_not_clash(tables: Tables) -> Iterator[Problem]:
+    """No two listeners of the file want the same port."""
+    listeners = listeners_of(tables)
+    for (first, one), (second, other) in combinations(listeners.items(), 2):
+        if _clash(one, other):
+            yield Problem(
+                second, f"{other} is already taken by {first} = {one}", _free(second, other, listeners)
+            )
+    yield from _inside_ranges(tables, listeners)
+
+
+def _free(key: str, endpoint: Endpoint, listeners: Mapping[str, Endpoint]) -> str:
+    taken = {each.port for each in listeners.values()}
+    port = next(port for port in range(endpoint.port + 1, endpoint.port + 100) if port not in taken)
+    name = key.rpartition(".")[2]
+    return f"{name} = {port}" if name == "port" else f'{name} = "{endpoint.with_port(port)}"'
+
+
+def _inside_ranges(tables: Tables, listeners: Mapping[str, Endpoint]) -> Iterator[Problem]:
+    ranges = []
+    if services := _table(tables, "services", Services):
+        ranges.append(("services.port_min to port_max", services.port_min, services.port_max))
+    if envoy := _table(tables, "envoy", Envoy):
+        ports = (envoy.ingress_port_min, envoy.ingress_port_max)
+        ranges.append(("envoy.ingress_port_min to ingress_port_max", *ports))
+    for key, endpoint in listeners.items():
+        for name, low, high in ranges:
+            if low <= endpoint.port <= high:
+                yield Problem(key, f"{endpoint} lies in the range of {name} ({low}-{high})")
+
+
+def northbound_tls_is_whole(tables: Tables) -> Iterator[Problem]:
+    """A certificate needs its key and a key its certificate."""
+    northbound = _table(tables, "northbound", Northbound)
+    if northbound and (northbound.tls_certificate is None) != (northbound.tls_key is None):
+        missing = "tls_key" if northbound.tls_key is None else "tls_certificate"
+        given = "tls_certificate" if missing == "tls_key" else "tls_key"
+        suffix = "key" if missing == "tls_key" else "pem"
+        yield Problem(
+            f"northbound.{missing}",
+            f"is needed because {given} is set",
+            f'{missing} = "/etc/trellis/northbound.{suffix}"',
+        )
+
+
+def virtual_ip_has_an_interface(tables: Tables) -> Iterator[Problem]:
+    """Only an address of 127.0.0.0/8 is there without being added to an interface."""
+    virtual_ip = _table(tables, "virtual_ip", VirtualIp)
+    if virtual_ip is None:
+        return
+    if not virtual_ip.is_listener_only and not virtual_ip.interface:
+        yield Problem(
+            "virtual_ip.interface",
+            f"is needed to add {virtual_ip.address} to",
+            'interface = "eth0"',
+        )
+    mesh = _table(tables, "mesh", Mesh)
+    if mesh and mesh.address.ip == virtual_ip.address:
+        yield Problem(
+            "virtual_ip.address",
+            f"{virtual_ip.address} is this host's own mesh address; the virtual address must be free to move",
+            'address = "10.0.0.100"',
+        )
+
+
+def failpoints_need_development_mode(tables: Tables) -> Iterator[Problem]:
+    """Faults on request never run in production by accident."""
+    development = _table(tables, "development", Development)
+    if development and development.failpoints and not development.mode:
+        yield Problem("development.failpoints", "work in development mode only", "mode = true")
+
+
+RULES: Final[tuple[Rule, ...]] = (
+    timers_fit,
+    port_ranges_fit,
+    ports_do_not_clash,
+    northbound_tls_is_whole,
+    virtual_ip_has_an_interface,
+    failpoints_need_development_mode,
+)
