@@ -4,13 +4,18 @@ Everything here is frozen and free of I/O. Wire types stop at `mesh.wire`; the
 core, the log adapter, the driver and the simulator speak these.
 """
 
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from mesh.ids import Index, MemberId, Term
+from mesh.raft.membership import Membership as Membership
+
+#: Before the first entry.
+NO_INDEX: Final = Index(0)
+#: Before the first election.
+NO_TERM: Final = Term(0)
 
 
 class Role(Enum):
@@ -41,6 +46,10 @@ class EntryId:
     index: Index
 
 
+#: Where an empty log ends.
+NOWHERE: Final = EntryId(NO_TERM, NO_INDEX)
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One record of the replicated log.
@@ -67,94 +76,9 @@ class HardState:
     from None to a member; `commit` never falls.
     """
 
-    term: Term = Term(0)
+    term: Term = NO_TERM
     vote: MemberId | None = None
-    commit: Index = Index(0)
-
-
-@dataclass(frozen=True, slots=True)
-class Membership:
-    """Who votes, who learns, and, while a change is under way, who voted before.
-
-    Joint consensus (Raft paper §6): while `outgoing` is not empty, every
-    decision needs a majority of `voters` and a majority of `outgoing`.
-    Invariant: all tuples are sorted and without duplicates; `learners` is
-    disjoint from both voter sets; `witnesses` is a subset of the voter sets'
-    union; `demoting` (voters of `outgoing` that become learners when the joint
-    state is left) is a subset of `outgoing`.
-    """
-
-    voters: tuple[MemberId, ...] = ()
-    outgoing: tuple[MemberId, ...] = ()
-    learners: tuple[MemberId, ...] = ()
-    witnesses: tuple[MemberId, ...] = ()
-    demoting: tuple[MemberId, ...] = ()
-
-    @classmethod
-    def of(
-        cls,
-        voters: Iterable[MemberId],
-        learners: Iterable[MemberId] = (),
-        witnesses: Iterable[MemberId] = (),
-    ) -> "Membership":
-        """A membership outside any change, sorted and without duplicates."""
-        return cls(
-            voters=tuple(sorted(set(voters))),
-            learners=tuple(sorted(set(learners))),
-            witnesses=tuple(sorted(set(witnesses))),
-        )
-
-    @property
-    def is_joint(self) -> bool:
-        return bool(self.outgoing)
-
-    @property
-    def all_voters(self) -> tuple[MemberId, ...]:
-        """Everybody whose vote some decision needs, sorted."""
-        if not self.outgoing:
-            return self.voters
-        return tuple(sorted({*self.voters, *self.outgoing}))
-
-    @property
-    def members(self) -> tuple[MemberId, ...]:
-        """Voters of both sets and learners, sorted."""
-        return tuple(sorted({*self.voters, *self.outgoing, *self.learners}))
-
-    def is_voter(self, member: MemberId) -> bool:
-        return member in self.voters or member in self.outgoing
-
-    def is_member(self, member: MemberId) -> bool:
-        return self.is_voter(member) or member in self.learners
-
-    def may_lead(self, member: MemberId) -> bool:
-        """True for a voter that holds data."""
-        return self.is_voter(member) and member not in self.witnesses
-
-    def encode(self) -> bytes:
-        """Canonical JSON: equal memberships give equal bytes on every host."""
-        filled = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name)}
-        return json.dumps(filled, sort_keys=True, separators=(",", ":")).encode()
-
-    @classmethod
-    def decode(cls, data: bytes) -> "Membership":
-        """The inverse of `encode`.
-
-        Fails: `ValueError` for anything `encode` would not have written, unknown
-        fields included: a change of membership is never half understood.
-        """
-        filled = json.loads(data)
-        if not isinstance(filled, dict) or not all(
-            isinstance(ids, list) and all(isinstance(each, str) for each in ids)
-            for ids in filled.values()
-        ):
-            raise ValueError("a membership is an object of lists of member ids")
-        try:
-            membership = cls(**{name: tuple(ids) for name, ids in filled.items()})
-        except TypeError as error:
-            raise ValueError(f"unknown field in membership: {error}") from error
-        if membership.encode() != data:
-            raise ValueError("a membership is not in canonical form")
-        return membership
+    commit: Index = NO_INDEX
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +148,9 @@ class AppendReply(Envelope):
     matched: Index
     rejected: bool = False
     #: On reject: the previous.index that was refused, so stale rejects can be told.
-    refused: Index = Index(0)
+    refused: Index = NO_INDEX
     #: On reject: largest entry of the follower that may match (term, index).
-    hint: EntryId = EntryId(Term(0), Index(0))
+    hint: EntryId = NOWHERE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
