@@ -1,0 +1,311 @@
+"""The supervisor of one host: keeps what runs equal to what is assigned.
+
+`assign` says what is wanted, `run` makes it so and keeps it so. Everything
+happens on one event loop, in the main thread (the parent death signal of
+exclusive instances is tied to it).
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+from mesh.errors import NotFound
+from mesh.ids import InstanceId, ServiceName
+from mesh.state.service import InstanceStatus, ServiceSpec
+from sidecar.supervisor.cgroup import NOWHERE, Leaf, find_hierarchies
+from sidecar.supervisor.instance import Instance, Site
+from sidecar.supervisor.logs import FLOOD_LOOK_S, LOOK_S, Logs
+from sidecar.supervisor.model import (
+    Assignment,
+    Event,
+    ExclusiveHandle,
+    Goal,
+    Kind,
+    SupervisorSettings,
+)
+from sidecar.supervisor.ports import PortAllocator
+from sidecar.supervisor.process import Child, become_subreaper, open_again, own_pids
+from sidecar.supervisor.reaper import Reaper
+from sidecar.supervisor.reconcile import Present, Step, compare, may_stop, waits_for
+from sidecar.supervisor.records import Record, Records, boot_id, file_stem
+from sidecar.supervisor.tree import Tree
+
+#: Beyond the longest grace: what killing and verifying may take when the sidecar stops.
+_CLOSE_S = 5.0
+
+
+class Supervisor:
+    """Starts, watches and stops this host's instances.
+
+    `on_change` is called in the same loop iteration in which an instance exits
+    or its readiness changes; `on_exclusive` as soon as an active-standby
+    process exists, and again with None when its whole tree is verified gone.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: SupervisorSettings,
+        on_change: Callable[[InstanceStatus], None],
+        on_exclusive: Callable[[InstanceId, ExclusiveHandle | None], None],
+        jitter: Callable[[], float],
+    ) -> None:
+        #: When `run` ends: leave the active-active instances to the next sidecar.
+        self.keep_running = False
+        self._settings = settings
+        self._on_change = on_change
+        self._on_exclusive = on_exclusive
+        self._jitter = jitter
+        self._logs = Logs(settings.log_dir)
+        self._records = Records(settings.run_dir)
+        self._instances: dict[InstanceId, Instance] = {}
+        self._desired: tuple[Assignment, ...] | None = None
+        self._left_over: dict[InstanceId, tuple[Record, Child]] = {}
+        self._generations: dict[InstanceId, int] = {}
+        self._site: Site | None = None
+        self._advancing = False
+        self._changed = asyncio.Event()
+
+    # ---- life of the supervisor --------------------------------------------------------
+
+    async def run(self) -> None:
+        """Supervise until cancelled.
+
+        Cancellation: exclusive instances are killed at once; active-active ones
+        are stopped in order, within their grace, unless `keep_running` is set.
+        The cancellation continues when all that is verified, or after the
+        longest grace and some seconds.
+        """
+        become_subreaper()
+        async with asyncio.TaskGroup() as tasks:
+            site = self._open_site(tasks)
+            await self._take_over(site)
+            self._site = site
+            if self._desired is not None:
+                self._reconcile(site, self._desired)
+            try:
+                await self._look_after(Reaper(site.hierarchies.unified))
+            finally:
+                await self._close()
+                self._site = None
+                for folder in (site.hierarchies.unified, site.hierarchies.memory):
+                    if folder is not None:
+                        with contextlib.suppress(OSError):  # something outlives this sidecar there
+                            folder.rmdir()
+
+    def _open_site(self, tasks: asyncio.TaskGroup) -> Site:
+        settings = self._settings
+        found = find_hierarchies(settings.host, settings.run_dir) if settings.cgroups else NOWHERE
+        return Site(
+            settings=settings,
+            hierarchies=found,
+            ports=PortAllocator(settings.listen_address, settings.port_min, settings.port_max),
+            logs=self._logs,
+            records=self._records,
+            boot=boot_id(),
+            tasks=tasks,
+            jitter=self._jitter,
+            on_change=self._tell,
+            on_exclusive=self._on_exclusive,
+        )
+
+    async def _take_over(self, site: Site) -> None:
+        """Settle what an earlier sidecar left: nothing may ever run twice.
+
+        Exclusive trees and the remains of dead instances are killed; living
+        active-active instances wait for the first assignment.
+        """
+        for record in self._records.load():
+            self._generations[record.instance] = record.generation
+            child = open_again(record.pid, record.start_ticks)
+            if child is not None and not record.exclusive:
+                self._left_over[record.instance] = (record, child)
+                continue
+            leaf = Leaf(site.hierarchies, file_stem(record.instance))
+            pid = child.pid if child is not None else 0
+            tree = Tree(record.instance, self._settings.socket_path, leaf, pid)
+            tree.kill(child)
+            await tree.clear()
+            if child is not None:
+                child.release()
+
+    async def _look_after(self, reaper: Reaper) -> None:
+        """The rounds: reap orphans, keep the logs in their bounds."""
+        while True:
+            reaper.reap(own_pids())
+            await asyncio.sleep(FLOOD_LOOK_S if self._logs.cut_full() else LOOK_S)
+
+    async def _close(self) -> None:
+        stop_active = not self.keep_running
+        for instance in self._instances.values():
+            if instance.assignment.exclusive:
+                instance.wanted = False
+                instance.handle(Event(Kind.FENCE, "the sidecar stops"))
+            elif stop_active:
+                instance.wanted = False
+            else:
+                instance.detach()
+        self._desired = None
+        self._advance()
+        graces = [i.assignment.spec.grace_ms for i in self._instances.values()]
+        deadline_s = max(graces, default=0) / 1000 * (len(graces) or 1) + _CLOSE_S
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._wait_until(lambda: all(i.wanted or i.at_rest for i in self._instances.values()))
+        except TimeoutError:
+            for instance in self._instances.values():
+                if not instance.wanted:
+                    instance.handle(Event(Kind.FENCE, "it did not stop in time"))
+
+    # ---- what is wanted ------------------------------------------------------------------
+
+    def assign(self, assignments: Sequence[Assignment]) -> None:
+        """Want exactly these instances from now on; returns at once.
+
+        Order: dependencies first, and stopped in reverse. The first assignment
+        after a start also decides about what an earlier sidecar left running.
+        """
+        self._desired = tuple(assignments)
+        if self._site is not None:
+            self._reconcile(self._site, self._desired)
+
+    def _reconcile(self, site: Site, desired: tuple[Assignment, ...]) -> None:
+        wanted = {assignment.instance: assignment for assignment in desired}
+        self._adopt(site, wanted)
+        present = {name: i.started_with for name, i in self._instances.items()}
+        for name, step in compare(present, desired):
+            if step is Step.ADD:
+                generation = self._generations.get(name, 0)
+                self._instances[name] = Instance(wanted[name], site, generation=generation)
+                continue
+            instance = self._instances[name]
+            instance.wanted = step is not Step.REMOVE
+            if step is Step.REMOVE:
+                continue
+            instance.assignment = wanted[name]
+            if step is Step.REPLACE:
+                instance.handle(Event(Kind.FENCE, "its fencing term has changed"))
+            elif step is Step.RESTART and instance.life.goal is Goal.RUN:
+                instance.handle(Event(Kind.RESTART, "restarted with a new declaration"))
+        self._advance()
+
+    def _adopt(self, site: Site, wanted: dict[InstanceId, Assignment]) -> None:
+        for name, (record, child) in self._left_over.items():
+            assignment = wanted.get(name) or _unwanted(record)
+            instance = Instance(assignment, site, generation=record.generation)
+            self._instances[name] = instance
+            instance.adopt(record, child)
+        self._left_over.clear()
+
+    def _advance(self) -> None:
+        """Start and stop what may be started and stopped now."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._advance_once():
+                pass
+        finally:
+            self._advancing = False
+        self._changed.set()
+
+    def _advance_once(self) -> bool:
+        unsettled = [i for i in self._instances.values() if i.wanted is (i.life.goal is Goal.STOP)]
+        moved = False
+        present = self._present() if unsettled else {}
+        for instance in unsettled:
+            if instance.wanted:
+                waiting = waits_for(instance.assignment, present)
+                instance.waiting = f"waits for {', '.join(waiting)}" if waiting else ""
+                if not waiting:
+                    instance.handle(Event(Kind.START))
+                    moved = True
+            elif may_stop(instance.started_with, present):
+                instance.handle(Event(Kind.STOP))
+                moved = True
+        for name in [name for name, i in self._instances.items() if i.at_rest and not i.wanted]:
+            self._generations.pop(name, None)
+            del self._instances[name]
+            moved = True
+        return moved
+
+    def _present(self) -> dict[InstanceId, Present]:
+        return {
+            name: Present(i.started_with, i.life.state, i.ready, i.wanted)
+            for name, i in self._instances.items()
+        }
+
+    def _tell(self, instance: Instance) -> None:
+        self._on_change(instance.status())
+        asyncio.get_running_loop().call_soon(self._advance)
+
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
+    # ---- what others ask for ---------------------------------------------------------------
+
+    def statuses(self) -> tuple[InstanceStatus, ...]:
+        """Every instance of this host, as it is now."""
+        return tuple(instance.status() for instance in self._instances.values())
+
+    def pushed(self, instance: InstanceId, ok: bool = True) -> None:
+        """A service has pushed a heartbeat. Fails: NotFound."""
+        self._find(instance).pushed(ok=ok)
+
+    async def restart(self, instance: InstanceId) -> None:
+        """End it within its grace and start it anew; returns when the new process runs.
+
+        Fails: NotFound.
+        """
+        found = self._find(instance)
+        generation = found.life.generation
+        found.handle(Event(Kind.RESTART, "restarted on request"))
+        await self._wait_until(lambda: found.life.generation > generation or found.at_rest)
+
+    async def kill_exclusive(self) -> None:
+        """SIGKILL all active-standby instances; return when every tree is verified empty.
+
+        They stay down until `assign` names them again: leave them out of the
+        assignment while this host may not act.
+        """
+        exclusive = [i for i in self._instances.values() if i.assignment.exclusive]
+        names = {instance.id for instance in exclusive}
+        if self._desired is not None:
+            self._desired = tuple(a for a in self._desired if a.instance not in names)
+        for instance in exclusive:
+            instance.wanted = False
+            instance.handle(Event(Kind.FENCE, "this host may not act any more"))
+        await self._wait_until(lambda: all(i.at_rest or i.wanted for i in exclusive))
+
+    async def stop_all(self) -> None:
+        """Stop everything in order, within grace; return when all is gone."""
+        self.assign(())
+        await self._wait_until(lambda: not self._instances)
+
+    def tail(self, instance: InstanceId, lines: int) -> tuple[str, ...]:
+        """The last lines that it printed, oldest first; also after it is gone."""
+        return self._logs.tail(instance, lines)
+
+    def follow(self, instance: InstanceId) -> AsyncIterator[str]:
+        """Every line that it prints from now on."""
+        return self._logs.follow(instance)
+
+    def log_path(self, instance: InstanceId) -> Path:
+        """The file it prints into."""
+        return self._logs.path(instance)
+
+    def _find(self, instance: InstanceId) -> Instance:
+        found = self._instances.get(instance)
+        if found is None:
+            raise NotFound(f"no instance {instance} on this host: see `trellis status`")
+        return found
+
+
+def _unwanted(record: Record) -> Assignment:
+    """Stands for a declaration that is gone: only good for stopping what it started."""
+    service = ServiceName(record.instance.partition("@")[0])
+    spec = ServiceSpec(name=service, command=(), grace_ms=record.grace_ms)
+    return Assignment(record.instance, spec, record.spec_version, record.ordinal)

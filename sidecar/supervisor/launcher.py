@@ -1,0 +1,29 @@
+"""Sets what must be set in the new process itself, then becomes the command.
+
+Runs in a fresh interpreter (`python3 -IS launcher.py SIGNAL COMMAND…`) where
+setpriv(1) is missing; it imports nothing of Trellis. SIGNAL is the parent
+death signal, 0 for none. It is set last, because a change of user clears it.
+"""
+
+import ctypes
+import os
+import sys
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+def main(arguments: list[str]) -> None:
+    """Never returns: the command takes the place of the interpreter."""
+    signal, command = int(arguments[0]), arguments[1:]
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    if prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or (signal and prctl(_PR_SET_PDEATHSIG, signal)):
+        sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - the operator's declared command, no shell
+    except OSError as error:
+        sys.exit(f"{command[0]}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,71 @@
+"""From single answers of a probe to a verdict that does not flap.
+
+`rise` good answers in a row make it well, `fall` bad ones unwell; between the
+two the verdict stays. Also when to ask again.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from mesh.state.service import Probe, ProbeKind, Probes
+
+#: While nothing has answered yet, the first questions follow one another quickly,
+#: because a start is waited for; then the declared interval rules.
+FIRST_PAUSE_MS: Final = 15
+PAUSE_GROWTH: Final = 1.5
+#: exec probes cost a process each, so they begin slower.
+FIRST_EXEC_PAUSE_MS: Final = 100
+#: Share of the interval by which a question may come early.
+SPREAD: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The verdict so far, and how many answers in a row speak against it."""
+
+    well: bool
+    against: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked. Probes that ask the same share one question."""
+
+    kind: ProbeKind
+    target: str
+    command: tuple[str, ...]
+    interval_ms: int
+    timeout_ms: int
+
+
+def judge(standing: Standing, probe: Probe, *, ok: bool) -> Standing:
+    """The verdict after one more answer."""
+    if ok == standing.well:
+        return replace(standing, against=0)
+    needed = probe.rise if ok else probe.fall
+    if standing.against + 1 >= needed:
+        return Standing(well=ok)
+    return replace(standing, against=standing.against + 1)
+
+
+def question_of(probe: Probe) -> Question:
+    """What a probe asks, without what it makes of the answers."""
+    return Question(probe.kind, probe.target, probe.command, probe.interval_ms, probe.timeout_ms)
+
+
+def steady_questions(probes: Probes) -> tuple[Question, ...]:
+    """The distinct questions asked while RUNNING."""
+    asked = [question_of(p) for p in (probes.readiness, probes.liveness) if p is not None]
+    return tuple(dict.fromkeys(asked))
+
+
+def pause_ms(question: Question, *, tries: int, answered: bool, jitter: float) -> float:
+    """How long to wait after the *tries*-th question.
+
+    `answered`: a good answer has been seen since the start. `jitter` is in [0, 1).
+    """
+    spread = question.interval_ms * (1 - SPREAD * jitter)
+    if answered or question.kind is ProbeKind.PUSH:
+        return spread
+    first = FIRST_EXEC_PAUSE_MS if question.kind is ProbeKind.EXEC else FIRST_PAUSE_MS
+    return min(spread, first * PAUSE_GROWTH ** min(tries - 1, 40))
