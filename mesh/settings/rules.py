@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Final, TypeVar
 
 from mesh.errors import Problem
+from mesh.lease.timers import check_timers
 from mesh.settings.model import (
     Development,
     Envoy,
@@ -39,38 +40,30 @@ def _table(tables: Tables, name: str, kind: type[S]) -> S | None:
 
 
 def timers_fit(tables: Tables) -> Iterator[Problem]:
-    """Source: DESIGN, leases: an owner must have stopped before another can be elected."""
+    """The rules of `mesh.lease.timers`, in the words of the file; and ticks divide heartbeats."""
     timers = _table(tables, "timers", Timers)
     if timers is None:
         return
-    if 3 * timers.heartbeat_ms > timers.lease_ms:
-        yield Problem(
-            "timers.lease_ms",
-            f"{timers.lease_ms} is shorter than three heartbeats of {timers.heartbeat_ms} ms:"
-            " one lost message would fence the host",
-            f"lease_ms = {12 * timers.heartbeat_ms}",
-        )
-    stopped_ms = timers.lease_ms * (1 + timers.clock_rate_error) + timers.release_bound_ms
-    if stopped_ms > timers.election_ms_min:
-        yield Problem(
-            "timers.election_ms_min",
-            f"{timers.election_ms_min} is shorter than lease_ms x (1 + clock_rate_error) + release_bound_ms"
-            f" = {stopped_ms:.1f}: a new leader could act before the old owner has stopped",
-            f"election_ms_min = {-(-int(stopped_ms + 1) // 50) * 50}",
-        )
-    if timers.election_ms_min >= timers.election_ms_max:
-        yield Problem(
-            "timers.election_ms_max",
-            f"{timers.election_ms_max} is not more than election_ms_min = {timers.election_ms_min}:"
-            " candidates would stand at the same time for ever",
-            f"election_ms_max = {timers.election_ms_min + 1000}",
-        )
+    for problem in check_timers(
+        heartbeat_ms=timers.heartbeat_ms,
+        lease_ms=timers.lease_ms,
+        clock_rate_error=timers.clock_rate_error,
+        release_bound_ms=timers.release_bound_ms,
+        election_min_ms=timers.election_ms_min,
+        election_max_ms=timers.election_ms_max,
+    ):
+        path, sentence = _in_file_words(problem.path), _in_file_words(problem.problem)
+        yield Problem(path, sentence, f"{path.rpartition('.')[2]} = {problem.example}")
     if timers.heartbeat_ms < timers.tick_ms or timers.heartbeat_ms % timers.tick_ms:
         yield Problem(
             "timers.tick_ms",
             f"heartbeat_ms = {timers.heartbeat_ms} is not a multiple of {timers.tick_ms}",
             f"tick_ms = {max(1, timers.heartbeat_ms // 2)}",
         )
+
+
+def _in_file_words(text: str) -> str:
+    return text.replace("election_min_ms", "election_ms_min").replace("election_max_ms", "election_ms_max")
 
 
 def port_ranges_fit(tables: Tables) -> Iterator[Problem]:
