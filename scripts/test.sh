@@ -1,0 +1,27 @@
+#!/bin/sh
+# Everything that must hold before a change lands. Arguments go to pytest.
+set -eu
+cd "$(dirname "$0")/.."
+PATH="$PWD/.venv/bin:$PATH"
+export PATH
+
+step() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  missing=""
+  command -v ip >/dev/null || missing="$missing iproute2"
+  command -v setpriv >/dev/null || missing="$missing util-linux"
+  command -v strace >/dev/null || missing="$missing strace"
+  if [ -n "$missing" ]; then
+    step "installing$missing for the tests"
+    DEBIAN_FRONTEND=noninteractive apt-get update -qq >/dev/null
+    # shellcheck disable=SC2086  # a list of packages
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+  fi
+fi
+
+step "format and lint"; ruff format --check mesh sidecar services tests benchmarks; ruff check mesh sidecar services tests benchmarks
+step "types"; mypy
+step "layers"; lint-imports
+step "contracts"; buf lint
+step "tests"; exec pytest -q tests "$@"
