@@ -1,9 +1,12 @@
 """Which memberships follow each other on the way from one to another.
 
 A change of the voter set goes through the joint state (paper §6, thesis §4.3):
-current → joint → target. A change of learners only, or of a voter into a
-witness, leaves both majorities as they are and takes one step. In both cases
-any quorum of a membership meets any quorum of the one before it.
+current → joint → target. A change of learners only leaves the majorities as
+they are and takes one step. In both cases any quorum of a membership meets any
+quorum of the one before it.
+
+A voter that holds data never becomes a witness, nor a witness anything else:
+the log of one does not fit the other. It leaves and joins again as a new member.
 """
 
 from mesh.errors import Conflict, InvalidRequest, Problem
@@ -67,6 +70,11 @@ def find_problems(current: Membership, target: Membership) -> list[Problem]:
         Problem("witnesses", f"{each} holds no data; remove it and join it again as a new member")
         for each in current.witnesses
         if target.is_member(each) and each not in target.witnesses
+    ]
+    problems += [
+        Problem("witnesses", f"{each} holds data; remove it and join it again as a new member")
+        for each in target.witnesses
+        if current.is_voter(each) and each not in current.witnesses
     ]
     return problems
 

@@ -100,8 +100,14 @@ class Core:
 
     @property
     def may_campaign(self) -> bool:
-        """Voters that hold data stand for election; others only vote."""
-        return self.log.membership.may_lead(self.id) and self.log.installing is None
+        """Voters that hold data stand for election; others only vote.
+
+        A voter whose removal is not committed yet still stands, without a vote of its own.
+        """
+        log = self.log
+        if self.id in log.membership.witnesses or log.installing is not None:
+            return False
+        return log.history.is_still_voter(self.id, log.commit)
 
     # ---- time ---------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ A membership counts from the moment its entry is appended, committed or not
 """
 
 from mesh.errors import InvariantBroken
-from mesh.ids import Index
+from mesh.ids import Index, MemberId
 from mesh.raft.model import Entry, EntryKind, Membership
 
 
@@ -42,6 +42,19 @@ class MembershipHistory:
             if start <= index:
                 return membership
         raise InvariantBroken(f"the membership at index {index} was forgotten")
+
+    def is_still_voter(self, member: MemberId, commit: Index) -> bool:
+        """Whether *member* votes in the current membership or one that may yet count again.
+
+        Until the membership that removes it is committed, a former leader may be
+        the only one whose log is long enough to lead (thesis §4.2.2).
+        """
+        for index, membership in reversed(self._stack):
+            if membership.is_voter(member):
+                return True
+            if index <= commit:
+                break
+        return False
 
     def forget_before(self, index: Index) -> None:
         """Keep what `at(index)` and later indexes need."""
