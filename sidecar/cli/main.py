@@ -1,0 +1,78 @@
+"""The `trellis` command: what it is made of, and how it ends.
+
+Modules that take long to import (gRPC, contracts, tables) are imported inside
+the commands, so that `--help` and mistakes are answered at once.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from mesh.errors import TrellisError
+from sidecar.cli import cluster_commands, document_commands, exits, service_commands, setup_commands
+from sidecar.cli.options import SETTINGS_VARIABLE
+
+EPILOG = (
+    "Exit codes: 0 done, 1 refused, 64 usage, 69 unavailable, 75 outcome unknown (try again), 77 denied. "
+    "Every command has --help with examples."
+)
+#: What a shell reports for a program that Ctrl-C ended.
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="trellis",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def root(
+    settings: Annotated[
+        Path | None,
+        typer.Option("--settings", help="Same as --settings of every command.", show_default=False),
+    ] = None,
+) -> None:
+    """Keeps a small cluster of hosts serving when one of them dies."""
+    if settings is not None:
+        os.environ[SETTINGS_VARIABLE] = str(settings)
+
+
+MAKE = "Make a cluster"
+LOOK = "Look"
+OPERATE = "Operate"
+TRY = "Try it"
+
+app.command(rich_help_panel=MAKE)(setup_commands.init)
+app.command(rich_help_panel=MAKE)(setup_commands.token)
+app.command(rich_help_panel=MAKE)(setup_commands.join)
+app.command(rich_help_panel=MAKE)(setup_commands.run)
+app.command(rich_help_panel=LOOK)(cluster_commands.status)
+app.command(rich_help_panel=LOOK)(cluster_commands.hosts)
+app.command(rich_help_panel=LOOK)(cluster_commands.events)
+app.add_typer(service_commands.services_app, name="services", rich_help_panel=OPERATE)
+app.add_typer(document_commands.documents_app, name="documents", rich_help_panel=OPERATE)
+app.add_typer(cluster_commands.leader_app, name="leader", rich_help_panel=OPERATE)
+app.add_typer(cluster_commands.host_app, name="host", rich_help_panel=OPERATE)
+app.command("xds-bootstrap", rich_help_panel=OPERATE)(setup_commands.xds_bootstrap)
+app.command(rich_help_panel=TRY)(setup_commands.demo)
+
+
+def main() -> NoReturn:
+    """Run one command and end with its exit code."""
+    try:
+        app()
+    except SystemExit as end:
+        sys.exit(exits.USAGE if end.code == exits.PARSER_USAGE else end.code)
+    except TrellisError as error:
+        sys.exit(exits.report(error, as_object="--json" in sys.argv))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    sys.exit(exits.DONE)
