@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.fence.client import (
+    PROGRAM,
     FenceClient,
     FenceRefused,
     FenceReport,
@@ -62,7 +64,7 @@ def wait_until(condition: Callable[[], bool], within_s: float = 5.0) -> float:
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < within_s, "condition not met in time"
-        time.sleep(0.0005)
+        select.select([], [], [], 0.0005)
     return (time.monotonic() - began) * 1000
 
 
@@ -252,10 +254,9 @@ async def test_a_killed_fence_process_is_replaced_and_knows_everything(
 
 async def test_a_fence_process_that_cannot_be_replaced_is_reported(tmp_path: Path) -> None:
     lost: list[str] = []
-    program = tmp_path / "fence.py"
-    program.write_text(
-        Path(sys.modules[FenceClient.__module__].__file__ or "").with_name("fence_process.py").read_text()
-    )
+    program = tmp_path / PROGRAM.name
+    for file in (PROGRAM, PROGRAM.with_name("guarded.py")):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
     fence = FenceClient(on_lost=lost.append, on_fenced=unexpected, program=program)
     await fence.start()
     program.write_text("raise SystemExit(1)")
