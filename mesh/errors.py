@@ -66,6 +66,12 @@ class Conflict(Refused):
     reason = "CONFLICT"
 
 
+class OutOfRange(Refused):
+    """What is asked for is no longer kept; start again from the present state."""
+
+    reason = "OUT_OF_RANGE"
+
+
 class Denied(Refused):
     """The caller's identity may not do this."""
 
@@ -147,6 +153,15 @@ class SettingsError(TrellisError):
         return "\n".join([self.message, *(f"  {problem}" for problem in self.problems)])
 
 
+class UnknownCommand(TrellisError):
+    """An entry of the log says something this version does not understand.
+
+    Skipping it would make this host differ from the others: it stays out until upgraded.
+    """
+
+    reason = "UNKNOWN_COMMAND"
+
+
 class Corruption(TrellisError):
     """Stored data is not what was written. Never retried: the host stays out until rebuilt."""
 
@@ -159,6 +174,12 @@ class Corruption(TrellisError):
             where=where,
             detail=detail,
         )
+
+
+class StorageFailed(TrellisError):
+    """The disk refused to make something durable. Fatal at once: what the disk holds is unknown."""
+
+    reason = "STORAGE_FAILED"
 
 
 class InvariantBroken(AssertionError):

@@ -15,6 +15,11 @@ DOCUMENT_NAME_CHARS_MAX: Final = 255
 DOCUMENT_BYTES_MAX: Final = 512 * KIB
 DOCUMENTS_MAX: Final = 10_000
 DOCUMENT_HISTORY_MAX: Final = 16
+#: Values of present documents together, and values kept as history together.
+DOCUMENTS_BYTES_MAX: Final = 64 * MIB
+HISTORY_BYTES_MAX: Final = 64 * MIB
+#: Deleted documents whose version counter is remembered one by one.
+TOMBSTONES_MAX: Final = 10_000
 SERVICES_MAX: Final = 500
 INSTANCES_PER_SERVICE_MAX: Final = 32
 ENVIRONMENT_BYTES_MAX: Final = 32 * KIB
@@ -23,6 +28,18 @@ EVENT_CHARS_MAX: Final = 1_000
 SESSIONS_MAX: Final = 4_096
 SESSION_OUTCOMES_MAX: Final = 64
 TOKENS_MAX: Final = 64
+REVOKED_MAX: Final = 4_096
+SECRETS_MAX: Final = 256
+SECRET_BYTES_MAX: Final = 64 * KIB
+TRUST_BYTES_MAX: Final = 256 * KIB
+#: Owned names, host names and service names ever used: their counters are kept for ever.
+COUNTERS_MAX: Final = 16_384
+INSTANCES_PER_HOST_MAX: Final = 1_000
+#: Changes kept for watchers that fall behind, by number and by document bytes.
+CHANGES_KEPT_MAX: Final = 8_192
+CHANGES_KEPT_BYTES_MAX: Final = 16 * MIB
+#: Log entries between two comparisons of the state hash.
+STATE_HASH_PERIOD: Final = 256
 HOSTS_MAX: Final = 15
 VOTERS: Final = (1, 3, 5, 7)
 
@@ -58,6 +75,8 @@ CRASH_RELEASE_MS: Final = 50
 CLOCK_RATE_ERROR: Final = 0.001
 
 assert DOCUMENT_BYTES_MAX < COMMAND_BYTES_MAX <= APPEND_BYTES_MAX < MESSAGE_BYTES_MAX
+assert 2 * (DOCUMENTS_BYTES_MAX + HISTORY_BYTES_MAX) <= SNAPSHOT_BYTES_MAX
+assert DOCUMENT_BYTES_MAX <= CHANGES_KEPT_BYTES_MAX
 assert SNAPSHOT_CHUNK_BYTES < MESSAGE_BYTES_MAX
 assert COMMAND_BYTES_MAX < UNCOMMITTED_BYTES_MAX
 assert 3 * HEARTBEAT_MS <= LEASE_MS

@@ -1,0 +1,94 @@
+"""Rows by key, with what is needed to undo one command and to hash what changed.
+
+Invariant: iteration is in key order, so nothing that reads a table depends on
+how it was filled.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, TypeVar, overload
+
+#: Text, a number, or a tuple of both.
+K = TypeVar("K", bound=str | int | tuple[str | int, ...])
+V = TypeVar("V")
+D = TypeVar("D")
+
+
+class Ledger:
+    """What the command under way did to all tables of one state."""
+
+    __slots__ = ("dirty_count", "undo")
+
+    def __init__(self) -> None:
+        #: Rows, key and former value (None: not there) of each change, oldest first.
+        self.undo: list[tuple[dict[Any, Any], Any, Any]] = []
+        #: Rows of all tables that differ from what the state hash counts.
+        self.dirty_count = 0
+
+    def roll_back(self) -> None:
+        """Puts every row back to what it was when `undo` was last cleared."""
+        for rows, key, old in reversed(self.undo):
+            if old is None:
+                rows.pop(key, None)
+            else:
+                rows[key] = old
+        self.undo.clear()
+
+
+class Table(Mapping[K, V], Generic[K, V]):
+    """One kind of rows. Owned by one ClusterState; everybody else only reads.
+
+    Invariant: `dirty` has, for each row changed since the state hash was last
+    brought up to date, what it was then (None: it was not there).
+    """
+
+    __slots__ = ("_ledger", "dirty", "kind", "rows")
+
+    def __init__(self, kind: str, ledger: Ledger) -> None:
+        self.kind = kind
+        #: Unordered view for single look-ups and counts; never iterated by readers.
+        self.rows: dict[K, V] = {}
+        self.dirty: dict[K, V | None] = {}
+        self._ledger = ledger
+
+    def put(self, key: K, value: V) -> None:
+        """Sets a row; a row already there keeps its place in `rows`."""
+        rows = self.rows
+        old = rows.get(key)
+        self._note(key, old)
+        rows[key] = value
+
+    def put_last(self, key: K, value: V) -> None:
+        """Sets a row and makes it the last one in `rows`."""
+        self._note(key, self.rows.pop(key, None))
+        self.rows[key] = value
+
+    def drop(self, key: K) -> None:
+        """Takes a row away, if it is there."""
+        old = self.rows.pop(key, None)
+        if old is not None:
+            self._note(key, old)
+
+    def _note(self, key: K, old: V | None) -> None:
+        self._ledger.undo.append((self.rows, key, old))
+        if key not in self.dirty:
+            self.dirty[key] = old
+            self._ledger.dirty_count += 1
+
+    @overload
+    def get(self, key: K, /) -> V | None: ...
+    @overload
+    def get(self, key: K, /, default: V | D) -> V | D: ...
+    def get(self, key: K, /, default: V | D | None = None) -> V | D | None:
+        return self.rows.get(key, default)
+
+    def __getitem__(self, key: K) -> V:
+        return self.rows[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(sorted(self.rows))
