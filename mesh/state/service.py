@@ -83,6 +83,8 @@ class MethodPolicy:
     timeout_ms: int = 0
     #: Only one of these roles may call; empty means every authenticated caller.
     roles: tuple[str, ...] = ()
+    #: Must be answered by the instance on the leader's host.
+    leader_required: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,265 @@
+"""From a view of the cluster to the xDS snapshots of this host.
+
+Invariant: only instances that are ready, on a host that is in, become endpoints;
+so whatever Envoy does on its own (ejection, panic), it never reaches an instance
+that the cluster believes unready.
+
+Absent here: what a resource looks like on the wire (resources.py), and who is
+sent what when (stream.py).
+"""
+
+from mesh.errors import InvariantBroken
+from mesh.ids import HostId
+from mesh.state.service import InstanceStatus, MethodPolicy, ProbeKind, ServiceSpec
+from sidecar.routing.model import (
+    NORTHBOUND,
+    NORTHBOUND_ROUTES,
+    NORTHBOUND_VIP,
+    AggregateCluster,
+    AnyCluster,
+    AnyListener,
+    ApiListener,
+    Cluster,
+    Endpoint,
+    Endpoints,
+    HealthCheck,
+    IngressListener,
+    LocalCluster,
+    NorthboundListener,
+    ProxylessCluster,
+    Route,
+    Routes,
+    RoutingSettings,
+    RoutingView,
+    Snapshot,
+    Snapshots,
+)
+from sidecar.routing.retries import retry_of
+
+OTLP_CLUSTER = "otlp"
+
+
+def decide(view: RoutingView, settings: RoutingSettings) -> Snapshots:
+    """What Envoy and the proxyless clients of this host are to know now."""
+    services = sorted((spec for spec in view.services if spec.routed), key=lambda spec: spec.name)
+    ready = _ready_by_service(view)
+    snapshots = Snapshots(
+        envoy=_envoy(view, settings, services, ready),
+        proxyless=_proxyless(view, settings, services, ready),
+    )
+    check_consistent(snapshots.envoy)
+    check_consistent(snapshots.proxyless)
+    return snapshots
+
+
+def _ready_by_service(view: RoutingView) -> dict[str, list[InstanceStatus]]:
+    """Instances that take traffic, by service, in a stable order."""
+    out = frozenset(view.hosts_out)
+    ready: dict[str, list[InstanceStatus]] = {}
+    for instance in sorted(view.instances, key=lambda each: each.instance):
+        if instance.ready and instance.address and instance.host not in out:
+            ready.setdefault(instance.service, []).append(instance)
+    return ready
+
+
+# ---- Envoy ----------------------------------------------------------------------
+
+
+def _envoy(
+    view: RoutingView,
+    settings: RoutingSettings,
+    services: list[ServiceSpec],
+    ready: dict[str, list[InstanceStatus]],
+) -> Snapshot:
+    peers = _peers(view, settings)
+    clusters: list[AnyCluster] = []
+    endpoints: list[Endpoints] = []
+    for spec in services:
+        reachable = _reachable(ready.get(spec.name, ()), settings, peers)
+        check = _health_check(spec)
+        clusters.append(Cluster(spec.name, peers, check))
+        endpoints.append(Endpoints(spec.name, tuple(endpoint for _, endpoint in reachable)))
+        if _has_leader_methods(spec):
+            name = leader_cluster(spec.name)
+            at_leader = tuple(each for host, each in reachable if host == view.leader)
+            clusters.append(Cluster(name, peers, check))
+            endpoints.append(Endpoints(name, at_leader))
+    ingress, targets = _ingress(view, settings, services)
+    clusters.extend(targets)
+    if settings.otlp_address:
+        clusters.append(LocalCluster(OTLP_CLUSTER, settings.otlp_address, http2=True))
+    return Snapshot(
+        revision=view.revision,
+        listeners=(*_northbound(view, settings), *ingress),
+        routes=(Routes(NORTHBOUND_ROUTES, _northbound_routes(view, services)),),
+        clusters=tuple(clusters),
+        endpoints=tuple(endpoints),
+    )
+
+
+def _peers(view: RoutingView, settings: RoutingSettings) -> tuple[str, ...]:
+    """Hosts that can be reached by mTLS."""
+    if settings.identity is None:
+        return ()
+    return tuple(sorted(host for host in view.hosts if host != settings.host))
+
+
+def _reachable(
+    instances: list[InstanceStatus] | tuple[()], settings: RoutingSettings, peers: tuple[str, ...]
+) -> list[tuple[HostId, Endpoint]]:
+    """Local instances directly, remote ones through their host's ingress."""
+    found: list[tuple[HostId, Endpoint]] = []
+    for instance in instances:
+        if instance.host == settings.host:
+            found.append((instance.host, Endpoint(instance.address)))
+        elif instance.host in peers and instance.ingress:
+            found.append((instance.host, Endpoint(instance.ingress, peer=instance.host)))
+    return found
+
+
+def _health_check(spec: ServiceSpec) -> HealthCheck | None:
+    """Envoy asks the same question as the declared gRPC probe; without one it does not ask."""
+    for probe in (spec.probes.readiness, spec.probes.liveness):
+        if probe is not None and probe.kind is ProbeKind.GRPC:
+            return HealthCheck(probe.target)
+    return None
+
+
+def leader_cluster(service: str) -> str:
+    """Name of the cluster that holds only the instance on the leader's host."""
+    return f"{service}/leader"
+
+
+def _has_leader_methods(spec: ServiceSpec) -> bool:
+    return any(policy.leader_required for policy in spec.methods)
+
+
+def _northbound(view: RoutingView, settings: RoutingSettings) -> tuple[AnyListener, ...]:
+    if not view.northbound_open:
+        return ()
+    own = NorthboundListener(NORTHBOUND, settings.northbound_address, NORTHBOUND_ROUTES)
+    if not (view.owns_vip and settings.vip_address):
+        return (own,)
+    vip = NorthboundListener(NORTHBOUND_VIP, settings.vip_address, NORTHBOUND_ROUTES, settings.vip_freebind)
+    return (own, vip)
+
+
+def _northbound_routes(view: RoutingView, services: list[ServiceSpec]) -> tuple[Route, ...]:
+    """One route per method with a policy, then one per gRPC service.
+
+    While fenced, calls on connections that are still open get UNAVAILABLE.
+    """
+    if not view.northbound_open:
+        return (Route("/", cluster=""),)
+    return tuple(route for spec in services for route in service_routes(spec))
+
+
+def service_routes(spec: ServiceSpec) -> list[Route]:
+    """Routes of one service, most specific first."""
+    methods = sorted(spec.methods, key=lambda policy: policy.path)
+    routes = [_method_route(spec, policy) for policy in methods]
+    routes += [Route(f"/{name}/", spec.name, 0, retry_of(None)) for name in spec.grpc_services]
+    return routes
+
+
+def _method_route(spec: ServiceSpec, policy: MethodPolicy) -> Route:
+    cluster = leader_cluster(spec.name) if policy.leader_required else spec.name
+    return Route(policy.path, cluster, policy.timeout_ms, retry_of(policy))
+
+
+def _ingress(
+    view: RoutingView, settings: RoutingSettings, services: list[ServiceSpec]
+) -> tuple[list[AnyListener], list[AnyCluster]]:
+    """One mTLS listener per routed instance of this host, ready or not.
+
+    Readiness decides who calls it; keeping it open spares a listener update at
+    each change.
+    """
+    listeners: list[AnyListener] = []
+    targets: list[AnyCluster] = []
+    if settings.identity is None:
+        return listeners, targets
+    routed = frozenset(spec.name for spec in services)
+    for each in sorted(view.instances, key=lambda instance: instance.instance):
+        if each.host == settings.host and each.service in routed and each.ingress and each.address:
+            name = f"ingress/{each.instance}"
+            listeners.append(IngressListener(name, each.ingress, name))
+            targets.append(LocalCluster(name, each.address))
+    return listeners, targets
+
+
+# ---- proxyless clients ----------------------------------------------------------
+
+
+def _proxyless(
+    view: RoutingView,
+    settings: RoutingSettings,
+    services: list[ServiceSpec],
+    ready: dict[str, list[InstanceStatus]],
+) -> Snapshot:
+    clusters: list[AnyCluster] = []
+    endpoints: list[Endpoints] = []
+    for spec in services:
+        some_clusters, some_endpoints = _proxyless_service(
+            spec.name, ready.get(spec.name, []), settings, _peers(view, settings)
+        )
+        clusters.extend(some_clusters)
+        endpoints.extend(some_endpoints)
+    return Snapshot(
+        revision=view.revision,
+        listeners=tuple(ApiListener(spec.name, spec.name) for spec in services),
+        routes=tuple(Routes(spec.name, _proxyless_routes(spec)) for spec in services),
+        clusters=tuple(clusters),
+        endpoints=tuple(endpoints),
+    )
+
+
+def _proxyless_routes(spec: ServiceSpec) -> tuple[Route, ...]:
+    routes = [Route(route.path, spec.name, route.timeout_ms, route.retry) for route in service_routes(spec)]
+    return tuple(routes)
+
+
+def _proxyless_service(
+    name: str, ready: list[InstanceStatus], settings: RoutingSettings, peers: tuple[str, ...]
+) -> tuple[list[AnyCluster], list[Endpoints]]:
+    """A gRPC client speaks either TLS or not within one cluster.
+
+    So the instances of this host (plain) and of the others (mTLS) are two
+    clusters, and the client prefers the first; or all are reached plainly.
+    """
+    if settings.proxyless_direct or not peers:
+        direct = [each for each in ready if settings.proxyless_direct or each.host == settings.host]
+        found = Endpoints(name, tuple(Endpoint(each.address) for each in direct))
+        return [ProxylessCluster(name)], [found]
+    reachable = _reachable(ready, settings, peers)
+    local = Endpoints(f"{name}/local", tuple(each for _, each in reachable if not each.peer))
+    remote = Endpoints(f"{name}/remote", tuple(each for _, each in reachable if each.peer))
+    clusters: list[AnyCluster] = [
+        AggregateCluster(name, (local.name, remote.name)),
+        ProxylessCluster(local.name),
+        ProxylessCluster(remote.name, peers),
+    ]
+    return clusters, [local, remote]
+
+
+# ---- consistency ----------------------------------------------------------------
+
+
+def check_consistent(snapshot: Snapshot) -> None:
+    """Fails with InvariantBroken when a resource refers to one that is not there."""
+    clusters = {cluster.name: cluster for cluster in snapshot.clusters}
+    routes = {each.name for each in snapshot.routes}
+    expected = {name for name, each in clusters.items() if _has_endpoints(each)}
+    if expected != {each.name for each in snapshot.endpoints}:
+        raise InvariantBroken(f"endpoints do not match clusters in snapshot {snapshot.revision}")
+    for listener in snapshot.listeners:
+        wanted = listener.cluster if isinstance(listener, IngressListener) else listener.routes
+        if wanted not in (clusters if isinstance(listener, IngressListener) else routes):
+            raise InvariantBroken(f"listener {listener.name} refers to {wanted}, which is missing")
+    for route in (route for each in snapshot.routes for route in each.routes):
+        if route.cluster and route.cluster not in clusters:
+            raise InvariantBroken(f"route {route.path} refers to {route.cluster}, which is missing")
+
+
+def _has_endpoints(cluster: AnyCluster) -> bool:
+    return isinstance(cluster, Cluster | ProxylessCluster)

@@ -1,0 +1,143 @@
+"""The ADS servicer: one stream per Envoy or proxyless client of this host.
+
+What a stream is owed is decided in stream.py; here it is read and written. Before
+the first `push` nothing is sent to anybody.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+from envoy.service.discovery.v3 import discovery_pb2
+
+from sidecar.routing import bootstrap
+from sidecar.routing.model import Resource, RoutingSettings, Snapshots
+from sidecar.routing.resources import KINDS, TYPE_URLS, Encoder
+from sidecar.routing.stream import AdsStream, Kind, Report, Request, Response, Version, index
+
+SERVICE: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+STREAMS_MAX: Final = 2_000
+
+#: Called with a stream's node id and what the client said of a response.
+OnReport = Callable[[str, Report], None]
+Resources = Mapping[Kind, Mapping[str, Resource]]
+
+
+@dataclass(slots=True, eq=False)
+class _Client:
+    """One open stream."""
+
+    node: str = ""
+    stream: AdsStream = field(default_factory=AdsStream)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_envoy(self) -> bool:
+        return self.node.startswith(bootstrap.ENVOY_NODE_PREFIX)
+
+
+class AdsServer:
+    """Serves the newest snapshots to every stream."""
+
+    def __init__(self, settings: RoutingSettings, on_report: OnReport) -> None:
+        self._settings = settings
+        self._on_report = on_report
+        self._encoder = Encoder(settings)
+        self._clients: list[_Client] = []
+        self._version: Version | None = None
+        self._envoy: Resources = {}
+        self._proxyless: Resources = {}
+
+    def push(self, snapshots: Snapshots, version: Version) -> None:
+        """Makes these the newest; every stream is told what differs for it."""
+        self._version = version
+        self._envoy = index(snapshots.envoy)
+        self._proxyless = index(snapshots.proxyless)
+        for client in self._clients:
+            client.wake.set()
+
+    def resend_to_envoy(self, kind: Kind) -> None:
+        """Pushes a kind again that Envoy has refused for a reason that may pass."""
+        for client in self._clients:
+            if client.is_envoy:
+                client.stream.resend(kind)
+                client.wake.set()
+
+    async def run(self) -> None:
+        """Serves until cancelled.
+
+        Fails: OSError when an address cannot be bound.
+        """
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)], maximum_concurrent_rpcs=STREAMS_MAX)
+        server.add_generic_rpc_handlers((self._handlers(),))
+        addresses = [f"unix:{bootstrap.xds_socket(self._settings)}"]
+        if self._settings.xds_address:
+            addresses.append(self._settings.xds_address)
+        try:
+            for address in addresses:
+                server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"xDS cannot be served: {error}") from error
+        await server.start()
+        try:
+            await server.wait_for_termination()
+        finally:
+            await server.stop(grace=None)
+
+    def _handlers(self) -> grpc.GenericRpcHandler:
+        handler = grpc.stream_stream_rpc_method_handler(
+            self._stream,
+            request_deserializer=discovery_pb2.DiscoveryRequest.FromString,
+            response_serializer=discovery_pb2.DiscoveryResponse.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, {"StreamAggregatedResources": handler})
+
+    async def _stream(self, requests: Any, context: Any) -> None:
+        """One stream from its first request to its end."""
+        client = _Client()
+        self._clients.append(client)
+        try:
+            async with asyncio.TaskGroup() as group:
+                writer = group.create_task(self._write(client, context), name="ads-write")
+                async for request in requests:
+                    self._on_request(client, request)
+                writer.cancel()
+        finally:
+            self._clients.remove(client)
+
+    def _on_request(self, client: _Client, message: Any) -> None:
+        client.node = client.node or message.node.id
+        kind = KINDS.get(message.type_url)
+        if kind is None:
+            return
+        request = Request(
+            kind,
+            tuple(message.resource_names),
+            message.version_info,
+            message.response_nonce,
+            message.error_detail.message if message.HasField("error_detail") else "",
+        )
+        report = client.stream.on_request(request)
+        client.wake.set()
+        if report is not None:
+            self._on_report(client.node, report)
+
+    async def _write(self, client: _Client, context: Any) -> None:
+        while True:
+            await client.wake.wait()
+            client.wake.clear()
+            if self._version is None:
+                continue
+            resources = self._envoy if client.is_envoy else self._proxyless
+            for response in client.stream.take(resources, self._version):
+                await context.write(self._encode(response))
+
+    def _encode(self, response: Response) -> discovery_pb2.DiscoveryResponse:
+        return discovery_pb2.DiscoveryResponse(
+            version_info=str(response.version),
+            nonce=response.nonce,
+            type_url=TYPE_URLS[response.kind],
+            resources=[self._encoder.encode(each) for each in response.resources],
+        )
