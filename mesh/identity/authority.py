@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from mesh.errors import Conflict
 from mesh.identity.keys import check_csr, key_from_pem, key_sha256, key_to_pem, new_key
 from mesh.identity.names import Role, SpiffeId, tls_name
-from mesh.ids import ClusterId, HostId, MemberId, host_of
+from mesh.ids import ClusterId, HostId, MemberId, host_of, incarnation_of
 
 AUTHORITY_LIFETIME: Final = timedelta(days=3650)
 HOST_LIFETIME: Final = timedelta(days=7)
@@ -53,7 +53,7 @@ class Authority:
     def create(cls, cluster_id: ClusterId, now_ns: int) -> "Authority":
         """A new authority for a new cluster."""
         key, now = new_key(), _at(now_ns)
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Trellis cluster {cluster_id}")])
+        name = _subject(f"Trellis cluster {cluster_id}")
         certificate = (
             x509.CertificateBuilder()
             .subject_name(name)
@@ -103,12 +103,13 @@ class Authority:
         """A certificate for both sides of mTLS. Fails: `InvalidRequest` for a bad request."""
         host: HostId = host_of(member)
         names: list[x509.GeneralName] = [
-            x509.UniformResourceIdentifier(str(SpiffeId(self.cluster_id, Role.HOST, member))),
+            x509.UniformResourceIdentifier(str(SpiffeId(self.cluster_id, Role.HOST, host))),
             x509.DNSName(tls_name(host, self.cluster_id)),
             x509.IPAddress(ipaddress.ip_address(address_ip)),
         ]
         usages = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
-        return self._sign(member, names, usages, csr_pem, now_ns, lifetime)
+        subject = _subject(host, (NameOID.DN_QUALIFIER, str(incarnation_of(member))))
+        return self._sign(subject, names, usages, csr_pem, now_ns, lifetime)
 
     def issue_operator(
         self, name: str, csr_pem: bytes, now_ns: int, lifetime: timedelta = OPERATOR_LIFETIME
@@ -116,11 +117,13 @@ class Authority:
         """A client certificate for an operator. Fails: `InvalidRequest` for a bad request."""
         uri = x509.UniformResourceIdentifier(str(SpiffeId(self.cluster_id, Role.OPERATOR, name)))
         usages = (ExtendedKeyUsageOID.CLIENT_AUTH,)
-        return self._sign(name, [uri], usages, csr_pem, now_ns, min(lifetime, OPERATOR_LIFETIME_MAX))
+        return self._sign(
+            _subject(name), [uri], usages, csr_pem, now_ns, min(lifetime, OPERATOR_LIFETIME_MAX)
+        )
 
     def _sign(
         self,
-        common_name: str,
+        subject: x509.Name,
         names: Sequence[x509.GeneralName],
         usages: Sequence[x509.ObjectIdentifier],
         csr_pem: bytes,
@@ -131,7 +134,7 @@ class Authority:
         not_after = min(now + lifetime, self.certificate.not_valid_after_utc)
         certificate = (
             x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])]))
+            .subject_name(subject)
             .issuer_name(self.certificate.subject)
             .public_key(public_key)
             .serial_number(x509.random_serial_number())
@@ -161,6 +164,11 @@ def serial_hex(certificate: x509.Certificate) -> str:
 
 def _at(now_ns: int) -> datetime:
     return datetime.fromtimestamp(now_ns // 1_000_000_000, UTC)
+
+
+def _subject(common_name: str, *more: tuple[x509.ObjectIdentifier, str]) -> x509.Name:
+    attributes = ((NameOID.COMMON_NAME, common_name), *more)
+    return x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes])
 
 
 def _usage(*, signs: bool) -> x509.KeyUsage:

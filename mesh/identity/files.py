@@ -4,8 +4,9 @@
       cluster.json               cluster and member
       sealing.key                opens the cluster's sealed secrets
       pending.key                key of a join that is under way
-      current -> generations/3   moves in one step when a certificate is renewed
       generations/3/host.key, host.pem, ca.pem
+      current -> generations/3   moves in one step when a certificate is renewed
+      host.key -> current/host.key, host.pem, ca.pem
 
 Invariant: whatever `current` names is complete and durable, at every moment;
 `cluster.json` is written last, so its presence means the whole is there.
@@ -68,15 +69,15 @@ class IdentityFiles:
     @property
     def key_path(self) -> Path:
         """Stable path, for Envoy and proxyless clients."""
-        return self._current / "host.key"
+        return self.directory / "host.key"
 
     @property
     def certificate_path(self) -> Path:
-        return self._current / "host.pem"
+        return self.directory / "host.pem"
 
     @property
     def ca_path(self) -> Path:
-        return self._current / "ca.pem"
+        return self.directory / "ca.pem"
 
     def load(self) -> HostIdentity | None:
         """The identity, or None when this host belongs to no cluster.
@@ -134,10 +135,10 @@ class IdentityFiles:
         _write(folder / "host.pem", identity.certificate_pem)
         _write(folder / "ca.pem", identity.ca_pem)
         _sync_directory(self._generations)
-        link = self.directory / "current.new"
-        link.unlink(missing_ok=True)
-        link.symlink_to(folder.relative_to(self.directory))
-        link.rename(self._current)
+        for path in (self.key_path, self.certificate_path, self.ca_path):
+            _link(path, f"current/{path.name}")
+        # A watcher of this folder sees one rename, and then all three files are the new ones.
+        _link(self._current, f"generations/{number}")
         _sync_directory(self.directory)
         for old in present[: 1 - _GENERATIONS_KEPT]:
             shutil.rmtree(self._generations / str(old))
@@ -181,6 +182,15 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     temporary.rename(path)
     _sync_directory(path.parent)
+
+
+def _link(path: Path, target: str) -> None:
+    if path.is_symlink() and os.readlink(path) == target:
+        return
+    temporary = path.with_name(path.name + ".link")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.rename(path)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -1,7 +1,8 @@
 """How the identities of a cluster are written: SPIFFE ids, TLS names, roles.
 
-A host is `spiffe://CLUSTER/host/NAME/INCARNATION`, an operator
-`spiffe://CLUSTER/operator/NAME`, a service `spiffe://CLUSTER/service/NAME`.
+A host is `spiffe://CLUSTER/host/NAME`, an operator `spiffe://CLUSTER/operator/NAME`,
+a service `spiffe://CLUSTER/service/NAME`. Which incarnation of a host a certificate
+is for stands in its subject as dnQualifier (X.520 §6.2.9: disambiguating information).
 Source: SPIFFE-ID standard §2 (trust domain and path).
 """
 
@@ -10,12 +11,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from mesh.ids import NAME_PATTERN, ClusterId, HostId, MemberId, host_of, incarnation_of
+from mesh.ids import NAME_PATTERN, ClusterId, HostId, MemberId
 
 _CLUSTER: Final = re.compile(r"[0-9a-f]{32}")
-_INCARNATION: Final = re.compile(r"[1-9][0-9]{0,8}")
-#: What Envoy compares with to let in any host of a cluster.
-HOST_PREFIX: Final = "spiffe://{cluster_id}/host/"
 
 
 class Role(Enum):
@@ -26,6 +24,9 @@ class Role(Enum):
     SERVICE = "service"
     #: No certificate: only on the listener for joining hosts, and for health.
     ANONYMOUS = "anonymous"
+
+
+_ROLES: Final = tuple(role.value for role in Role if role is not Role.ANONYMOUS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,42 +54,24 @@ class SpiffeId:
 
     cluster_id: ClusterId
     role: Role
-    #: A member for hosts ("host1.1"), else the plain name.
     name: str
 
     def __str__(self) -> str:
-        if self.role is Role.HOST:
-            member = MemberId(self.name)
-            return f"spiffe://{self.cluster_id}/host/{host_of(member)}/{incarnation_of(member)}"
         return f"spiffe://{self.cluster_id}/{self.role.value}/{self.name}"
 
     @classmethod
     def parse(cls, uri: str) -> "SpiffeId":
         """The inverse of `str()`. Fails: `ValueError` for anything it would not have written."""
-        cluster_id, _, path = uri.removeprefix("spiffe://").partition("/")
-        steps = path.split("/")
-        try:
-            role = Role(steps[0])
-        except ValueError:
-            raise ValueError(f"{uri!r} names no role") from None
-        is_host = role is Role.HOST
+        steps = uri.removeprefix("spiffe://").split("/")
         if (
             not uri.startswith("spiffe://")
-            or not _CLUSTER.fullmatch(cluster_id)
-            or role is Role.ANONYMOUS
-            or len(steps) != (3 if is_host else 2)
-            or not NAME_PATTERN.fullmatch(steps[1])
-            or (is_host and not _INCARNATION.fullmatch(steps[2]))
+            or len(steps) != 3
+            or not _CLUSTER.fullmatch(steps[0])
+            or steps[1] not in _ROLES
+            or not NAME_PATTERN.fullmatch(steps[2])
         ):
             raise ValueError(f"{uri!r} is not an identity of a Trellis cluster")
-        return cls(ClusterId(cluster_id), role, f"{steps[1]}.{steps[2]}" if is_host else steps[1])
-
-    def caller(self, serial: str) -> Caller:
-        """The caller that a certificate of this name, with this serial, proves."""
-        if self.role is Role.HOST:
-            member = MemberId(self.name)
-            return Caller(Role.HOST, host_of(member), member, serial)
-        return Caller(self.role, self.name, None, serial)
+        return cls(ClusterId(steps[0]), Role(steps[1]), steps[2])
 
 
 def tls_name(host: HostId, cluster_id: ClusterId) -> str:

@@ -7,10 +7,12 @@ from datetime import datetime
 from typing import Final
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from mesh.errors import Denied
 from mesh.identity.authority import serial_hex
-from mesh.identity.names import Caller, SpiffeId
+from mesh.identity.names import Caller, Role, SpiffeId
+from mesh.ids import HostId, Incarnation, MemberId, member_id
 
 _CERTIFICATES_CACHED: Final = 256
 
@@ -28,13 +30,24 @@ class Proof:
 def read_certificate(pem: bytes) -> Proof:
     """Fails: `Denied` when the certificate names no identity of a cluster."""
     certificate = x509.load_pem_x509_certificate(pem)
+    serial = serial_hex(certificate)
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
         spiffe = SpiffeId.parse(uri)
+        member = _member_of(certificate, spiffe) if spiffe.role is Role.HOST else None
     except (x509.ExtensionNotFound, ValueError) as error:
         raise Denied(f"The client certificate carries no identity of a cluster: {error}.") from error
-    return Proof(spiffe, spiffe.caller(serial_hex(certificate)), certificate.not_valid_after_utc)
+    caller = Caller(spiffe.role, spiffe.name, member, serial)
+    return Proof(spiffe, caller, certificate.not_valid_after_utc)
+
+
+def _member_of(certificate: x509.Certificate, spiffe: SpiffeId) -> MemberId:
+    (qualifier,) = certificate.subject.get_attributes_for_oid(NameOID.DN_QUALIFIER)
+    incarnation = int(qualifier.value)
+    if incarnation < 1:
+        raise ValueError(f"{incarnation} is no incarnation of {spiffe.name!r}")
+    return member_id(HostId(spiffe.name), Incarnation(incarnation))
 
 
 def peer_certificate(auth_context: Mapping[str, Iterable[bytes]]) -> bytes:
