@@ -1,0 +1,58 @@
+"""The one thread that writes to the log, so that a slow disk never stops the event loop.
+
+Order: writes are done in the order in which they were submitted; their
+callbacks run in the event loop, in the same order.
+"""
+
+import asyncio
+import queue
+import sys
+import threading
+from collections.abc import Callable
+
+from mesh.errors import InvariantBroken
+
+#: Called in the event loop when a write is durable (None) or has failed.
+Done = Callable[[BaseException | None], None]
+
+#: CPython hands the interpreter to a waiting thread after this long; its default of 5 ms
+#: would be longer than the fsync that the thread comes back from.
+SWITCH_INTERVAL_S = 0.0005
+
+
+class LogWriter:
+    """Runs writes one after the other in a thread of its own.
+
+    Bound: the driver has at most one Ready and one snapshot under way.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], None], Done] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._is_closed = False
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
+        self._thread.start()
+
+    def submit(self, write: Callable[[], None], done: Done) -> None:
+        """Run *write* in the thread, then *done* in the event loop."""
+        if self._is_closed:
+            raise InvariantBroken("a write was submitted after the writer was closed")
+        self._jobs.put((write, done))
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            write, done = job
+            error: BaseException | None = None
+            try:
+                write()
+            except BaseException as raised:  # noqa: BLE001 - travels to the event loop, which stops the driver
+                error = raised
+            self._loop.call_soon_threadsafe(done, error)
+
+    async def close(self, *, grace_s: float) -> bool:
+        """Finish what was submitted, then end the thread; False if the disk held it longer than *grace_s*."""
+        self._is_closed = True
+        self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join, grace_s)
+        return not self._thread.is_alive()
