@@ -81,6 +81,10 @@ class Core:
         self._is_hurried = False
         has_promised = self.term > FIRST_TERM
         self._lease_ticks_left = settings.election_ticks_min if has_promised else 0
+        #: To whom the promise was made; unknown after a restart.
+        self._lease_holder: MemberId | None = None
+        #: The last pre-vote that only this promise refused.
+        self._refused: RequestVote | None = None
         self._reset_election_timer()
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             RequestVote: self._on_request_vote,
@@ -136,14 +140,26 @@ class Core:
         if self.leadership is not None or not self.may_campaign:
             return
         if after_crash:
-            self.forget_leader()
+            self._lease_ticks_left = 0
             self._is_hurried = True
         self._become_pre_candidate()
 
-    def forget_leader(self) -> None:
-        """The leader is certainly dead: the promise to refuse others was made to nobody alive."""
-        self._lease_ticks_left = 0
-        self.leader = None
+    def report_crash(self, member: MemberId) -> None:
+        """*member* is certainly dead: what was promised to it binds nobody any more.
+
+        Who asked a moment too early, before this proof came, gets a second answer.
+        """
+        if self.leadership is not None:
+            self.leadership.report_unreachable(member)
+            self.leadership.give_up_transfer(member)
+            return
+        if self.leader == member:
+            self.leader = None
+        if self._lease_holder == member:
+            self._lease_ticks_left = 0
+            refused, self._refused = self._refused, None
+            if refused is not None and refused.term > self.term:
+                self._on_request_vote(refused)
 
     def _become_pre_candidate(self) -> None:
         self.role = Role.PRE_CANDIDATE
@@ -268,6 +284,7 @@ class Core:
             is_bound = self.leadership is not None or self._lease_ticks_left > 0
             if is_bound and not message.transfer:
                 if message.pre_vote:
+                    self._refused = message
                     self._answer_vote(message, granted=False)
                 return False
             if message.pre_vote:
@@ -337,6 +354,8 @@ class Core:
             self._become_follower(self.term, leader)
         self._election_elapsed = 0
         self._lease_ticks_left = self._settings.election_ticks_min
+        self._lease_holder = leader
+        self._refused = None
 
     def _on_append(self, message: Append) -> None:
         memberships = read_memberships(message)
@@ -344,18 +363,7 @@ class Core:
             self.dropped += 1
             return
         self._follow(message.sender)
-        outcome = append(self.log, message, memberships)
-        self.outbox.promise(
-            AppendReply(
-                sender=self.id,
-                to=message.sender,
-                term=self.term,
-                matched=outcome.matched,
-                rejected=outcome.rejected,
-                refused=message.previous.index if outcome.rejected else Index(0),
-                hint=outcome.hint,
-            )
-        )
+        self.outbox.promise(append(self.log, message, memberships))
 
     def _on_heartbeat(self, message: AppendHeartbeat) -> None:
         self._follow(message.sender)
@@ -367,24 +375,11 @@ class Core:
     def _on_chunk(self, message: SnapshotChunk) -> None:
         self._follow(message.sender)
         bytes_max = self._settings.snapshot_bytes_max
-        taken = take_chunk(self.log, self._assembly, message, bytes_max)
-        if taken is None:
+        reply = take_chunk(self.log, self._assembly, message, bytes_max)
+        if reply is None:
             self.dropped += 1
-        elif taken.matched is not None:
-            self.outbox.promise(
-                AppendReply(sender=self.id, to=message.sender, term=self.term, matched=taken.matched)
-            )
         else:
-            self.outbox.promise(
-                SnapshotReply(
-                    sender=self.id,
-                    to=message.sender,
-                    term=self.term,
-                    last=message.meta.last,
-                    next_offset=taken.next_offset,
-                    installed=taken.installed,
-                )
-            )
+            self.outbox.promise(reply)
 
     # ---- answers to a leader --------------------------------------------------------------
 

@@ -12,16 +12,17 @@ from mesh.raft.quorum import VoteResult, vote_result
 
 
 class Ballot:
-    """The answers to one campaign, one per voter: the first one counts.
+    """The answers to one campaign, one per voter.
 
-    A new campaign takes a new ballot, so an answer is counted per voter and term.
+    A grant is a fact and stays; a refusal may still turn into a grant. A new
+    campaign takes a new ballot, so an answer is counted per voter and term.
     """
 
     def __init__(self) -> None:
         self._votes: dict[MemberId, bool] = {}
 
     def record(self, voter: MemberId, *, granted: bool) -> None:
-        self._votes.setdefault(voter, granted)
+        self._votes[voter] = granted or self._votes.get(voter, False)
 
     def result(self, membership: Membership) -> VoteResult:
         return vote_result(membership, self._votes)

@@ -1,34 +1,24 @@
 """What a follower does with what its leader sends; nothing here knows about roles.
 
-Each function returns the answer's content as a value; core.py addresses it.
+Each function changes the log and returns the answer; core.py decides whether the
+message counts and when the answer may leave.
 """
 
-from dataclasses import dataclass
-
 from mesh.errors import InvariantBroken
-from mesh.ids import Index, Term
+from mesh.ids import Index
 from mesh.raft.history import decode_entry
 from mesh.raft.log import RaftLog
-from mesh.raft.model import NOWHERE, Append, EntryId, Membership, SnapshotChunk
+from mesh.raft.model import (
+    NO_INDEX,
+    NO_TERM,
+    Append,
+    AppendReply,
+    EntryId,
+    Membership,
+    SnapshotChunk,
+    SnapshotReply,
+)
 from mesh.raft.snapshot import Assembly
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """The outcome of an append: `matched`, or where to probe next."""
-
-    matched: Index
-    rejected: bool = False
-    hint: EntryId = NOWHERE
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkTaken:
-    """The outcome of a chunk: the log already matches, or where to go on."""
-
-    next_offset: int = 0
-    installed: bool = False
-    matched: Index | None = None
 
 
 def read_memberships(message: Append) -> list[tuple[Index, Membership]] | None:
@@ -56,19 +46,30 @@ def read_memberships(message: Append) -> list[tuple[Index, Membership]] | None:
     return found
 
 
-def append(log: RaftLog, message: Append, memberships: list[tuple[Index, Membership]]) -> Appended:
+def append(log: RaftLog, message: Append, memberships: list[tuple[Index, Membership]]) -> AppendReply:
     """Merge the leader's entries and commit index (paper §5.3)."""
     matched = log.merge(message.previous, message.entries, memberships)
     if matched is not None:
         log.commit_to(min(message.commit, matched))
-        return Appended(matched)
+        return reply_matched(message, matched)
     at = log.nearest(message.previous.index, message.previous.term)
-    return Appended(Index(0), rejected=True, hint=EntryId(log.term_at(at) or Term(0), at))
+    return AppendReply(
+        sender=message.to,
+        to=message.sender,
+        term=message.term,
+        matched=NO_INDEX,
+        rejected=True,
+        refused=message.previous.index,
+        hint=EntryId(log.term_at(at) or NO_TERM, at),
+    )
 
 
-def take_chunk(log: RaftLog, assembly: Assembly, message: SnapshotChunk, bytes_max: int) -> ChunkTaken | None:
-    """Take in one chunk and install what it completes; None for one that is too large.
+def take_chunk(
+    log: RaftLog, assembly: Assembly, message: SnapshotChunk, bytes_max: int
+) -> AppendReply | SnapshotReply | None:
+    """Take in one chunk and install what it completes; None for a snapshot that is too large.
 
+    Where the log already holds the snapshot's last entry, the answer says how far it matches.
     Fails: `InvariantBroken` for a snapshot that contradicts a committed entry.
     """
     last = message.meta.last
@@ -78,13 +79,25 @@ def take_chunk(log: RaftLog, assembly: Assembly, message: SnapshotChunk, bytes_m
             raise InvariantBroken(
                 f"snapshot {last.index} has term {last.term}, but term {here} is committed here"
             )
-        return ChunkTaken(matched=log.commit)
+        return reply_matched(message, log.commit)
     if here == last.term:
         log.commit_to(last.index)
-        return ChunkTaken(matched=last.index)
+        return reply_matched(message, last.index)
     if message.meta.size_bytes > bytes_max:
         return None
     assembled = assembly.add(message)
     if assembled.snapshot is not None:
         log.install(assembled.snapshot)
-    return ChunkTaken(assembled.next_offset, installed=assembled.snapshot is not None)
+    return SnapshotReply(
+        sender=message.to,
+        to=message.sender,
+        term=message.term,
+        last=last,
+        next_offset=assembled.next_offset,
+        installed=assembled.snapshot is not None,
+    )
+
+
+def reply_matched(message: Append | SnapshotChunk, matched: Index) -> AppendReply:
+    """The answer that everything up to *matched* is equal."""
+    return AppendReply(sender=message.to, to=message.sender, term=message.term, matched=matched)

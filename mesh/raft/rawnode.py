@@ -137,12 +137,7 @@ class RawNode:
 
         If it was the leader, others may have this member's vote at once.
         """
-        core = self._core
-        if core.leadership is not None:
-            core.leadership.report_unreachable(member)
-            core.leadership.give_up_transfer(member)
-        elif core.leader == member:
-            core.forget_leader()
+        self._core.report_crash(member)
 
     def report_unreachable(self, member: MemberId) -> None:
         """Messages to *member* could not be delivered; it is probed until it answers."""
