@@ -32,6 +32,9 @@ STATS_KEPT: Final = (
     "upstream_rq_per_try_timeout",
     "upstream_rq_retry",
     "upstream_rq_retry_overflow",
+    # Envoy itself reads this one: without it every cluster counts as never called
+    # and its health checks run at the idle interval for ever.
+    "upstream_cx_total",
     "upstream_cx_active",
     "upstream_cx_connect_fail",
     "membership_healthy",

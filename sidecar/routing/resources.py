@@ -53,7 +53,7 @@ RETRY_BUDGET_PERCENT: Final = 20.0
 RETRIES_IN_FLIGHT_MIN: Final = 25
 HEALTH_INTERVAL_MS: Final = 250
 #: Clusters that have never been called are asked this seldom.
-HEALTH_IDLE_INTERVAL_MS: Final = 10_000
+HEALTH_IDLE_INTERVAL_MS: Final = 4_000
 STREAMS_PER_CONNECTION_MAX: Final = 1_000
 IN_FLIGHT_MAX: Final = 20_000
 
@@ -94,7 +94,11 @@ class Encoder:
             lb_policy="LEAST_REQUEST",
             # Envoy's own verdicts never take the last instance away: with none
             # left it uses all that the cluster says are ready.
-            common_lb_config={"healthy_panic_threshold": {"value": 1.0}},
+            # A verdict is in force at once, not merged with those of the next second.
+            common_lb_config={
+                "healthy_panic_threshold": {"value": 1.0},
+                "update_merge_window": duration(0),
+            },
             ignore_health_on_host_removal=True,
             health_checks=checks,
             outlier_detection=_OUTLIER,
@@ -153,19 +157,18 @@ _HTTP2: Final = {
     )
 }
 
-#: Three failures in a row that only the instance can have caused, and it rests for a second.
+#: Two failures in a row, and the instance rests until it passes a health check, or
+#: for the ejection time. An attempt that outlives its hedge delay counts as one.
+#: Local and remote failures are not split: split, each new call on an open
+#: connection would clear the count.
 _OUTLIER: Final[Json] = {
-    "split_external_local_origin_errors": True,
-    "consecutive_local_origin_failure": {"value": 2},
-    "enforcing_consecutive_local_origin_failure": {"value": 100},
-    "consecutive_gateway_failure": {"value": 5},
+    "consecutive_gateway_failure": {"value": 2},
     "enforcing_consecutive_gateway_failure": {"value": 100},
     "enforcing_consecutive_5xx": {"value": 0},
     # needs five hosts to mean anything; a cluster of three has none to spare
     "enforcing_success_rate": {"value": 0},
-    "enforcing_local_origin_success_rate": {"value": 0},
     "interval": duration(250),
-    "base_ejection_time": duration(1_000),
+    "base_ejection_time": duration(5_000),
     "max_ejection_time": duration(10_000),
     # the panic threshold keeps the last one, see Encoder._cluster
     "max_ejection_percent": {"value": 100},

@@ -16,7 +16,7 @@ NEVER_SENT: Final = ("connect-failure", "refused-stream", "reset-before-request"
 IDEMPOTENT: Final = (*NEVER_SENT, "reset", "unavailable")
 ATTEMPTS_MAX: Final = 3
 #: A second attempt starts beside the first after this share of the method's deadline,
-HEDGE_SHARE: Final = 40
+HEDGE_SHARE: Final = 50
 #: but not sooner than this,
 HEDGE_MS_MIN: Final = 100
 #: and not later, so that a frozen instance never costs more than this.

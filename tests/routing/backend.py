@@ -30,6 +30,13 @@ class Echo(echo_pb2_grpc.EchoServiceServicer):
         self._count += 1
         return echo_pb2.CountResponse(count=self._count, instance=self._instance)
 
+    async def EchoStream(self, request: Any, context: Any) -> Any:  # noqa: N802 - named by the contract
+        for sequence in range(1, request.count + 1):
+            yield echo_pb2.EchoStreamResponse(
+                message=request.message, sequence=sequence, instance=self._instance
+            )
+            await asyncio.sleep(request.pause.ToTimedelta().total_seconds())
+
 
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 

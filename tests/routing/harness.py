@@ -194,6 +194,10 @@ class Client:
         request = echo_pb2.EchoRequest(message="x", fault=echo_pb2.Fault(**fault))
         return str((await self._echo(request, timeout=timeout_s)).instance)
 
+    async def unknown(self) -> None:
+        call = self.channel.unary_unary("/no.such.Service/Call", bytes, bytes)
+        await call(b"")
+
     async def count(self, *, timeout_s: float = 5.0) -> tuple[str, int]:
         response = await self._count(echo_pb2.CountRequest(), timeout=timeout_s)
         return str(response.instance), int(response.count)

@@ -39,7 +39,7 @@ async def test_an_unknown_method_is_unimplemented_and_no_instance_is_unavailable
                 await caller.echo()
             assert none.value.code() is grpc.StatusCode.UNAVAILABLE
             with pytest.raises(grpc.aio.AioRpcError) as unknown:
-                await caller.channel.unary_unary("/no.such.Service/Call")(b"")
+                await caller.unknown()
             assert unknown.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
