@@ -9,8 +9,7 @@ and events, on every host and under every hash seed.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from mesh import errors
 from mesh.errors import InvalidRequest, InvariantBroken, Problem, Refused, TrellisError, UnknownCommand
@@ -21,7 +20,7 @@ from mesh.state import documents, hosts, ownership, security, services
 from mesh.state.applying import Applying, shortened
 from mesh.state.commands import Applied, Outcome, Rejected, Request
 from mesh.state.hash import fold
-from mesh.state.model import Change, ChangeKind, Document, Event
+from mesh.state.model import ChangeKind, Event
 from mesh.state.sessions import recall, remember
 from mesh.state.tables import ClusterState
 from mesh.state.watch import ChangeSet
@@ -30,17 +29,15 @@ from mesh.state.watch import ChangeSet
 _DIRTY_MAX: Final = 8_192
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """What one entry did: its outcome, the rows it changed, the events it recorded.
+class Effect(NamedTuple):
+    """What one entry came to: its outcome, and everything it changed.
 
-    A repeated request changes and records nothing.
+    A refused or repeated request has an empty change set, except that a bug
+    leaves an event.
     """
 
     outcome: Outcome
-    changes: tuple[Change, ...] = ()
-    documents: tuple[Document, ...] = ()
-    events: tuple[Event, ...] = ()
+    changed: ChangeSet
 
 
 def apply(state: ClusterState, index: Index, request: Request) -> Effect:
@@ -57,7 +54,7 @@ def apply(state: ClusterState, index: Index, request: Request) -> Effect:
         known = recall(state, request)
         if known is not None:
             state.applied = index
-            return Effect(known)
+            return Effect(known, ChangeSet(index, ()))
     at = Applying(state, index, request.at_ns)
     outcome = _attempt(at, request.command)
     events = _record_events(at, request.trace_id) if at.events else ()
@@ -66,12 +63,12 @@ def apply(state: ClusterState, index: Index, request: Request) -> Effect:
     if request.session:
         remember(state, index, request, outcome)
     state.applied = index
-    changes = tuple(at.changes)
-    if changes:
-        state.kept.append(ChangeSet(index, changes, tuple(at.documents)))
+    changed = ChangeSet(index, tuple(at.changes), tuple(at.documents), events)
+    if changed.changes:
+        state.kept.append(changed)
     if state.ledger.dirty_count > _DIRTY_MAX:
         fold(state)
-    return Effect(outcome, changes, tuple(at.documents), events)
+    return Effect(outcome, changed)
 
 
 def error_of(rejected: Rejected) -> TrellisError:

@@ -6,9 +6,10 @@ every problem at once before it is proposed), where instances should run
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from mesh.errors import InvalidRequest, NotFound, QueueFull
-from mesh.ids import ServiceName
+from mesh.ids import HostId, InstanceId, ServiceName
 from mesh.limits import (
     ENVIRONMENT_BYTES_MAX,
     INSTANCES_PER_HOST_MAX,
@@ -31,6 +32,8 @@ from mesh.state.tables import ClusterState
 
 def apply_service(at: Applying, command: ApplyService) -> Applied:
     services, spec = at.state.services, command.spec
+    # One order of the environment, whichever way the declaration came.
+    spec = replace(spec, environment=tuple(sorted(dict(spec.environment).items())))
     present = services.get(spec.name)
     check_version(f"service {spec.name}", present.version if present else 0, command.expected_version)
     if present is not None and present.spec == spec and not present.stopped:
@@ -136,18 +139,17 @@ def report_instances(at: Applying, command: ReportInstances) -> Applied:
     return Applied(at.index, unchanged=not at.changes)
 
 
-def forget_instances_of(at: Applying, host: str) -> None:
+def forget_instances_of(at: Applying, host: HostId) -> None:
     """The host is gone or a new incarnation: nothing that was said of its instances holds."""
     _forget(at, [each.instance for each in at.state.instances.values() if each.host == host])
 
 
-def _forget(at: Applying, identities: Iterable[str]) -> None:
+def _forget(at: Applying, identities: Iterable[InstanceId]) -> None:
     instances = at.state.instances
     for identity in list(identities):
-        present = instances.get(identity)  # type: ignore[call-overload]
-        if present is not None:
-            instances.drop(present.instance)
-            at.changed(ChangeKind.INSTANCE, present.instance)
+        if identity in instances:
+            instances.drop(identity)
+            at.changed(ChangeKind.INSTANCE, identity)
 
 
 def _record_transition(at: Applying, before: InstanceStatus | None, now: InstanceStatus) -> None:

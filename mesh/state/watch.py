@@ -11,16 +11,21 @@ from dataclasses import dataclass
 from mesh.errors import OutOfRange
 from mesh.ids import Index
 from mesh.limits import CHANGES_KEPT_BYTES_MAX, CHANGES_KEPT_MAX
-from mesh.state.model import Change, Document
+from mesh.state.model import Change, Document, Event
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeSet:
-    """What one entry changed. Document versions are complete: a watch skips none."""
+    """What one entry changed.
+
+    Every version of a document and every event that it made is here: a watch
+    that follows the change sets skips none, whatever the tables still keep.
+    """
 
     index: Index
     changes: tuple[Change, ...]
     documents: tuple[Document, ...] = ()
+    events: tuple[Event, ...] = ()
 
 
 class KeptChanges:
