@@ -1,0 +1,1 @@
+"""Diagnostics: says who answered a call, with faults on request."""

@@ -28,6 +28,12 @@ class Hierarchies:
     #: The unified leaves have memory.max.
     unified_memory: bool
 
+    def leaves(self) -> list[str]:
+        """Names of the groups that exist."""
+        if self.unified is None:
+            return []
+        return sorted(entry.name for entry in self.unified.iterdir() if entry.is_dir())
+
 
 NOWHERE: Final = Hierarchies(None, None, unified_memory=False)
 
@@ -118,21 +124,14 @@ class Leaf:
         _write(swap, text)
         return limited
 
-    def add(self, pid: int) -> None:
-        """Move a process in, and whatever it has started in the meantime.
+    def entrances(self) -> tuple[str, ...]:
+        """Files a new process writes 0 into to join, before it becomes the command.
 
-        Fails: OSError when the process cannot be moved; one that is gone is no error.
+        Moved from outside, it might have forked already, and what it forked
+        would be out of reach.
         """
-        groups = [g for g in (self.path, self._memory if self._limited else None) if g is not None]
-        for group in groups:
-            moved: set[int] = set()
-            waiting = [pid]
-            while waiting:
-                member = waiting.pop()
-                moved.add(member)
-                with contextlib.suppress(ProcessLookupError):
-                    (group / "cgroup.procs").write_text(str(member))
-                waiting.extend(p for p in children_of(member) if p not in moved)
+        groups = (self.path, self._memory if self._limited else None)
+        return tuple(str(group / "cgroup.procs") for group in groups if group is not None)
 
     def kill(self) -> bool:
         """SIGKILL every member at once; False where the kernel cannot."""
@@ -165,11 +164,6 @@ class Leaf:
             if group is not None:
                 with contextlib.suppress(OSError):
                     group.rmdir()
-
-
-def children_of(pid: int) -> list[int]:
-    """Live and dead children of a process's main thread; empty when it is gone."""
-    return [int(child) for child in _read(Path(f"/proc/{pid}/task/{pid}/children")).split()]
 
 
 def _read(path: Path) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from mesh.errors import NotFound
 from mesh.ids import InstanceId, ServiceName
 from mesh.state.service import InstanceStatus, ServiceSpec
-from sidecar.supervisor.cgroup import NOWHERE, Leaf, find_hierarchies
+from sidecar.supervisor.cgroup import NOWHERE, Hierarchies, Leaf, find_hierarchies
 from sidecar.supervisor.instance import Instance, Site
 from sidecar.supervisor.logs import FLOOD_LOOK_S, LOOK_S, Logs
 from sidecar.supervisor.model import (
@@ -25,7 +25,7 @@ from sidecar.supervisor.model import (
     SupervisorSettings,
 )
 from sidecar.supervisor.ports import PortAllocator
-from sidecar.supervisor.process import Child, become_subreaper, open_again, own_pids
+from sidecar.supervisor.process import Child, Launch, become_subreaper, open_again, own_pids, spawn
 from sidecar.supervisor.reaper import Reaper
 from sidecar.supervisor.reconcile import Present, Step, compare, may_stop, waits_for
 from sidecar.supervisor.records import Record, Records, boot_id, file_stem
@@ -97,6 +97,8 @@ class Supervisor:
     def _open_site(self, tasks: asyncio.TaskGroup) -> Site:
         settings = self._settings
         found = find_hierarchies(settings.host, settings.run_dir) if settings.cgroups else NOWHERE
+        if not _can_join(found):
+            found = NOWHERE
         return Site(
             settings=settings,
             hierarchies=found,
@@ -129,6 +131,16 @@ class Supervisor:
             await tree.clear()
             if child is not None:
                 child.release()
+        await self._clear_nameless(site)
+
+    async def _clear_nameless(self, site: Site) -> None:
+        """Empty the groups without a record: their sidecar died while it started them."""
+        known = {file_stem(name) for name in self._left_over}
+        for stem in site.hierarchies.leaves():
+            if stem not in known:
+                leaf = Leaf(site.hierarchies, stem)
+                await Tree(InstanceId(""), "", leaf, 0).clear()
+                leaf.remove()
 
     async def _look_after(self, reaper: Reaper) -> None:
         """The rounds: reap orphans, keep the logs in their bounds."""
@@ -302,6 +314,18 @@ class Supervisor:
         if found is None:
             raise NotFound(f"no instance {instance} on this host: see `trellis status`")
         return found
+
+
+def _can_join(hierarchies: Hierarchies) -> bool:
+    """Whether a process may move into our groups; unprivileged, the folder alone does not say so."""
+    leaf = Leaf(hierarchies, "trial")
+    leaf.make(0)
+    trial = spawn(Launch(("/bin/true",), {}, "/", "", dies_with_parent=True, groups=leaf.entrances()))
+    trial.wait()
+    joined = trial.ended().code == 0
+    trial.release()
+    leaf.remove()
+    return joined
 
 
 def _unwanted(record: Record) -> Assignment:

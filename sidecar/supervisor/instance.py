@@ -7,14 +7,12 @@ the replacement is even started.
 """
 
 import asyncio
-import contextlib
 import os
 import signal
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from mesh.errors import Unavailable
 from mesh.ids import InstanceId
@@ -41,11 +39,10 @@ from sidecar.supervisor.process import (
     Launch,
     check_command,
     limit_address_space,
-    owner_of,
-    service_environment,
     spawn,
 )
 from sidecar.supervisor.records import Record, Records, file_stem
+from sidecar.supervisor.surroundings import address_text, environment_of, make_state_dir, state_dir_of
 from sidecar.supervisor.tree import Tree
 
 
@@ -118,8 +115,8 @@ class Instance:
             ready=self.ready,
             pid=self._child.pid if self._child is not None else 0,
             restarts=self.life.restarts,
-            address=_address(settings.listen_address, self._port),
-            ingress=_address(ingress, self._ingress) if spec.routed else "",
+            address=address_text(settings.listen_address, self._port),
+            ingress=address_text(ingress, self._ingress) if spec.routed else "",
             reason=reason,
             spec_version=self._started.spec_version,
         )
@@ -223,16 +220,19 @@ class Instance:
             self._ingress = site.ports.give(f"{self.id}/ingress")
         limited = self._leaf.make(spec.memory_bytes_max)
         self._oom_before = self._leaf.oom_kills()
-        self._make_state_dir()
+        make_state_dir(site.settings, self.assignment)
         output = site.logs.open(self.id)
         try:
             child = spawn(
                 Launch(
                     command=spec.command,
-                    environment=self._environment(),
-                    directory=spec.directory,
+                    environment=environment_of(
+                        site.settings, self.assignment, self._port, self.life.generation
+                    ),
+                    directory=spec.directory or str(state_dir_of(site.settings, self.assignment)),
                     user=spec.user,
                     dies_with_parent=self.assignment.exclusive,
+                    groups=self._leaf.entrances(),
                     output=output,
                 )
             )
@@ -241,8 +241,6 @@ class Instance:
         if spec.memory_bytes_max and not limited:
             limit_address_space(child.pid, spec.memory_bytes_max)
         self._take(child)
-        with contextlib.suppress(OSError):  # noted by `populated`: the fallback is the process group
-            self._leaf.add(child.pid)
         site.records.write(self._record(child))
 
     def _take(self, child: Child) -> None:
@@ -354,8 +352,8 @@ class Instance:
             target=Target(
                 address=settings.listen_address,
                 port=self._port,
-                environment=self._environment(),
-                directory=spec.directory,
+                environment=environment_of(settings, self._started, self._port, self.life.generation),
+                directory=spec.directory or str(state_dir_of(settings, self._started)),
                 user=spec.user,
                 leaf=Leaf(self._site.hierarchies, f"{self._stem}.probe"),
             ),
@@ -363,33 +361,6 @@ class Instance:
             tasks=self._site.tasks,
             jitter=self._site.jitter,
         )
-
-    def _state_dir(self) -> Path:
-        return Path(self._site.settings.state_dir) / self._stem
-
-    def _make_state_dir(self) -> None:
-        folder = self._state_dir()
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        uid, gid = owner_of(self.assignment.spec.user)
-        if uid >= 0 and folder.stat().st_uid != uid:
-            os.chown(folder, uid, gid)
-
-    def _environment(self) -> dict[str, str]:
-        settings, assignment = self._site.settings, self.assignment
-        given = {
-            "TRELLIS_SERVICE": assignment.spec.name,
-            "TRELLIS_INSTANCE": self.id,
-            "TRELLIS_HOST": settings.host,
-            "TRELLIS_CLUSTER": settings.cluster,
-            "TRELLIS_LISTEN": _address(settings.listen_address, self._port),
-            "TRELLIS_PORT": str(self._port),
-            "TRELLIS_SOCKET": settings.socket_path,
-            "TRELLIS_GENERATION": str(self.life.generation),
-            "TRELLIS_STATE_DIR": str(self._state_dir()),
-        }
-        if assignment.fencing_term is not None:
-            given["TRELLIS_FENCING_TERM"] = str(assignment.fencing_term)
-        return service_environment(assignment.spec.environment, given)
 
     def _record(self, child: Child) -> Record:
         assignment = self.assignment
@@ -407,9 +378,3 @@ class Instance:
             port=self._port,
             ingress=self._ingress,
         )
-
-
-def _address(host: str, port: int) -> str:
-    if not port:
-        return ""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

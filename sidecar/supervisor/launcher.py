@@ -1,8 +1,8 @@
 """Sets what must be set in the new process itself, then becomes the command.
 
-Runs in a fresh interpreter (`python3 -IS launcher.py SIGNAL COMMAND…`) where
-setpriv(1) is missing; it imports nothing of Trellis. SIGNAL is the parent
-death signal, 0 for none. It is set last, because a change of user clears it.
+Runs in a fresh interpreter (`python3 -IS launcher.py SIGNAL [PROCS-FILE…] --
+COMMAND…`) where setpriv(1) or sh(1) is missing; it imports nothing of Trellis.
+SIGNAL is the parent death signal, 0 for none; each PROCS-FILE is a cgroup to join.
 """
 
 import ctypes
@@ -15,7 +15,11 @@ _PR_SET_NO_NEW_PRIVS = 38
 
 def main(arguments: list[str]) -> None:
     """Never returns: the command takes the place of the interpreter."""
-    signal, command = int(arguments[0]), arguments[1:]
+    border = arguments.index("--")
+    signal, groups, command = int(arguments[0]), arguments[1:border], arguments[border + 1 :]
+    for group in groups:
+        with open(group, "w") as file:
+            file.write("0")
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     if prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or (signal and prctl(_PR_SET_PDEATHSIG, signal)):
         sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")

@@ -142,6 +142,7 @@ class _Exec:
             directory=target.directory,
             user=target.user,
             dies_with_parent=True,
+            groups=target.leaf.entrances(),
         )
         self._leaf = target.leaf
         self._leaf.make(0)
@@ -156,8 +157,6 @@ class _Exec:
         self._ended = ended = loop.create_future()
         loop.add_reader(child.pidfd, self._on_end, child)
         try:
-            # The move may wait for a grace period of the kernel: not on the loop.
-            await asyncio.to_thread(self._leaf.add, child.pid)
             how = await ended
         finally:
             child.signal_group(signal.SIGKILL)

@@ -1,10 +1,12 @@
 """Starting one process so that nothing leaks into it, and knowing when it ends.
 
-The command is started through setpriv(1) (or launcher.py), which sets the
-parent death signal of exclusive instances, no-new-privileges and the user in
-the new process itself: no Python code runs between fork and exec, which could
-deadlock beside gRPC's threads. The same millisecond lets the supervisor move
-the process into its cgroup before the command itself begins.
+Everything a process must do to itself is done by small programs that become
+one another: a fixed line of sh(1) joins the cgroups, setpriv(1) sets the parent
+death signal of exclusive instances, no-new-privileges and the user, and then
+comes the command, as a list of arguments that no shell ever reads. Where one
+of the two is missing, launcher.py stands in. No Python code runs between fork
+and exec, which could deadlock beside gRPC's threads, and nothing of the
+command runs outside its cgroup.
 
 Exit is noticed through a pidfd, which never confuses a process with a later
 one of the same number.
@@ -18,6 +20,7 @@ import functools
 import os
 import pwd
 import resource
+import select
 import shutil
 import signal
 import subprocess
@@ -34,6 +37,10 @@ from sidecar.supervisor.model import Exit
 _PR_SET_CHILD_SUBREAPER: Final = 36
 #: Of two processes the kernel prefers to kill a service, not the sidecar.
 _OOM_SCORE_ADJ: Final = "500"
+#: Joins the groups named before "--", then becomes what stands after it.
+_JOIN: Final = (
+    'while [ "$1" != -- ]; do echo 0 >"$1" || exit 126; shift; done; shift; unset PWD OLDPWD SHLVL; exec "$@"'
+)
 _PASSED_ON: Final = ("PATH", "LANG", "TZ")
 _PATH_DEFAULT: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -62,6 +69,8 @@ class Launch:
     user: str
     #: Killed by the kernel when the sidecar dies.
     dies_with_parent: bool
+    #: cgroup.procs files of the groups to join.
+    groups: tuple[str, ...] = ()
     #: Open file for its output; -1 throws the output away.
     output: int = -1
 
@@ -86,6 +95,10 @@ class Child:
         """Signal it alone; no effect when it is gone."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
+
+    def wait(self) -> None:
+        """Block until it ends: only for programs known to be quick."""
+        select.select([self.pidfd], [], [], 10)
 
     def ended(self) -> Exit:
         """How it ended, once its pidfd has become readable; the zombie stays for now."""
@@ -245,6 +258,11 @@ def _is_zombie(pid: int) -> bool:
 
 
 @functools.cache
+def _shell() -> str | None:
+    return shutil.which("sh")
+
+
+@functools.cache
 def _setpriv() -> str | None:
     """The path of a setpriv that knows what we ask of it."""
     path = shutil.which("setpriv")
@@ -256,13 +274,15 @@ def _setpriv() -> str | None:
 
 
 def _prefix(launch: Launch) -> list[str]:
-    setpriv = _setpriv()
-    if setpriv is None:
+    setpriv, shell = _setpriv(), _shell()
+    if setpriv is None or shell is None:
         if launch.user:
-            raise OSError("setpriv (util-linux) is needed to run a service as another user")
+            raise OSError("setpriv (util-linux) and sh are needed to run a service as another user")
         death = str(int(signal.SIGKILL)) if launch.dies_with_parent else "0"
-        return [sys.executable, "-IS", str(Path(__file__).with_name("launcher.py")), death]
-    arguments = [setpriv, "--no-new-privs", "--inh-caps=-all"]
+        launcher = str(Path(__file__).with_name("launcher.py"))
+        return [sys.executable, "-IS", launcher, death, *launch.groups, "--"]
+    arguments = [shell, "-c", _JOIN, "sh", *launch.groups, "--"] if launch.groups else []
+    arguments += [setpriv, "--no-new-privs", "--inh-caps=-all"]
     if launch.user:
         arguments += _user_arguments(launch.user)
     if launch.dies_with_parent:

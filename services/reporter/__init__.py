@@ -1,0 +1,1 @@
+"""An active-standby example: one instance in the cluster acts, and proves it."""
