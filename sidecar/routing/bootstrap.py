@@ -2,7 +2,7 @@
 
 Envoy's bootstrap holds only what never changes while it runs: its name, where its
 ADS server is, its admin socket, and limits. Certificates reach it as file names in
-a secrets file, and Envoy itself watches their directory: a certificate is rotated
+secret files, and Envoy itself watches their directory: a certificate is rotated
 by renaming new files into place.
 """
 
@@ -57,13 +57,15 @@ def admin_socket(settings: RoutingSettings) -> str:
 
 
 def prepare(settings: RoutingSettings) -> None:
-    """Makes the run directory and the secrets file.
+    """Makes the run directory and the secret files.
 
     Fails: SettingsError when a socket path would be too long for the kernel.
     """
     _check_socket_paths(settings)
     Path(settings.run_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_json(Path(transport.secrets_path(settings)), secrets(settings))
+    for secret in secrets(settings):
+        path = Path(transport.secret_path(settings, secret["name"]))
+        write_json(path, {"resources": [secret]})
 
 
 def _check_socket_paths(settings: RoutingSettings) -> None:
@@ -147,15 +149,15 @@ def _connection_limit() -> Json:
 # ---- certificates ---------------------------------------------------------------
 
 
-def secrets(settings: RoutingSettings) -> Json:
-    """The file names of all certificates, as the answer of a secret discovery service."""
+def secrets(settings: RoutingSettings) -> list[Json]:
+    """The file names of all certificates, each as a secret that Envoy reads from a file of its own."""
     resources: list[Json] = []
     if settings.identity is not None:
         resources.append(_certificate(transport.HOST_CERTIFICATE, settings.identity))
         resources.append(_authorities(settings.identity))
     if settings.northbound_tls is not None:
         resources.append(_certificate(transport.NORTHBOUND_CERTIFICATE, settings.northbound_tls))
-    return {"resources": resources}
+    return resources
 
 
 _TYPE: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"

@@ -15,7 +15,7 @@ from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from sidecar.routing.model import RoutingSettings
 from sidecar.routing.wire import Json, pack
 
-#: Names of the secrets in the file that bootstrap.write_secrets writes.
+#: Names of the secrets; each is a file that bootstrap.prepare writes.
 HOST_CERTIFICATE: Final = "host-certificate"
 AUTHORITIES: Final = "authorities"
 NORTHBOUND_CERTIFICATE: Final = "northbound-certificate"
@@ -57,13 +57,13 @@ def spiffe_id(settings: RoutingSettings, host: str) -> str:
     return f"spiffe://{settings.cluster_id}/host/{host}"
 
 
-def secrets_path(settings: RoutingSettings) -> str:
-    """The file through which Envoy is given certificates."""
-    return f"{settings.run_dir}/secrets.json"
+def secret_path(settings: RoutingSettings, name: str) -> str:
+    """The file that tells Envoy where a certificate is."""
+    return f"{settings.run_dir}/{name}.secret.json"
 
 
 def _secret(settings: RoutingSettings, name: str) -> Json:
-    source = {"path_config_source": {"path": secrets_path(settings)}, "resource_api_version": "V3"}
+    source = {"path_config_source": {"path": secret_path(settings, name)}, "resource_api_version": "V3"}
     return {"name": name, "sds_config": source}
 
 
