@@ -29,3 +29,8 @@ class ConsensusCounters:
     #: Gauges: duration of the newest durable write and its moving average.
     fsync_s: float = 0.0
     fsync_ewma_s: float = 0.0
+
+    def note_fsync(self, seconds: float) -> None:
+        """A durable write took *seconds*."""
+        self.fsync_s = seconds
+        self.fsync_ewma_s += (seconds - self.fsync_ewma_s) / 16

@@ -10,7 +10,7 @@ from typing import Protocol
 import grpc
 
 from mesh.ids import HostId, Index, MemberId
-from mesh.raft.model import Message, Ready, Restored, Snapshot
+from mesh.raft.model import Membership, Message, Ready, Restored, Snapshot, SoftState
 
 
 class StateMachine(Protocol):
@@ -54,11 +54,18 @@ class LogStore(Protocol):
     def save(self, ready: Ready) -> None:
         """Make snapshot, entries and hard state of *ready* durable in one transaction."""
 
+    def stage_snapshot(self, snapshot: Snapshot) -> None:
+        """Do the slow part of `save_snapshot` beforehand; beside other calls, in any thread."""
+
     def save_snapshot(self, snapshot: Snapshot) -> None:
-        """Make *snapshot* durable and forget the entries that it covers."""
+        """Make *snapshot* durable and forget the entries that it covers; later ones stay."""
 
     def close(self) -> None:
-        """Write what may be late and give the directory back."""
+        """Give the directory back."""
+
+    @property
+    def fsync_s(self) -> float:
+        """Duration of the newest durable write."""
 
 
 class Network(Protocol):
@@ -69,6 +76,22 @@ class Network(Protocol):
 
         Bound: each outbox drops its oldest.
         """
+
+
+class DriverObserver(Protocol):
+    """Who wants to know what a driver goes through; called in its event loop, must not block."""
+
+    def role_changed(self, soft: SoftState) -> None:
+        """Role, leader or term is another."""
+
+    def command_applied(self, index: Index, outcome: object) -> None:
+        """The command at *index* was applied here."""
+
+    def membership_changed(self, membership: Membership) -> None:
+        """A membership was committed, or came with a snapshot."""
+
+    def crash_proven(self, member: MemberId) -> None:
+        """*member*'s sidecar is certainly dead."""
 
 
 class MeshIdentity(Protocol):

@@ -1,5 +1,6 @@
 """How gRPC connections between hosts are set up, on both ends."""
 
+from collections.abc import Iterable
 from typing import Final
 
 import grpc
@@ -48,3 +49,13 @@ def open_channel(address: str, member: MemberId, identity: MeshIdentity) -> grpc
     name = identity.authority_of(host_of(member))
     options = (*_CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", name), ("grpc.default_authority", name))
     return grpc.aio.secure_channel(address, identity.channel_credentials(), options=options)
+
+
+#: What a servicer sends first on a stream it takes in. A call that failed before it
+#: reached the servicer has empty metadata, so this tells the two apart.
+ACCEPTED: Final = (("trellis-stream", "accepted"),)
+
+
+def is_accepted(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
+    """Whether the initial metadata of a call came from a servicer that took the stream in."""
+    return metadata is not None and ACCEPTED[0] in [tuple(each) for each in metadata]

@@ -1,4 +1,4 @@
-"""The one thread that writes to the log, so that a slow disk never stops the event loop.
+"""A thread that writes to the log, so that a slow disk never stops the event loop.
 
 Order: writes are done in the order in which they were submitted; their
 callbacks run in the event loop, in the same order.
@@ -26,10 +26,10 @@ class LogWriter:
     Bound: the driver has at most one Ready and one snapshot under way.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
         self._loop = loop
         self._jobs: queue.SimpleQueue[tuple[Callable[[], None], Done] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._is_closed = False
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
         self._thread.start()

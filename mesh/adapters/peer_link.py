@@ -16,7 +16,7 @@ from trellis.election.v1 import election_pb2_grpc
 from trellis.replication.v1 import replication_pb2_grpc
 
 from mesh import limits
-from mesh.adapters.channel import open_channel
+from mesh.adapters.channel import is_accepted, open_channel
 from mesh.adapters.outbox import Outbox
 from mesh.ids import ClusterId, MemberId
 from mesh.ports import MeshIdentity
@@ -108,8 +108,7 @@ class PeerLink:
         """Write and read until the stream breaks."""
         was_open = False
         try:
-            await call.initial_metadata()
-            was_open = True
+            was_open = is_accepted(await call.initial_metadata())
             async with asyncio.TaskGroup() as tasks:
                 writer = tasks.create_task(self._write(call, outbox, idle_s))
                 while (wire := await call.read()) is not grpc.aio.EOF:

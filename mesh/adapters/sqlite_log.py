@@ -55,10 +55,8 @@ class SqliteLog:
         """
         self._seal = Seal(cluster, member)
         self._failed: StorageFailed | None = None
-        self._late: HardState | None = None
-        #: Duration of the newest durable write, and its moving average.
+        #: Duration of the newest durable write.
         self.fsync_s = 0.0
-        self.fsync_ewma_s = 0.0
         database = directory / "log.sqlite"
         if not create and not database.exists():
             raise Conflict(
@@ -167,27 +165,33 @@ class SqliteLog:
     # ---- writing --------------------------------------------------------------------
 
     def save(self, ready: Ready) -> None:
-        """Make what *ready* carries durable; a mere rise of the commit index waits for company."""
-        hard_state = ready.hard_state or self._late or self._state.hard_state
-        if not (ready.must_sync or ready.entries or ready.snapshot):
-            self._late = hard_state
-            return
+        """Make snapshot, entries and hard state of *ready* durable in one transaction."""
+        hard_state = ready.hard_state or self._state.hard_state
+        if ready.snapshot:
+            self.stage_snapshot(ready.snapshot)
         self._write(hard_state, ready.entries, ready.snapshot, keeps_tail=False)
 
+    def stage_snapshot(self, snapshot: Snapshot) -> None:
+        """Write *snapshot*'s bytes to their file; beside other calls, in any thread."""
+        self._files.write(snapshot.meta.last, snapshot.data)
+
     def save_snapshot(self, snapshot: Snapshot) -> None:
-        """Make *snapshot* durable and forget what it covers; the log's tail stays."""
-        hard_state = self._late or self._state.hard_state
-        self._write(hard_state, (), snapshot, keeps_tail=True)
+        """Make *snapshot* durable and forget what it covers; the log's tail stays.
+
+        One that is older than the present one is left alone.
+        """
+        last = snapshot.meta.last
+        if last.index <= self._state.origin.index:
+            return
+        if not self._files.path(last).exists():
+            self.stage_snapshot(snapshot)
+        self._write(self._state.hard_state, (), snapshot, keeps_tail=True)
 
     def close(self) -> None:
-        """Write a late commit index, empty the write-ahead log, give the directory back."""
-        try:
-            if self._failed is None and self._late is not None:
-                self._write(self._late, (), None, keeps_tail=True)
-        finally:
-            self._db.close()
-            self._watermark.close()
-            self._lock.release()
+        """Empty the write-ahead log and give the directory back."""
+        self._db.close()
+        self._watermark.close()
+        self._lock.release()
 
     def _write(
         self, hard_state: HardState, entries: Sequence[Entry], snapshot: Snapshot | None, *, keeps_tail: bool
@@ -196,8 +200,6 @@ class SqliteLog:
             raise self._failed
         try:
             with _storage_errors("log.sqlite"):
-                if snapshot:
-                    self._files.write(snapshot.meta.last, snapshot.data)
                 self._transact(hard_state, entries, snapshot, keeps_tail=keeps_tail)
         except StorageFailed as error:
             self._failed = error
@@ -221,8 +223,8 @@ class SqliteLog:
                 self._db.execute("ROLLBACK")
             raise
         self._watermark.write(state.sequence)
-        self._state, self._late = state, None
-        self._note_duration(time.perf_counter() - started)
+        self._state = state
+        self.fsync_s = time.perf_counter() - started
         if snapshot:
             self._files.keep_only(snapshot.meta.last)
 
@@ -272,10 +274,6 @@ class SqliteLog:
             return state.origin_chain
         found = self._db.execute("SELECT chain FROM entries WHERE idx = ?", (first - 1,)).fetchone()
         return bytes(found[0])
-
-    def _note_duration(self, seconds: float) -> None:
-        self.fsync_s = seconds
-        self.fsync_ewma_s += (seconds - self.fsync_ewma_s) / 16
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 
+from mesh.adapters.channel import ACCEPTED
 from mesh.adapters.crash_probe import CrashProbe
 from mesh.adapters.outbox import Outbox
 from mesh.adapters.peer_link import OUTBOX_BOUNDS, PeerLink
@@ -152,7 +153,7 @@ class GrpcTransport:
         outbox: Outbox[Message] = Outbox(OUTBOX_BOUNDS[lane])
         senders: set[MemberId] = set()
         try:
-            await context.send_initial_metadata(())
+            await context.send_initial_metadata(ACCEPTED)
             async with asyncio.TaskGroup() as tasks:
                 writer = tasks.create_task(self._answer(context, outbox), name=f"answer:{lane.value}:{host}")
                 while (wire := await context.read()) is not grpc.aio.EOF:

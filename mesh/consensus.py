@@ -1,0 +1,206 @@
+"""One member's consensus, put together: driver, connections, and the way to the leader.
+
+What the rest of a sidecar uses: propose and read from any host, without knowing
+who leads.
+"""
+
+import asyncio
+from collections.abc import Mapping
+
+import grpc
+from trellis.election.v1.election_pb2_grpc import add_ElectionServiceServicer_to_server
+from trellis.replication.v1.replication_pb2_grpc import add_ReplicationServiceServicer_to_server
+
+from mesh.adapters.leader_client import LeaderClient
+from mesh.adapters.transport import GrpcTransport
+from mesh.driver import CHANCE, RaftDriver
+from mesh.errors import NoLeader, NotLeader, OutcomeUnknown, QueueFull, TrellisError, Unavailable
+from mesh.ids import ClusterId, Index, MemberId
+from mesh.ports import MeshIdentity, OutcomeCodec
+from mesh.raft.model import Membership, Role, SoftState
+from mesh.server import ElectionServicer, ReplicationServicer
+from mesh.waiting import PendingReads
+
+#: A former leader may still answer for so long after another was heard of.
+FORMER_LEADER_GRACE_S = 0.1
+#: Drawn pause before an attempt is repeated while a leader is known.
+RETRY_PAUSE_S = (0.005, 0.025)
+#: One attempt to have a read confirmed by the leader of the moment.
+READ_ATTEMPT_S = 1.0
+
+#: Certainly not done, and worth another attempt.
+_AGAIN = (NotLeader, QueueFull, Unavailable)
+
+
+class Consensus:
+    """This member's part in the Raft group, and the group's services from here.
+
+    Order: `add_to` before the server starts; `run` around everything else.
+    """
+
+    def __init__(
+        self, *, cluster: ClusterId, identity: MeshIdentity, driver: RaftDriver, codec: OutcomeCodec
+    ) -> None:
+        self.driver = driver
+        self._cluster = cluster
+        self._identity = identity
+        self._codec = codec
+        self.transport = GrpcTransport(
+            cluster=cluster,
+            member=driver.id,
+            identity=identity,
+            counters=driver.counters,
+            deliver=driver.deliver,
+            on_unreachable=driver.report_unreachable,
+            on_crash=driver.report_crash,
+        )
+        self._client = LeaderClient(cluster, driver.id, self.transport.channel_to)
+        self._reads = PendingReads()
+        self._reads_wanted = asyncio.Event()
+        driver.add_observer(_FormerLeaders(self._client))
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Register the servicers."""
+        add_ElectionServiceServicer_to_server(ElectionServicer(self.transport), server)
+        servicer = ReplicationServicer(
+            cluster=self._cluster,
+            identity=self._identity,
+            transport=self.transport,
+            driver=self.driver,
+            codec=self._codec,
+        )
+        add_ReplicationServiceServicer_to_server(servicer, server)
+
+    def set_peers(self, addresses: Mapping[MemberId, str]) -> None:
+        """All members' mesh addresses, from now on; this member's own is left out."""
+        self.transport.set_peers(addresses)
+
+    async def run(self) -> None:
+        """Take part until the driver ends. Fails: as `RaftDriver.run`."""
+        async with asyncio.TaskGroup() as tasks:
+            others = [
+                tasks.create_task(self.transport.run(), name="transport"),
+                tasks.create_task(self._client.run(), name="leader-client"),
+                tasks.create_task(self._confirm_reads(), name="reads"),
+            ]
+            try:
+                await self.driver.run(self.transport)
+            finally:
+                for task in others:
+                    task.cancel()
+
+    def stop(self) -> None:
+        """End `run`."""
+        self.driver.stop()
+
+    @property
+    def applied(self) -> Index:
+        return self.driver.applied
+
+    # ---- propose --------------------------------------------------------------------
+
+    async def propose_anywhere(
+        self, data: bytes, *, timeout_s: float, repeatable: bool
+    ) -> tuple[Index, object]:
+        """Have a command applied, whoever leads; its index and outcome.
+
+        Tried again until the timeout while it was certainly not done; with *repeatable*
+        (it carries a session) also when that is unknown.
+        Fails: refusals of the log; `NoLeader`, `NotLeader`; `OutcomeUnknown`.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        unknown: OutcomeUnknown | None = None
+        failure: TrellisError = NoLeader(f"no leader was known for {timeout_s} s; try again")
+        while (left_s := deadline - loop.time()) > 0:
+            try:
+                return await self._propose_once(data, left_s)
+            except OutcomeUnknown as error:
+                if not repeatable:
+                    raise
+                unknown = error
+            except _AGAIN as error:
+                failure = error
+            await self._pause(deadline - loop.time())
+        raise unknown or failure
+
+    async def _propose_once(self, data: bytes, timeout_s: float) -> tuple[Index, object]:
+        if self.driver.role is Role.LEADER:
+            return await self.driver.propose(data, timeout_s=timeout_s)
+        leader = self.driver.leader
+        if leader is None:
+            raise NoLeader("no leader is known; try again shortly")
+        index, outcome = await self._client.propose(leader, data, timeout_s=timeout_s)
+        return index, self._codec.decode(outcome)
+
+    async def _pause(self, left_s: float) -> None:
+        """Until it makes sense to try again: a leader is known, and a moment has passed."""
+        if left_s <= 0:
+            return
+        if self.driver.leader is None:
+            try:
+                await self.driver.wait_leader(timeout_s=left_s)
+            except NoLeader:
+                return
+        else:
+            await asyncio.sleep(min(left_s, CHANCE.uniform(*RETRY_PAUSE_S)))
+
+    # ---- read -----------------------------------------------------------------------
+
+    async def read_barrier(self, *, timeout_s: float) -> Index:
+        """Wait until this host has applied everything acknowledged before the call.
+
+        Fails: `NoLeader` when no quorum confirmed it in time; `QueueFull`.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        read = self._reads.add()
+        self._reads_wanted.set()
+        try:
+            async with asyncio.timeout_at(deadline):
+                index = await read
+        except TimeoutError:
+            leader = self.driver.leader or ""
+            raise NoLeader(f"no quorum confirmed the read within {timeout_s} s", leader=leader) from None
+        return await self.driver.wait_applied(index, timeout_s=deadline - loop.time())
+
+    async def _confirm_reads(self) -> None:
+        """One question to the leader for all reads that came before it."""
+        while True:
+            await self._reads_wanted.wait()
+            self._reads_wanted.clear()
+            while (request := self._reads.start_round()) is not None:
+                while self._reads.is_asked:
+                    try:
+                        self._reads.confirmed(request, await self._read_once())
+                    except _AGAIN:
+                        await self._pause(READ_ATTEMPT_S)
+
+    async def _read_once(self) -> Index:
+        if self.driver.role is Role.LEADER:
+            return await self.driver.read_index(timeout_s=READ_ATTEMPT_S)
+        leader = self.driver.leader
+        if leader is None:
+            raise NoLeader("no leader is known; try again shortly")
+        return await self._client.read_index(leader, timeout_s=READ_ATTEMPT_S)
+
+
+class _FormerLeaders:
+    """Sees to it that nobody waits for long for the answer of a leader that has been replaced."""
+
+    def __init__(self, client: LeaderClient) -> None:
+        self._client = client
+
+    def role_changed(self, soft: SoftState) -> None:
+        if soft.leader is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(FORMER_LEADER_GRACE_S, self._client.abandon_all_but, soft.leader)
+
+    def command_applied(self, index: Index, outcome: object) -> None:
+        pass
+
+    def membership_changed(self, membership: Membership) -> None:
+        pass
+
+    def crash_proven(self, member: MemberId) -> None:
+        pass
