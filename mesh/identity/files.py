@@ -107,10 +107,10 @@ class IdentityFiles:
     def save(self, identity: HostIdentity) -> None:
         """Makes *identity* the one of this host, in one step and durably."""
         self._prepare()
-        _write(self._sealing, identity.sealing_key)
+        write_private(self._sealing, identity.sealing_key)
         self._save_generation(identity)
         named = {"cluster_id": identity.cluster_id, "member": identity.member}
-        _write(self._cluster, json.dumps(named, sort_keys=True).encode() + b"\n")
+        write_private(self._cluster, json.dumps(named, sort_keys=True).encode() + b"\n")
         self._pending.unlink(missing_ok=True)
 
     def pending_key(self) -> bytes | None:
@@ -119,7 +119,7 @@ class IdentityFiles:
 
     def save_pending_key(self, key_pem: bytes) -> None:
         self._prepare()
-        _write(self._pending, key_pem)
+        write_private(self._pending, key_pem)
 
     def _prepare(self) -> None:
         for directory in (self.directory, self._generations):
@@ -131,9 +131,9 @@ class IdentityFiles:
         number = present[-1] + 1 if present else 1
         folder = self._generations / str(number)
         folder.mkdir(mode=0o700)
-        _write(folder / "host.key", identity.key_pem)
-        _write(folder / "host.pem", identity.certificate_pem)
-        _write(folder / "ca.pem", identity.ca_pem)
+        write_private(folder / "host.key", identity.key_pem)
+        write_private(folder / "host.pem", identity.certificate_pem)
+        write_private(folder / "ca.pem", identity.ca_pem)
         _sync_directory(self._generations)
         for path in (self.key_path, self.certificate_path, self.ca_path):
             _link(path, f"current/{path.name}")
@@ -171,7 +171,7 @@ def _signed_by(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
     return True
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_private(path: Path, content: bytes) -> None:
     """Replaces a file in one step; after a crash it is the old one or the new one."""
     temporary = path.with_name(path.name + ".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
