@@ -291,6 +291,7 @@ class Supervisor:
             instance.wanted = False
             instance.handle(Event(Kind.FENCE, "this host may not act any more"))
         await self._wait_until(lambda: all(i.at_rest or i.wanted for i in exclusive))
+        self._advance()
 
     async def stop_all(self) -> None:
         """Stop everything in order, within grace; return when all is gone."""

@@ -5,6 +5,7 @@ not answered in time, is a bad answer and never an error.
 """
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Mapping
@@ -65,7 +66,7 @@ async def ask_in_time(asker: Asker, timeout_ms: int) -> str:
     except TimeoutError:
         return f"no answer within {timeout_ms} ms"
     except OSError as error:
-        return error.strerror or str(error)
+        return os.strerror(error.errno) if error.errno else str(error)
 
 
 async def _connect(address: str, port: int) -> socket.socket:
@@ -159,7 +160,8 @@ class _Exec:
         try:
             how = await ended
         finally:
-            child.signal_group(signal.SIGKILL)
+            if self._child is child:
+                child.signal_group(signal.SIGKILL)
             self._leaf.kill()
         if how.signal:
             return f"the probe's command was killed by signal {how.signal}"

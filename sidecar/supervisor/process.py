@@ -124,6 +124,9 @@ class Child:
         """Reap it and forget it. Only now can the kernel give its number away."""
         if self._popen is not None:
             self._popen.wait()
+        else:
+            with contextlib.suppress(ChildProcessError):  # adopted: another's child, or come to us
+                os.waitpid(self.pid, os.WNOHANG)
         _own.discard(self.pid)
         os.close(self.pidfd)
 
