@@ -1,20 +1,26 @@
 """Drives Envoy and proxyless clients of this host from views of the cluster."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Final
 
 from sidecar.routing import bootstrap
 from sidecar.routing.decide import decide
+from sidecar.routing.in_force import InForce
 from sidecar.routing.model import NORTHBOUND, NORTHBOUND_VIP, RoutingSettings, RoutingView
 from sidecar.routing.process import EnvoyProcess, ProcessHandle
-from sidecar.routing.server import AdsServer
+from sidecar.routing.server import STREAMS_MAX, AdsServer
 from sidecar.routing.stream import Kind, Rejected, Report, Version
 
 OnEvent = Callable[[str, Mapping[str, object]], None]
 
-#: An address that another process still holds is tried again this soon.
-BIND_RETRY_S = 0.02
+#: An address that another process still holds is tried again this soon,
+BIND_RETRY_S: Final = 0.02
+#: this often; after that it is not a matter of moments and is tried less often.
+BIND_RETRIES_QUICK: Final = 250
+BIND_RETRY_S_MAX: Final = 0.25
 
 
 class Routing:
@@ -22,19 +28,23 @@ class Routing:
 
     Until the first `publish`, Envoy and clients are told nothing and keep what
     they have. Events (name, facts) go to *on_event*: envoy-started, envoy-adopted,
-    envoy-replaced, envoy-exited, xds-rejected, view-refused, vip-listening.
+    envoy-replaced, envoy-exited, xds-rejected, snapshot-held, view-refused,
+    vip-listening, drain-overrun.
     """
 
     def __init__(self, settings: RoutingSettings, on_event: OnEvent) -> None:
         self._settings = settings
         self._on_event = on_event
-        self._server = AdsServer(settings, self._on_report)
+        self._server = AdsServer(settings, self._on_report, self._on_held)
         self._envoy = EnvoyProcess(settings, self._on_envoy_event)
         self._view: RoutingView | None = None
         self._pushed: RoutingView | None = None
         self._serial = 0
         self._scheduled = False
-        self._listening: frozenset[str] = frozenset()
+        self._in_force = InForce()
+        self._bind_refusals = 0
+        #: The last refusal reported of each node and kind, so that repeats are silent.
+        self._refusals: dict[tuple[str, Kind], str] = {}
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
@@ -65,8 +75,10 @@ class Routing:
         view = self._view
         if view is None or view == self._pushed:
             return
-        self._pushed = view
         self._serial += 1
+        if view.northbound_open and not (self._pushed and self._pushed.northbound_open):
+            self._in_force.on_opened(self._serial)
+        self._pushed = view
         self._server.push(decide(view, self._settings), Version(view.revision, self._serial))
 
     # ---- what Envoy has in force ---------------------------------------------------
@@ -74,12 +86,12 @@ class Routing:
     @property
     def vip_listening(self) -> bool:
         """Envoy has confirmed that it listens on the virtual IP."""
-        return NORTHBOUND_VIP in self._listening
+        return NORTHBOUND_VIP in self._in_force.listening
 
     @property
     def northbound_listening(self) -> bool:
         """Envoy has confirmed that it listens on this host's own address."""
-        return NORTHBOUND in self._listening
+        return NORTHBOUND in self._in_force.listening
 
     async def wait_vip_listening(self) -> None:
         """Returns when Envoy listens on the virtual IP; the caller sets the deadline."""
@@ -88,7 +100,7 @@ class Routing:
 
     async def wait_northbound_closed(self) -> None:
         """Returns when Envoy takes no new northbound connection, or is not running."""
-        while self._listening & {NORTHBOUND, NORTHBOUND_VIP} and self.envoy_handle() is not None:
+        while self._in_force.listening & {NORTHBOUND, NORTHBOUND_VIP} and self.envoy_handle() is not None:
             await self._changed.wait()
 
     def envoy_handle(self) -> ProcessHandle | None:
@@ -114,27 +126,48 @@ class Routing:
         await self._envoy.stop(grace_s=grace_s)
 
     def _on_report(self, node: str, report: Report) -> None:
-        is_envoy = node == f"{bootstrap.ENVOY_NODE_PREFIX}{self._settings.host}"
-        if isinstance(report, Rejected):
-            facts = {"node": node, "kind": report.kind.value, "reason": report.reason}
-            self._on_event("xds-rejected", facts)
-        if is_envoy and report.kind is Kind.LISTENER:
-            reason = report.reason if isinstance(report, Rejected) else ""
-            self._set_listening(frozenset(name for name in report.names if name not in reason))
-            if "bind" in reason:
-                loop = asyncio.get_running_loop()
-                loop.call_later(BIND_RETRY_S, self._server.resend_to_envoy, Kind.LISTENER)
+        reason = report.reason if isinstance(report, Rejected) else ""
+        self._report_refusal(node, report.kind, reason)
+        if node != f"{bootstrap.ENVOY_NODE_PREFIX}{self._settings.host}":
+            return
+        with self._watching():
+            self._in_force.on_report(report)
+        if report.kind is Kind.LISTENER:
+            self._retry_bind(reason)
+
+    def _on_held(self, node: str, version: Version) -> None:
+        """Nothing is sent until this sidecar has applied what its predecessor had."""
+        self._on_event("snapshot-held", {"node": node, "version": str(version)})
+
+    def _report_refusal(self, node: str, kind: Kind, reason: str) -> None:
+        if not reason:
+            self._refusals.pop((node, kind), None)
+        elif self._refusals.get((node, kind)) != reason and len(self._refusals) < STREAMS_MAX:
+            self._refusals[node, kind] = reason
+            self._on_event("xds-rejected", {"node": node, "kind": kind.value, "reason": reason})
+
+    def _retry_bind(self, reason: str) -> None:
+        """Pushes the listeners again when an address was taken; at once, then with patience."""
+        if "bind" not in reason:
+            self._bind_refusals = 0
+            return
+        self._bind_refusals += 1
+        delay_s = BIND_RETRY_S if self._bind_refusals < BIND_RETRIES_QUICK else BIND_RETRY_S_MAX
+        asyncio.get_running_loop().call_later(delay_s, self._server.resend_to_envoy, Kind.LISTENER)
 
     def _on_envoy_event(self, name: str, facts: Mapping[str, object]) -> None:
         if name == "envoy-exited":
-            self._set_listening(frozenset())
+            with self._watching():
+                self._in_force.on_exit()
         self._on_event(name, facts)
 
-    def _set_listening(self, names: frozenset[str]) -> None:
-        if names == self._listening:
-            return
-        was, self._listening = self.vip_listening, names
-        if was != self.vip_listening:
+    @contextlib.contextmanager
+    def _watching(self) -> Iterator[None]:
+        """Wakes those who wait when what Envoy has in force has changed."""
+        before, vip_before = self._in_force.listening, self.vip_listening
+        yield
+        if vip_before != self.vip_listening:
             self._on_event("vip-listening", {"listening": self.vip_listening})
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        if before != self._in_force.listening:
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -79,7 +78,8 @@ class EnvoyProcess:
         self._on_event = on_event
         self._directory = Path(settings.run_dir)
         self._handle: ProcessHandle | None = None
-        self._child: subprocess.Popen[bytes] | None = None
+        #: The running Envoy is a child of this process, not adopted.
+        self._is_child = False
         self._stopping = asyncio.Event()
 
     def handle(self) -> ProcessHandle | None:
@@ -153,20 +153,13 @@ class EnvoyProcess:
     def _start(self) -> None:
         bootstrap.write_json(self._bootstrap_path, bootstrap.envoy_bootstrap(self._settings))
         Path(bootstrap.admin_socket(self._settings)).unlink(missing_ok=True)
-        with (self._directory / "envoy.start.log").open("wb") as output:
-            self._child = subprocess.Popen(
-                self._argv(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                cwd=self._directory,
-            )
-        started = start_time(self._child.pid)
-        self._handle = ProcessHandle(self._child.pid, started or 0)
-        state = {"pid": self._child.pid, "start_time": started, "digest": self._digest()}
+        pid = _spawn(self._argv(), self._directory / "envoy.start.log")
+        self._is_child = True
+        started = start_time(pid) or 0
+        self._handle = ProcessHandle(pid, started)
+        state = {"pid": pid, "start_time": started, "digest": self._digest()}
         bootstrap.write_json(self._state_path, state)
-        self._on_event("envoy-started", {"pid": self._child.pid})
+        self._on_event("envoy-started", {"pid": pid})
 
     # ---- watch and end ------------------------------------------------------------
 
@@ -176,8 +169,8 @@ class EnvoyProcess:
         handle = self._handle
         while not await wait_exit(handle, timeout_s=LOG_CHECK_S):
             self._bound_log(handle)
-        code = self._child.wait() if self._child is not None else None
-        self._child = None
+        code = _reap(handle.pid) if self._is_child else None
+        self._is_child = False
         self._handle = None
         self._on_event("envoy-exited", {"pid": handle.pid, "code": code, "wanted": self._stopping.is_set()})
 
@@ -198,6 +191,25 @@ class EnvoyProcess:
         if not await wait_exit(handle, timeout_s=grace_s):
             _signal(handle, signal.SIGKILL)
             await wait_exit(handle, timeout_s=None)
+
+
+def _spawn(argv: list[str], output: Path) -> int:
+    """Starts a program in a session of its own that may outlive this process.
+
+    Descriptors of this process are close-on-exec (PEP 446) and stay here.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(output), flags, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    return os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsid=True)
+
+
+def _reap(pid: int) -> int:
+    """The exit code of a child that has ended (negative: the signal)."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def _signal(handle: ProcessHandle, number: signal.Signals) -> None:

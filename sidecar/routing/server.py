@@ -22,6 +22,8 @@ STREAMS_MAX: Final = 2_000
 
 #: Called with a stream's node id and what the client said of a response.
 OnReport = Callable[[str, Report], None]
+#: Called with a stream's node id when it already holds something newer than what there is.
+OnHeld = Callable[[str, Version], None]
 Resources = Mapping[Kind, Mapping[str, Resource]]
 
 
@@ -41,9 +43,10 @@ class _Client:
 class AdsServer:
     """Serves the newest snapshots to every stream."""
 
-    def __init__(self, settings: RoutingSettings, on_report: OnReport) -> None:
+    def __init__(self, settings: RoutingSettings, on_report: OnReport, on_held: OnHeld) -> None:
         self._settings = settings
         self._on_report = on_report
+        self._on_held = on_held
         self._encoder = Encoder(settings)
         self._clients: list[_Client] = []
         self._version: Version | None = None
@@ -129,6 +132,9 @@ class AdsServer:
             await client.wake.wait()
             client.wake.clear()
             if self._version is None:
+                continue
+            if client.stream.is_held(self._version):
+                self._on_held(client.node, self._version)
                 continue
             resources = self._envoy if client.is_envoy else self._proxyless
             for response in client.stream.take(resources, self._version):
