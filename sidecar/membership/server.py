@@ -18,11 +18,11 @@ from mesh.errors import Conflict, Denied, InvalidRequest, NotFound, Problem
 from mesh.identity.authority import OPERATOR_LIFETIME, OPERATOR_LIFETIME_MAX
 from mesh.identity.interceptor import present_caller
 from mesh.identity.token import TokenText, new_secret, secret_sha256
-from mesh.ids import HostId
+from mesh.ids import HostId, Index
 from mesh.settings.values import parse_endpoint, parse_name
 from mesh.state.commands import AddToken, RemoveMember, RevokeCertificate, UpdateMember
 from mesh.state.model import HostRecord, JoinToken
-from mesh.wire.enums import HOST_STATUS, MEMBER_ROLE
+from mesh.wire.membership import host_to_wire
 from sidecar.membership.admission import Admission, Applicant, Replicated
 from sidecar.membership.issuer import Issuer
 from sidecar.membership.removal import removal_problems
@@ -134,23 +134,15 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         return membership_pb2.ListHostsResponse(hosts=[self._host(record) for record in hosts])
 
     def _host(self, record: HostRecord) -> membership_pb2.Host:
-        host = membership_pb2.Host(
-            host=record.host,
-            member=record.member,
-            status=HOST_STATUS.encode(record.status),
-            draining=record.draining,
-            leader=self._observed.leading_host() == record.host,
-            applied_index=self._observed.applied_index(record.host),
-        )
-        row = self._replicated.state.members.get(record.member)
-        if row is not None:
-            host.role = MEMBER_ROLE.encode(row.role)
-            host.address = row.address
-            host.version = row.version
+        row = self._replicated.state.members[record.member]
         age_ns = self._observed.beat_age_ns(record.host)
-        if age_ns is not None:
-            host.last_beat_age.FromNanoseconds(age_ns)
-        return host
+        return host_to_wire(
+            record,
+            row,
+            leader=self._observed.leading_host() == record.host,
+            applied=Index(self._observed.applied_index(record.host)),
+            last_beat_age_ms=None if age_ns is None else age_ns // 1_000_000,
+        )
 
 
 class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
