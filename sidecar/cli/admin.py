@@ -16,11 +16,11 @@ from typing import Protocol, TypeVar
 
 import grpc
 import tenacity
-from mesh.wire.errors import from_rpc_error
 
 from mesh import limits
 from mesh.errors import Denied, NotLeader, OutcomeUnknown, TrellisError, Unavailable
 from mesh.settings import load_settings
+from mesh.wire.errors import from_rpc_error
 
 Request = TypeVar("Request", contravariant=True)
 Answer = TypeVar("Answer", covariant=True)
@@ -122,7 +122,7 @@ class Admin:
         try:
             return method(request, timeout=self.left_s())
         except grpc.RpcError as failure:
-            raise from_rpc_error(failure) from failure
+            raise _error_of(failure) from failure
 
     def _repeat(self, method: Method[Request, Answer], request: Request) -> Answer:
         unknown: list[OutcomeUnknown] = []
@@ -146,6 +146,14 @@ class Admin:
             if unknown and _may_pass(error):
                 raise unknown[-1] from error
             raise
+
+
+def _error_of(failure: grpc.RpcError) -> TrellisError:
+    """As the wire says; a connection that broke during the call leaves the outcome unknown."""
+    error = from_rpc_error(failure)
+    if error.metadata.get("code") == "UNAVAILABLE" and "failed to connect" not in error.message:
+        return OutcomeUnknown(f"The sidecar ended during the call ({error.message}).")
+    return error
 
 
 def _may_pass(error: BaseException) -> bool:

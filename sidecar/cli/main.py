@@ -76,3 +76,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     sys.exit(exits.DONE)
+
+
+if __name__ == "__main__":
+    main()

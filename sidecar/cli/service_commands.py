@@ -52,7 +52,7 @@ def list_services(
 
 @services_app.command("apply")
 def apply(
-    file: Annotated[Path, typer.Argument(help="File that declares the service (TOML).", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="File that declares services (TOML).", show_default=False)],
     *,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until its instances are ready.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report problems.")] = False,
@@ -61,7 +61,7 @@ def apply(
     timeout: Timeout = 60.0,
     settings: Settings = SETTINGS_DEFAULT,
 ) -> None:
-    """Declare a service, or change its declaration.
+    """Declare services, or change their declaration.
 
     Every problem of the file is reported at once, and then nothing is changed.
     Applying the same file again changes nothing.
@@ -72,31 +72,38 @@ def apply(
 
       trellis services apply echo.toml --dry-run
     """
-    from mesh.wire.service import spec_to_proto
     from trellis.supervisor.v1 import supervisor_pb2, supervisor_pb2_grpc
 
-    from mesh.settings import load_declaration
+    from mesh.settings.declaration import load_declarations
+    from mesh.wire.service import encode_spec
     from sidecar.cli.admin import Admin
     from sidecar.cli.output import print_json, say
     from sidecar.cli.shapes import service_shape
 
-    request = supervisor_pb2.ApplyServiceRequest(
-        spec=spec_to_proto(load_declaration(file)), expected_version=expect_version, dry_run=dry_run
-    )
+    specs = [encode_spec(spec) for spec in load_declarations(file)]
+    shapes = []
     with Admin(settings, timeout) as admin:
         stub = supervisor_pb2_grpc.SupervisorServiceStub(admin.channel)
-        answer = admin.write(stub.ApplyService, request, repeatable=expect_version is None)
-        service = answer.service
-        if wait and not dry_run:
-            service = wait_ready(admin, service.spec.name, service.version, quiet=json)
+        for spec in specs:
+            request = supervisor_pb2.ApplyServiceRequest(
+                spec=spec, expected_version=expect_version, dry_run=dry_run
+            )
+            answer = admin.write(stub.ApplyService, request, repeatable=expect_version is None)
+            service = answer.service
+            if not json:
+                say(_applied(spec.name, answer, dry_run=dry_run))
+            if wait and not dry_run:
+                service = wait_ready(admin, spec.name, service.version, quiet=json)
+            shapes.append({**service_shape(service), "unchanged": answer.unchanged, "dry_run": dry_run})
     if json:
-        shape = service_shape(service)
-        print_json({**shape, "unchanged": answer.unchanged, "dry_run": dry_run})
-    elif dry_run:
-        say(f"{file} can be applied" + ("; it would change nothing" if answer.unchanged else ""))
-    else:
-        state = "unchanged, at" if answer.unchanged else "declared, at"
-        say(f"{service.spec.name} is {state} version {service.version}")
+        print_json({"services": shapes})
+
+
+def _applied(name: str, answer: "supervisor_pb2.ApplyServiceResponse", *, dry_run: bool) -> str:
+    if dry_run:
+        return f"{name} can be applied" + ("; it would change nothing" if answer.unchanged else "")
+    state = "unchanged, at" if answer.unchanged else "declared, at"
+    return f"{name} is {state} version {answer.service.version}"
 
 
 def wait_ready(admin: "Admin", name: str, version: int, *, quiet: bool) -> "supervisor_pb2.Service":

@@ -1,10 +1,12 @@
 """`trellis init | token | join | run | xds-bootstrap | demo`: making a cluster and running a host."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mesh.errors import Conflict
 from sidecar.cli.durations import parse_duration_ns
 from sidecar.cli.options import SETTINGS_DEFAULT, TIMEOUT_S, Json, Settings, Timeout
 
@@ -19,7 +21,7 @@ def init(*, json: Json = False, settings: Settings = SETTINGS_DEFAULT) -> None:
     """
     from mesh.settings import load_settings
     from sidecar.cli.output import print_json, say
-    from sidecar.membership import initialise
+    from sidecar.membership.init import initialise
 
     loaded = load_settings(settings)
     cluster_id = initialise(loaded)
@@ -87,14 +89,22 @@ def join(
 
     Example: trellis join --settings /etc/trellis/settings.toml TOKEN
     """
-    from sidecar.cli.joining import join_cluster
-    from sidecar.cli.output import print_json, say
+    import asyncio
 
-    joined = join_cluster(settings, token, timeout_s=timeout, quiet=json)
+    from mesh.settings import load_settings
+    from sidecar.cli.output import print_json, say
+    from sidecar.cli.progress import working
+    from sidecar.membership.join import join as join_cluster
+
+    loaded = load_settings(settings)
+    text = sys.stdin.readline().strip() if token == "-" else token
+    with working(f"Joining as {loaded.host.name}", quiet=json) as tell:
+        joined = asyncio.run(join_cluster(loaded, text, timeout_s=timeout, on_step=tell))
     if json:
-        print_json(joined)
+        print_json({"cluster_id": joined.cluster_id, "member": joined.member, "unchanged": joined.unchanged})
     else:
-        say(f"{joined['member']} is a member of cluster {joined['cluster_id']}.")
+        already = "already " if joined.unchanged else ""
+        say(f"{joined.member} is {already}a member of cluster {joined.cluster_id}.")
         say(f"Next: trellis run --settings {settings}")
 
 
@@ -113,6 +123,7 @@ def xds_bootstrap(
         Path | None, typer.Option("--output", "-o", help="Write it here instead of to standard output.")
     ] = None,
     *,
+    client: Annotated[str, typer.Option("--client", help="What the client is called in traces.")] = "client",
     settings: Settings = SETTINGS_DEFAULT,
 ) -> None:
     """Print the bootstrap file of proxyless gRPC clients on this host.
@@ -123,15 +134,24 @@ def xds_bootstrap(
 
       GRPC_XDS_BOOTSTRAP=xds.json python client.py   # calls xds:///echo
     """
-    from mesh.settings import load_settings
-    from sidecar.cli.bootstrap import client_bootstrap
-    from sidecar.cli.output import say
+    import json
 
-    text = client_bootstrap(load_settings(settings))
+    from mesh.identity.files import IdentityFiles
+    from mesh.settings import load_settings
+    from sidecar.app.settings_map import routing_settings
+    from sidecar.cli.output import print_json
+    from sidecar.routing.bootstrap import proxyless_bootstrap
+
+    loaded = load_settings(settings)
+    files = IdentityFiles(loaded.identity_dir)
+    identity = files.load()
+    if identity is None:
+        raise Conflict(f"{loaded.host.name} belongs to no cluster: run trellis init or trellis join first.")
+    document = proxyless_bootstrap(routing_settings(loaded, identity.cluster_id, files), client)
     if output is None:
-        say(text)
+        print_json(document)
     else:
-        output.write_text(text + "\n")
+        output.write_text(json.dumps(document, indent=2) + "\n")
 
 
 def demo(
@@ -168,4 +188,4 @@ def demo(
 
     if stop is not None:
         raise typer.Exit(stop_demo(stop))
-    raise typer.Exit(run_demo(directory=directory, keep=keep, seconds=seconds, rate=rate, as_json=json))
+    raise typer.Exit(run_demo(directory=directory, keep=keep, seconds=seconds, rate=rate, as_object=json))

@@ -1,0 +1,1 @@
+"""Three hosts on one machine, real calls, a dead leader: what a newcomer sees first."""

@@ -1,0 +1,74 @@
+"""Makes the demo's cluster: from an empty directory to three voters with two services."""
+
+import asyncio
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from mesh.errors import Unavailable
+from sidecar.demo.board import Board
+from sidecar.demo.lookout import wait_until
+from sidecar.demo.plan import HostPlan
+from sidecar.demo.stage import Stage
+
+SETUP_S: Final = 30.0
+#: What is deployed: files of the package `services`, which is found and not imported.
+DECLARATIONS: Final = ("echo/echo.toml", "reporter/reporter.toml")
+
+
+def declarations() -> list[Path]:
+    """The declaration files of the services that the demo runs."""
+    found = importlib.util.find_spec("services")
+    if found is None or not found.submodule_search_locations:
+        raise Unavailable(
+            "The package `services` is not installed: install Trellis whole, as `make setup` does."
+        )
+    root = Path(next(iter(found.submodule_search_locations)))
+    return [root / name for name in DECLARATIONS]
+
+
+async def set_up(stage: Stage, board: Board) -> None:
+    """From nothing to three voters with both services ready.
+
+    Fails: `Unavailable` with what is missing, when it takes longer than `SETUP_S`.
+    """
+    first, *others = stage.plan.hosts
+    for host in stage.plan.hosts:
+        host.directory.mkdir(parents=True)
+        host.settings_path.write_text(host.settings())
+    board.begin(f"making a cluster on {first.name}")
+    await stage.trellis("init", "--settings", str(first.settings_path))
+    board.pids[first.name] = await stage.start_sidecar(first)
+    await _expect(lambda: board.leader() == first.name, f"{first.name} does not lead itself")
+    board.begin("joining the others")
+    async with asyncio.TaskGroup() as joins:
+        for host in others:
+            joins.create_task(_join(stage, board, first, host), name=f"join:{host.name}")
+    everyone = frozenset(host.name for host in stage.plan.hosts)
+    await _expect(
+        lambda: {name for name, sight in board.sights.items() if sight.voters == everyone} == everyone,
+        "not all three hosts vote",
+    )
+    board.begin("deploying echo on every host and reporter on one")
+    for declaration in declarations():
+        await stage.trellis("services", "apply", str(declaration), "--settings", str(first.settings_path))
+    await _expect(lambda: board.ready("echo") == everyone, "echo is not ready on every host")
+    await _expect(lambda: len(board.ready("reporter")) == 1, "reporter is not ready on one host")
+
+
+async def _join(stage: Stage, board: Board, member: HostPlan, host: HostPlan) -> None:
+    token = await stage.trellis("token", "--host", host.name, "--settings", str(member.settings_path))
+    await stage.trellis("join", token, "--settings", str(host.settings_path))
+    board.pids[host.name] = await stage.start_sidecar(host)
+    board.say(f"{host.name} has joined and runs")
+
+
+async def _expect(holds: Callable[[], bool], otherwise: str) -> None:
+    if not await wait_until(holds, SETUP_S):
+        raise Unavailable(f"The demo's cluster did not come up: {otherwise} after {SETUP_S:.0f} s.")
+
+
+def _ready(board: Board, service: str) -> frozenset[str]:
+    newest = max(board.sights.values(), key=lambda sight: sight.applied_index, default=None)
+    return newest.ready.get(service, frozenset()) if newest else frozenset()

@@ -1,0 +1,83 @@
+"""What happens in a demo, in order: set up, serve, kill the leader, go on, bring it back."""
+
+import asyncio
+import time
+from typing import Final
+
+from mesh.errors import Unavailable
+from sidecar.demo.board import Board
+from sidecar.demo.client import northbound_load
+from sidecar.demo.lookout import Lookout, wait_until
+from sidecar.demo.phases import MS
+from sidecar.demo.plan import HostPlan
+from sidecar.demo.report import Outcome
+from sidecar.demo.setting_up import set_up
+from sidecar.demo.stage import Stage
+from sidecar.demo.takeover import kill_the_leader
+from sidecar.demo.writes import Writer
+
+RETURN_S: Final = 15.0
+
+
+async def play(stage: Stage, board: Board, *, seconds: float, rate: float) -> Outcome:
+    """The whole story, up to the check that nothing acknowledged was lost."""
+    plan = stage.plan
+    lookout = Lookout(board)
+    async with asyncio.TaskGroup() as watching:
+        looks = [
+            watching.create_task(lookout.watch_host(host), name=f"look:{host.name}") for host in plan.hosts
+        ]
+        await set_up(stage, board)
+        writer = Writer(board, plan.hosts)
+        async with northbound_load(board, rate):
+            looks.append(watching.create_task(writer.write_steadily(), name="writes"))
+            await serve_quietly(board, seconds)
+            failover, took_over = await kill_the_leader(stage, board, lookout)
+            await asyncio.sleep(1)
+            old = next(host for host in plan.hosts if host.name == failover.old_leader)
+            returned_ms = await bring_back(stage, board, old)
+            await asyncio.sleep(1)
+        for task in looks:
+            task.cancel()
+    board.begin("checking every acknowledged write")
+    survivor = next(host for host in plan.hosts if host.name != failover.old_leader)
+    lost = await writer.count_lost(survivor)
+    gap = board.ledger.largest_gap(failover.killed_ns, failover.seen_ns["answered"])
+    return Outcome(failover, board.ledger, gap, len(writer.acknowledged), lost, took_over, returned_ms)
+
+
+async def serve_quietly(board: Board, seconds: float) -> None:
+    """Let calls run before anything breaks.
+
+    Fails: `Unavailable` when no call is answered within ten seconds.
+    """
+    board.begin(f"northbound calls to {board.virtual_address}")
+    if not await wait_until(lambda: bool(board.ledger.answered_ns), 10):
+        codes = ", ".join(f"{count} × {code}" for code, count in board.ledger.codes.items())
+        raise Unavailable(f"No northbound call was answered: {codes or 'none has ended'}.")
+    board.say(f"first answer; everything is quiet for {seconds:.0f} s")
+    await asyncio.sleep(seconds)
+
+
+async def bring_back(stage: Stage, board: Board, host: HostPlan) -> float | None:
+    """Start the killed sidecar again; milliseconds until it follows and serves, `None`: not in time."""
+    board.begin(f"{host.name} comes back")
+    started_ns = time.monotonic_ns()
+    board.pids[host.name] = await stage.start_sidecar(host)
+    board.killed.discard(host.name)
+    board.mark(started_ns, "↑")
+
+    def is_back() -> bool:
+        sight = board.sights.get(host.name)
+        return (
+            sight is not None
+            and sight.leader not in ("", host.name)
+            and sight.lease_ms > 0
+            and host.name in board.ready("echo")
+        )
+
+    if not await wait_until(is_back, RETURN_S):
+        return None
+    took_ms = round((time.monotonic_ns() - started_ns) / MS, 1)
+    board.say(f"{host.name} follows {board.sights[host.name].leader} and serves again")
+    return took_ms
