@@ -37,6 +37,5 @@ class InForce:
         if report.kind is Kind.LISTENER:
             reason = report.reason if isinstance(report, Rejected) else ""
             self._listeners = frozenset(name for name in report.names if name not in reason)
-        elif report.kind is Kind.ROUTES and isinstance(report, Accepted):
-            if NORTHBOUND_ROUTES in report.names:
-                self._routes_serial = report.version.serial
+        elif isinstance(report, Accepted) and NORTHBOUND_ROUTES in report.names:
+            self._routes_serial = report.version.serial

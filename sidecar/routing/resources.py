@@ -231,7 +231,8 @@ def _aggregate_cluster(cluster: AggregateCluster) -> XdsMessage:
     config = pack(aggregate_pb2.ClusterConfig(clusters=cluster.members))
     return cluster_pb2.Cluster(
         name=cluster.name,
-        lb_policy="CLUSTER_PROVIDED",
+        # what gRPC asks for; Envoy would want CLUSTER_PROVIDED and never sees this
+        lb_policy="ROUND_ROBIN",
         connect_timeout=duration(CONNECT_TIMEOUT_MS),
         cluster_type={"name": "envoy.clusters.aggregate", "typed_config": config},
     )
