@@ -84,12 +84,19 @@ class Chaos:
         self.reads: dict[tuple[MemberId, int], int] = {}
         self.read_counter = 0
         self.proposed = 0
+        self.archive: list[Message] = []
+        #: Each seed has storms of its own: every kind of trouble is frequent in some and absent in others.
+        trouble = (
+            (2, self.cut_links), (4, self.crash), (4, self.transfer), (10, self.change_membership),
+            (10, self.read), (10, self.lease_read), (10, self.compact), (3, self.campaign),
+            (4, self.crash_proof), (4, self.unreachable), (4, self.kill_leader), (2, self.isolate_leader),
+            (6, self.replay),
+        )  # fmt: skip
+        #: Each seed has storms of its own: every kind of trouble is frequent in some and rare in others.
         self.actions = [
-            (400, self.work), (100, self.tick_all), (120, self.propose), (3, self.cut_links), (6, self.heal),
-            (4, self.crash), (24, self.restart), (4, self.transfer), (12, self.change_membership),
-            (12, self.read), (12, self.lease_read), (12, self.compact), (2, self.campaign),
-            (4, self.crash_proof), (4, self.unreachable),
-        ]  # fmt: skip
+            *((weight * self.dice.choice((0.2, 1, 1, 4)), action) for weight, action in trouble),
+            *((300, self.work), (60, self.tick_all), (60, self.propose), (15, self.heal), (40, self.restart)),
+        ]
 
     def _machine(self, member: MemberId, restored: Restored) -> Machine:
         settings = RaftSettings(
@@ -145,6 +152,8 @@ class Chaos:
     # ---- the network ----------------------------------------------------------------
 
     def send(self, messages: list[Message]) -> None:
+        if messages and self.dice.random() < 0.2:
+            self.archive.append(self.dice.choice(messages))
         for message in messages:
             if self.dice.random() >= self.loss:
                 self.network.append(message)
@@ -163,7 +172,8 @@ class Chaos:
                 self.finish(machine)
         for _ in range(self.dice.randrange(12)):
             if self.network:
-                self._arrive(self.network.pop(self.dice.randrange(min(len(self.network), 12))))
+                window = len(self.network) if self.dice.random() < 0.05 else min(len(self.network), 12)
+                self._arrive(self.network.pop(self.dice.randrange(window)))
 
     def _arrive(self, message: Message) -> None:
         machine = self.machines[message.to]
@@ -182,6 +192,18 @@ class Chaos:
                     self.cut.add((one, other))
                     if self.dice.random() < 0.7:
                         self.cut.add((other, one))
+
+    def isolate_leader(self) -> None:
+        """Cut a leader off for a while: it goes on collecting what will be lost."""
+        leader = self._leader()
+        if leader is not None:
+            for other in self.machines:
+                self.cut |= {(leader.id, other), (other, leader.id)}
+
+    def replay(self) -> None:
+        """An old message arrives once more."""
+        if self.archive:
+            self.network.append(self.dice.choice(self.archive))
 
     def heal(self) -> None:
         self.cut.clear()
@@ -217,7 +239,9 @@ class Chaos:
 
     def crash(self) -> None:
         machine = self._anyone()
-        if machine.is_up and machine.in_flight is not None and self.dice.random() < 0.5:
+        if not machine.is_up:
+            return
+        if machine.in_flight is not None and self.dice.random() < 0.5:
             machine.store()
         machine.crash()
 
@@ -233,6 +257,20 @@ class Chaos:
             machine.node.report_crash(self.dice.choice(dead))
             if machine.node.leader is None and machine.node.stagger(dead) == 0:
                 machine.node.campaign(after_crash=True)
+
+    def kill_leader(self) -> None:
+        """The leader dies in the middle of something, and some of the others know at once."""
+        leader = self._leader()
+        if leader is None:
+            return
+        if leader.in_flight is not None and self.dice.random() < 0.3:
+            leader.store()
+        leader.crash()
+        for machine in self.machines.values():
+            if machine.is_up and self.dice.random() < 0.7:
+                machine.node.report_crash(leader.id)
+                if self.dice.random() < 0.5:
+                    machine.node.campaign(after_crash=True)
 
     def campaign(self) -> None:
         machine = self._anyone()

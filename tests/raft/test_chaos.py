@@ -6,7 +6,7 @@ from mesh.raft import Role
 from tests.raft.chaos import Chaos
 
 SEEDS_PER_BATCH = 30
-STEPS = 500
+STEPS = 1200
 
 
 @pytest.mark.parametrize("batch", range(10))
