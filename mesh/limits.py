@@ -53,6 +53,9 @@ SNAPSHOT_BYTES_MAX: Final = 256 * MIB
 # ---- queues ---------------------------------------------------------------------
 PROPOSALS_PENDING_MAX: Final = 4_096
 OUTBOX_MESSAGES_MAX: Final = 512
+#: Commands or answers that share one message on a Propose stream.
+PROPOSALS_PER_MESSAGE_MAX: Final = 256
+PROPOSALS_PER_MESSAGE_BYTES_MAX: Final = 2 * MIB
 HEARTBEAT_OUTBOX_MAX: Final = 16
 READS_PENDING_MAX: Final = 4_096
 WATCHERS_MAX: Final = 1_000
@@ -72,11 +75,14 @@ ELECTION_MS_MAX: Final = 2_500
 RELEASE_BOUND_MS: Final = 250
 #: After a crash proof: time for the kernel and the fence process to clear the dead sidecar's things.
 CRASH_RELEASE_MS: Final = 50
+#: A fenced host stops its active-active instances too, after this long without traffic.
+FENCED_GRACE_MS: Final = 60_000
 CLOCK_RATE_ERROR: Final = 0.001
 
 assert DOCUMENT_BYTES_MAX < COMMAND_BYTES_MAX <= APPEND_BYTES_MAX < MESSAGE_BYTES_MAX
 assert 2 * (DOCUMENTS_BYTES_MAX + HISTORY_BYTES_MAX) <= SNAPSHOT_BYTES_MAX
 assert DOCUMENT_BYTES_MAX <= CHANGES_KEPT_BYTES_MAX
+assert PROPOSALS_PER_MESSAGE_BYTES_MAX + COMMAND_BYTES_MAX < MESSAGE_BYTES_MAX
 assert SNAPSHOT_CHUNK_BYTES < MESSAGE_BYTES_MAX
 assert COMMAND_BYTES_MAX < UNCOMMITTED_BYTES_MAX
 assert 3 * HEARTBEAT_MS <= LEASE_MS

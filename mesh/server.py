@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import grpc
+from trellis.common.v1.common_pb2 import MessageHeader
 from trellis.election.v1.election_pb2_grpc import ElectionServiceServicer
 from trellis.replication.v1 import replication_pb2 as replication
 from trellis.replication.v1.replication_pb2_grpc import ReplicationServiceServicer
@@ -66,15 +67,27 @@ class ReplicationServicer(ReplicationServiceServicer):
         async with asyncio.TaskGroup() as tasks:
             writer = tasks.create_task(_write(context, answers), name="propose-answers")
             while (request := await context.read()) is not grpc.aio.EOF:
+                if refusal := self._misdirected(request.header):
+                    for each in (request, *request.more):
+                        self._answer(each.request, answers, refusal)
+                    continue
                 self._submit(request, answers)
+                for each in request.more:
+                    self._submit(each, answers)
             writer.cancel()
+
+    def _misdirected(self, header: MessageHeader) -> Denied | None:
+        if header.cluster_id == self._cluster and header.to == self._driver.id:
+            return None
+        return Denied(
+            f"this is {self._driver.id} of cluster {self._cluster}, but the call is for"
+            f" {header.to!r} of {header.cluster_id!r}; look up the members again"
+        )
 
     def _submit(
         self, request: replication.ProposeRequest, answers: Outbox[replication.ProposeResponse]
     ) -> None:
         try:
-            if request.header.cluster_id != self._cluster or request.header.to != self._driver.id:
-                raise Denied(f"the command is for {request.header.to} of {request.header.cluster_id}")
             if len(request.command) > limits.COMMAND_BYTES_MAX:
                 raise InvalidRequest(
                     f"a command has {len(request.command)} bytes, more than {limits.COMMAND_BYTES_MAX};"
@@ -99,8 +112,8 @@ class ReplicationServicer(ReplicationServiceServicer):
         self, request: replication.ReadIndexRequest, context: Any
     ) -> replication.ReadIndexResponse:
         self._identity.check_peer(context.auth_context())
-        if request.header.cluster_id != self._cluster or request.header.to != self._driver.id:
-            raise Denied(f"the question is for {request.header.to} of {request.header.cluster_id}")
+        if refusal := self._misdirected(request.header):
+            raise refusal
         left_s = context.time_remaining()
         index = await self._driver.read_index(timeout_s=READ_TIMEOUT_S if left_s is None else left_s)
         return replication.ReadIndexResponse(index=index, term=self._driver.term)
@@ -108,4 +121,12 @@ class ReplicationServicer(ReplicationServiceServicer):
 
 async def _write(context: Any, answers: Outbox[replication.ProposeResponse]) -> None:
     while True:
-        await context.write(await answers.take())
+        first, *more = await answers.take_some(
+            limits.PROPOSALS_PER_MESSAGE_MAX, limits.PROPOSALS_PER_MESSAGE_BYTES_MAX, _weigh
+        )
+        first.more.extend(more)
+        await context.write(first)
+
+
+def _weigh(response: replication.ProposeResponse) -> int:
+    return len(response.applied)

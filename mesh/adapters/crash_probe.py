@@ -27,16 +27,19 @@ class CrashProbe:
     def __init__(self, on_crash: CrashCallback) -> None:
         self._on_crash = on_crash
         self._probes: dict[MemberId, asyncio.Task[None]] = {}
+        #: Proven dead and not heard since: there is nothing more to find out.
+        self._proven: set[MemberId] = set()
 
     def start(self, member: MemberId, address: str, tasks: asyncio.TaskGroup) -> None:
         """Begin to ask *address*, unless that is under way."""
-        if member not in self._probes:
+        if member not in self._probes and member not in self._proven:
             probe = tasks.create_task(self._probe(member, address), name=f"crash-probe:{member}")
             self._probes[member] = probe
             probe.add_done_callback(lambda _: self._probes.pop(member, None))
 
     def heard(self, member: MemberId) -> None:
         """*member* lives: stop asking."""
+        self._proven.discard(member)
         if self._probes and (probe := self._probes.get(member)):
             probe.cancel()
 
@@ -44,6 +47,7 @@ class CrashProbe:
         for pause_s in ATTEMPT_PAUSES_S:
             await asyncio.sleep(pause_s)
             if await is_refused(address):
+                self._proven.add(member)
                 self._on_crash(member)
                 return
 

@@ -125,11 +125,7 @@ class ProposeStream:
         number = next(self._numbers)
         answer: asyncio.Future[tuple[Index, bytes]] = asyncio.get_running_loop().create_future()
         self._pending[number] = answer
-        self._outbox.put(
-            replication.ProposeRequest(
-                header=self._header, request=number, command=data, traceparent=traceparent
-            )
-        )
+        self._outbox.put(replication.ProposeRequest(request=number, command=data, traceparent=traceparent))
         return answer
 
     async def run(self) -> None:
@@ -140,6 +136,8 @@ class ProposeStream:
                 writer = tasks.create_task(self._write(call), name=f"propose-writer:{self._leader}")
                 while (response := await call.read()) is not grpc.aio.EOF:
                     self._answer(response)
+                    for each in response.more:
+                        self._answer(each)
                 writer.cancel()
         except* _BROKEN:
             pass  # what it means for each command is said below
@@ -152,9 +150,13 @@ class ProposeStream:
         if not is_accepted(await call.initial_metadata()):
             return  # the reader gets the reason
         while True:
-            request = await self._outbox.take()
-            self._written = request.request
-            await call.write(request)
+            first, *more = await self._outbox.take_some(
+                limits.PROPOSALS_PER_MESSAGE_MAX, limits.PROPOSALS_PER_MESSAGE_BYTES_MAX, _weigh
+            )
+            self._written = (more[-1] if more else first).request
+            first.header.CopyFrom(self._header)
+            first.more.extend(more)
+            await call.write(first)
 
     def _answer(self, response: replication.ProposeResponse) -> None:
         answer = self._pending.pop(response.request, None)
@@ -179,3 +181,7 @@ class ProposeStream:
                 answer.set_exception(OutcomeUnknown(reason))
         self._pending.clear()
         self._outbox.clear()
+
+
+def _weigh(request: replication.ProposeRequest) -> int:
+    return len(request.command)

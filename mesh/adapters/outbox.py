@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -44,10 +45,14 @@ class Outbox(Generic[T]):
             await self.wait_filled()
         return self._items.popleft()
 
-    def take_now(self, count_max: int) -> list[T]:
-        """Up to *count_max* of the oldest items, without waiting."""
+    async def take_some(self, count_max: int, weight_max: int, weigh: Callable[[T], int]) -> list[T]:
+        """The oldest items, at least one, up to either bound."""
+        taken = [await self.take()]
+        weight = weigh(taken[0])
         items = self._items
-        return [items.popleft() for _ in range(min(count_max, len(items)))]
+        while items and len(taken) < count_max and (weight := weight + weigh(items[0])) <= weight_max:
+            taken.append(items.popleft())
+        return taken
 
     def clear(self) -> None:
         self._items.clear()

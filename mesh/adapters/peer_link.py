@@ -20,13 +20,15 @@ from mesh.adapters.channel import is_accepted, open_channel
 from mesh.adapters.outbox import Outbox
 from mesh.ids import ClusterId, MemberId
 from mesh.ports import MeshIdentity
-from mesh.raft.model import Message
+from mesh.raft.model import Append, Message
 from mesh.wire.raft import Lane, Wire, encode
 
 #: Pause before a broken stream is reopened; gRPC has its own back-off for connecting.
 REOPEN_PAUSE_S = (0.02, 0.06)
 #: A snapshot stream that has had nothing to send for so long is closed.
 SNAPSHOT_IDLE_S = 10.0
+#: How long news of the commit index alone may wait for entries to travel with.
+COMMIT_NEWS_DELAY_S = 0.004
 
 OUTBOX_BOUNDS = {
     Lane.ELECTION: limits.HEARTBEAT_OUTBOX_MAX,
@@ -64,10 +66,31 @@ class PeerLink:
         self._outboxes: dict[Lane, Outbox[Message]] = {
             lane: Outbox(bound) for lane, bound in OUTBOX_BOUNDS.items()
         }
+        self._held: asyncio.TimerHandle | None = None
 
     def send(self, lane: Lane, message: Message) -> bool:
-        """Queue *message*; False when an older one was dropped for it."""
+        """Queue *message*; False when an older one was dropped for it.
+
+        An append that only raises the commit index waits a moment: most often the next
+        entries bring the same news for free.
+        """
+        if lane is Lane.APPEND and isinstance(message, Append):
+            if message.entries:
+                self._cancel_held()
+            else:
+                self._hold(message)
+                return True
         return self._outboxes[lane].put(message)
+
+    def _hold(self, news: Append) -> None:
+        self._cancel_held()
+        loop = asyncio.get_running_loop()
+        self._held = loop.call_later(COMMIT_NEWS_DELAY_S, self._outboxes[Lane.APPEND].put, news)
+
+    def _cancel_held(self) -> None:
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
 
     async def run(self) -> None:
         """Keep the streams open until cancelled."""
@@ -77,6 +100,7 @@ class PeerLink:
                 tasks.create_task(self._run_lane(Lane.APPEND), name=f"append:{self.member}")
                 tasks.create_task(self._run_snapshots(), name=f"snapshot:{self.member}")
         finally:
+            self._cancel_held()
             await self.channel.close(None)
 
     async def _run_lane(self, lane: Lane) -> None:
@@ -122,10 +146,12 @@ class PeerLink:
             self._broken(self.member)
 
     async def _write(self, call: Any, outbox: Outbox[Message], idle_s: float | None) -> None:
+        if idle_s is None:
+            while True:
+                await call.write(encode(await outbox.take(), self._cluster))
         with contextlib.suppress(TimeoutError):
             while True:
                 async with asyncio.timeout(idle_s):
-                    await outbox.wait_filled()
-                for message in outbox.take_now(1):
-                    await call.write(encode(message, self._cluster))
+                    message = await outbox.take()
+                await call.write(encode(message, self._cluster))
         await call.done_writing()

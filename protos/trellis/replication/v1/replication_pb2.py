@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from trellis.common.v1 import common_pb2 as trellis_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(trellis/replication/v1/replication.proto\x12\x16trellis.replication.v1\x1a\x1etrellis/common/v1/common.proto\"T\n\x05\x45ntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12/\n\x04kind\x18\x02 \x01(\x0e\x32!.trellis.replication.v1.EntryKind\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xaf\x01\n\rAppendRequest\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .trellis.common.v1.MessageHeader\x12,\n\x08previous\x18\x02 \x01(\x0b\x32\x1a.trellis.common.v1.EntryId\x12.\n\x07\x65ntries\x18\x03 \x03(\x0b\x32\x1d.trellis.replication.v1.Entry\x12\x0e\n\x06\x63ommit\x18\x04 \x01(\x04\"\xa0\x01\n\x0e\x41ppendResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .trellis.common.v1.MessageHeader\x12\x0f\n\x07matched\x18\x02 \x01(\x04\x12\x10\n\x08rejected\x18\x03 \x01(\x08\x12\x0f\n\x07refused\x18\x04 \x01(\x04\x12(\n\x04hint\x18\x05 \x01(\x0b\x32\x1a.trellis.common.v1.EntryId\"\x8f\x01\n\x0cSnapshotMeta\x12(\n\x04last\x18\x01 \x01(\x0b\x32\x1a.trellis.common.v1.EntryId\x12\x31\n\nmembership\x18\x02 \x01(\x0b\x32\x1d.trellis.common.v1.Membership\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\"\x9c\x01\n\x16InstallSnapshotRequest\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .trellis.common.v1.MessageHeader\x12\x32\n\x04meta\x18\x02 \x01(\x0b\x32$.trellis.replication.v1.SnapshotMeta\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\x9d\x01\n\x17InstallSnapshotResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .trellis.common.v1.MessageHeader\x12(\n\x04last\x18\x02 \x01(\x0b\x32\x1a.trellis.common.v1.EntryId\x12\x13\n\x0bnext_offset\x18\x03 \x01(\x04\x12\x11\n\tinstalled\x18\x04 \x01(\x08\"y\n\x0eProposeRequest\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .trellis.common.v1.MessageHeader\x12\x0f\n\x07request\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ommand\x18\x03 \x01(\x0c\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\"\xb7\x01\n\x0fProposeResponse\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x11\n\x07\x61pplied\x18\x02 \x01(\x0cH\x00\x12\x32\n\x07refused\x18\x03 \x01(\x0b\x32\x1f.trellis.replication.v1.FailureH\x00\x12\x32\n\x07unknown\x18\x04 \x01(\x0b\x32\x1f.trellis.replication.v1.FailureH\x00\x12\r\n\x05index\x18\x05 \x01(\x04\x42\t\n\x07outcome\"\x9c\x01\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12?\n\x08metadata\x18\x03 \x03(\x0b\x32-.trellis.replication.v1.Failure.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\x10ReadIndexRequest\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .trellis.common.v1.MessageHeader\"0\n\x11ReadIndexResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04*o\n\tEntryKind\x12\x1a\n\x16\x45NTRY_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45NTRY_KIND_NOOP\x10\x01\x12\x16\n\x12\x45NTRY_KIND_COMMAND\x10\x02\x12\x19\n\x15\x45NTRY_KIND_MEMBERSHIP\x10\x03\x32\xab\x03\n\x12ReplicationService\x12[\n\x06\x41ppend\x12%.trellis.replication.v1.AppendRequest\x1a&.trellis.replication.v1.AppendResponse(\x01\x30\x01\x12v\n\x0fInstallSnapshot\x12..trellis.replication.v1.InstallSnapshotRequest\x1a/.trellis.replication.v1.InstallSnapshotResponse(\x01\x30\x01\x12^\n\x07Propose\x12&.trellis.replication.v1.ProposeRequest\x1a\'.trellis.replication.v1.ProposeResponse(\x01\x30\x01\x12`\n\tReadIndex\x12(.trellis.replication.v1.ReadIndexRequest\x1a).trellis.replication.v1.ReadIndexResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(trellis/replication/v1/replication.proto\x12\x16trellis.replication.v1\x1a\x1etrellis/common/v1/common.proto\"T\n\x05\x45ntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12/\n\x04kind\x18\x02 \x01(\x0e\x32!.trellis.replication.v1.EntryKind\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xaf\x01\n\rAppendRequest\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .trellis.common.v1.MessageHeader\x12,\n\x08previous\x18\x02 \x01(\x0b\x32\x1a.trellis.common.v1.EntryId\x12.\n\x07\x65ntries\x18\x03 \x03(\x0b\x32\x1d.trellis.replication.v1.Entry\x12\x0e\n\x06\x63ommit\x18\x04 \x01(\x04\"\xa0\x01\n\x0e\x41ppendResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .trellis.common.v1.MessageHeader\x12\x0f\n\x07matched\x18\x02 \x01(\x04\x12\x10\n\x08rejected\x18\x03 \x01(\x08\x12\x0f\n\x07refused\x18\x04 \x01(\x04\x12(\n\x04hint\x18\x05 \x01(\x0b\x32\x1a.trellis.common.v1.EntryId\"\x8f\x01\n\x0cSnapshotMeta\x12(\n\x04last\x18\x01 \x01(\x0b\x32\x1a.trellis.common.v1.EntryId\x12\x31\n\nmembership\x18\x02 \x01(\x0b\x32\x1d.trellis.common.v1.Membership\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\"\x9c\x01\n\x16InstallSnapshotRequest\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .trellis.common.v1.MessageHeader\x12\x32\n\x04meta\x18\x02 \x01(\x0b\x32$.trellis.replication.v1.SnapshotMeta\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\x9d\x01\n\x17InstallSnapshotResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .trellis.common.v1.MessageHeader\x12(\n\x04last\x18\x02 \x01(\x0b\x32\x1a.trellis.common.v1.EntryId\x12\x13\n\x0bnext_offset\x18\x03 \x01(\x04\x12\x11\n\tinstalled\x18\x04 \x01(\x08\"\xaf\x01\n\x0eProposeRequest\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .trellis.common.v1.MessageHeader\x12\x0f\n\x07request\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ommand\x18\x03 \x01(\x0c\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\x12\x34\n\x04more\x18\x05 \x03(\x0b\x32&.trellis.replication.v1.ProposeRequest\"\xee\x01\n\x0fProposeResponse\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x11\n\x07\x61pplied\x18\x02 \x01(\x0cH\x00\x12\x32\n\x07refused\x18\x03 \x01(\x0b\x32\x1f.trellis.replication.v1.FailureH\x00\x12\x32\n\x07unknown\x18\x04 \x01(\x0b\x32\x1f.trellis.replication.v1.FailureH\x00\x12\r\n\x05index\x18\x05 \x01(\x04\x12\x35\n\x04more\x18\x06 \x03(\x0b\x32\'.trellis.replication.v1.ProposeResponseB\t\n\x07outcome\"\x9c\x01\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12?\n\x08metadata\x18\x03 \x03(\x0b\x32-.trellis.replication.v1.Failure.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\x10ReadIndexRequest\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .trellis.common.v1.MessageHeader\"0\n\x11ReadIndexResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04*o\n\tEntryKind\x12\x1a\n\x16\x45NTRY_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45NTRY_KIND_NOOP\x10\x01\x12\x16\n\x12\x45NTRY_KIND_COMMAND\x10\x02\x12\x19\n\x15\x45NTRY_KIND_MEMBERSHIP\x10\x03\x32\xab\x03\n\x12ReplicationService\x12[\n\x06\x41ppend\x12%.trellis.replication.v1.AppendRequest\x1a&.trellis.replication.v1.AppendResponse(\x01\x30\x01\x12v\n\x0fInstallSnapshot\x12..trellis.replication.v1.InstallSnapshotRequest\x1a/.trellis.replication.v1.InstallSnapshotResponse(\x01\x30\x01\x12^\n\x07Propose\x12&.trellis.replication.v1.ProposeRequest\x1a\'.trellis.replication.v1.ProposeResponse(\x01\x30\x01\x12`\n\tReadIndex\x12(.trellis.replication.v1.ReadIndexRequest\x1a).trellis.replication.v1.ReadIndexResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FAILURE_METADATAENTRY']._loaded_options = None
   _globals['_FAILURE_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_ENTRYKIND']._serialized_start=1580
-  _globals['_ENTRYKIND']._serialized_end=1691
+  _globals['_ENTRYKIND']._serialized_start=1690
+  _globals['_ENTRYKIND']._serialized_end=1801
   _globals['_ENTRY']._serialized_start=100
   _globals['_ENTRY']._serialized_end=184
   _globals['_APPENDREQUEST']._serialized_start=187
@@ -48,18 +48,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INSTALLSNAPSHOTREQUEST']._serialized_end=830
   _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_start=833
   _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_end=990
-  _globals['_PROPOSEREQUEST']._serialized_start=992
-  _globals['_PROPOSEREQUEST']._serialized_end=1113
-  _globals['_PROPOSERESPONSE']._serialized_start=1116
-  _globals['_PROPOSERESPONSE']._serialized_end=1299
-  _globals['_FAILURE']._serialized_start=1302
-  _globals['_FAILURE']._serialized_end=1458
-  _globals['_FAILURE_METADATAENTRY']._serialized_start=1411
-  _globals['_FAILURE_METADATAENTRY']._serialized_end=1458
-  _globals['_READINDEXREQUEST']._serialized_start=1460
-  _globals['_READINDEXREQUEST']._serialized_end=1528
-  _globals['_READINDEXRESPONSE']._serialized_start=1530
-  _globals['_READINDEXRESPONSE']._serialized_end=1578
-  _globals['_REPLICATIONSERVICE']._serialized_start=1694
-  _globals['_REPLICATIONSERVICE']._serialized_end=2121
+  _globals['_PROPOSEREQUEST']._serialized_start=993
+  _globals['_PROPOSEREQUEST']._serialized_end=1168
+  _globals['_PROPOSERESPONSE']._serialized_start=1171
+  _globals['_PROPOSERESPONSE']._serialized_end=1409
+  _globals['_FAILURE']._serialized_start=1412
+  _globals['_FAILURE']._serialized_end=1568
+  _globals['_FAILURE_METADATAENTRY']._serialized_start=1521
+  _globals['_FAILURE_METADATAENTRY']._serialized_end=1568
+  _globals['_READINDEXREQUEST']._serialized_start=1570
+  _globals['_READINDEXREQUEST']._serialized_end=1638
+  _globals['_READINDEXRESPONSE']._serialized_start=1640
+  _globals['_READINDEXRESPONSE']._serialized_end=1688
+  _globals['_REPLICATIONSERVICE']._serialized_start=1804
+  _globals['_REPLICATIONSERVICE']._serialized_end=2231
 # @@protoc_insertion_point(module_scope)

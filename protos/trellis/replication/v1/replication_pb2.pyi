@@ -286,6 +286,7 @@ class ProposeRequest(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     request: _builtins.int
     """Number that the answer repeats; unique within the stream."""
     command: _builtins.bytes
@@ -296,6 +297,12 @@ class ProposeRequest(_message.Message):
     def header(self) -> _common_pb2.MessageHeader:
         """Cluster, sender, receiver and the term the sender believes in (0: unknown)."""
 
+    @_builtins.property
+    def more(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProposeRequest]:
+        """Further commands that were ready at the same moment, in order, up to 255. Each is
+        treated like a message of its own under this header; it has no header and no `more`.
+        """
+
     def __init__(
         self,
         *,
@@ -303,10 +310,11 @@ class ProposeRequest(_message.Message):
         request: _builtins.int = ...,
         command: _builtins.bytes = ...,
         traceparent: _builtins.str = ...,
+        more: _abc.Iterable[Global___ProposeRequest] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "header", b"header", "request", b"request", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "header", b"header", "more", b"more", "request", b"request", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -323,6 +331,7 @@ class ProposeResponse(_message.Message):
     REFUSED_FIELD_NUMBER: _builtins.int
     UNKNOWN_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     request: _builtins.int
     """Number of the request answered."""
     applied: _builtins.bytes
@@ -337,6 +346,10 @@ class ProposeResponse(_message.Message):
     def unknown(self) -> Global___Failure:
         """May or may not be applied later: repeat with the same session and sequence."""
 
+    @_builtins.property
+    def more(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProposeResponse]:
+        """Further answers that were ready at the same moment, up to 255; none has a `more` itself."""
+
     def __init__(
         self,
         *,
@@ -345,10 +358,11 @@ class ProposeResponse(_message.Message):
         refused: Global___Failure | None = ...,
         unknown: Global___Failure | None = ...,
         index: _builtins.int = ...,
+        more: _abc.Iterable[Global___ProposeResponse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "outcome", b"outcome", "refused", b"refused", "unknown", b"unknown"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "index", b"index", "outcome", b"outcome", "refused", b"refused", "request", b"request", "unknown", b"unknown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "index", b"index", "more", b"more", "outcome", b"outcome", "refused", b"refused", "request", b"request", "unknown", b"unknown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["applied", "refused", "unknown"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
