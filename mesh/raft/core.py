@@ -42,6 +42,7 @@ from mesh.raft.model import (
     Role,
     SnapshotChunk,
     SnapshotReply,
+    Standing,
     TimeoutNow,
 )
 from mesh.raft.outbox import Outbox
@@ -79,6 +80,8 @@ class Core:
         self._ballot = Ballot()
         self._assembly = Assembly()
         self._is_hurried = False
+        #: Why this member last stood: what a leader may conclude from having been elected.
+        self.stood_for = Standing.TIMEOUT
         has_promised = self.term > FIRST_TERM
         self._lease_ticks_left = settings.election_ticks_min if has_promised else 0
         #: To whom the promise was made; unknown after a restart.
@@ -162,6 +165,7 @@ class Core:
                 self._on_request_vote(refused)
 
     def _become_pre_candidate(self) -> None:
+        self.stood_for = Standing.CRASH_PROOF if self._is_hurried else Standing.TIMEOUT
         self.role = Role.PRE_CANDIDATE
         self.leader = None
         self._reset_election_timer()
@@ -171,6 +175,8 @@ class Core:
         self._count_votes()
 
     def _become_candidate(self, *, transfer: bool) -> None:
+        if transfer:
+            self.stood_for = Standing.TRANSFER
         self.role = Role.CANDIDATE
         self.leader = None
         self.term = Term(self.term + 1)
@@ -321,6 +327,9 @@ class Core:
         if granted and not message.pre_vote:
             self.vote = message.sender
             self._reset_election_timer()
+            if message.transfer:  # nobody waited for it, so what others may conclude begins here
+                self._lease_ticks_left = self._settings.election_ticks_min
+                self._lease_holder = message.sender
         self._answer_vote(message, granted=granted)
 
     def _answer_vote(self, message: RequestVote, *, granted: bool) -> None:

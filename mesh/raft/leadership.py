@@ -229,6 +229,11 @@ class Leadership:
         tick = self._rounds.confirmed_tick
         return None if tick is None else self._now - tick
 
+    @property
+    def confirmed_round(self) -> int:
+        """The newest round that a quorum, this leader included, has echoed; 0: none yet."""
+        return self._rounds.confirmed
+
     def _start_round(self) -> None:
         number = self._rounds.start(self._now)
         self._reads.assign(number)

@@ -27,6 +27,17 @@ class Role(Enum):
     LEADER = "leader"
 
 
+class Standing(Enum):
+    """Why a member stood for election."""
+
+    #: It had heard from no leader for an election timeout.
+    TIMEOUT = "timeout"
+    #: The leader was proven dead, so nobody had to wait.
+    CRASH_PROOF = "crash-proof"
+    #: The leader asked it to.
+    TRANSFER = "transfer"
+
+
 class EntryKind(IntEnum):
     """What the payload of an entry is. The values are stored: never renumber."""
 

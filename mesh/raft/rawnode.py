@@ -22,6 +22,7 @@ from mesh.raft.model import (
     Role,
     Snapshot,
     SoftState,
+    Standing,
     Status,
 )
 from mesh.raft.snapshot import take_snapshot
@@ -283,6 +284,17 @@ class RawNode:
     def dropped(self) -> int:
         """Messages thrown away before they could touch any state."""
         return self._core.dropped
+
+    @property
+    def stood_for(self) -> Standing:
+        """Why this member last stood for election; on a leader: how it came to lead."""
+        return self._core.stood_for
+
+    @property
+    def confirmed_round(self) -> int | None:
+        """On a leader: the newest append-heartbeat round that a quorum echoed; else None."""
+        leadership = self._core.leadership
+        return leadership.confirmed_round if leadership is not None else None
 
     def status(self) -> Status:
         """Everything worth showing; not for hot paths."""
