@@ -13,7 +13,7 @@ proposals from other hosts (consensus.py).
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -38,8 +38,10 @@ from mesh.raft.model import (
     Role,
     Snapshot,
     SoftState,
+    Standing,
     Status,
 )
+from mesh.rounds import RoundClock
 from mesh.waiting import (
     Answer,
     Answered,
@@ -116,6 +118,7 @@ class RaftDriver:
         self._applied = AppliedWaiters()
         self._conditions = ConditionWaiters()
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._rounds = RoundClock()
 
     def add_observer(self, observer: DriverObserver) -> None:
         """Tell *observer* too, after those before it."""
@@ -301,6 +304,23 @@ class RaftDriver:
     def term(self) -> Term:
         return self._node.term
 
+    @property
+    def stood_for(self) -> Standing:
+        """On a leader: how it came to lead."""
+        return self._node.stood_for
+
+    def quorum_confirmed_at(self) -> int | None:
+        """On the leader: when the newest round that a quorum confirmed was sent, CLOCK_BOOTTIME ns.
+
+        None on others, and before the first confirmation. A group of one is its own quorum.
+        """
+        confirmed = self._node.confirmed_round
+        if confirmed is None:
+            return None
+        if self._node.is_alone:
+            return boottime_ns()
+        return self._rounds.confirmed_at(self._node.term, confirmed)
+
     # ---- time -----------------------------------------------------------------------
 
     @property
@@ -383,7 +403,7 @@ class RaftDriver:
         """Send what may leave at once, and store what must be durable."""
         if ready.soft_state:
             self._note_role(ready.soft_state)
-        self._network.send(ready.messages)
+        self._send(ready.messages)
         if not ready.must_sync:
             self._late_hard_state = ready.hard_state or self._late_hard_state
             self._finish(ready)
@@ -392,6 +412,11 @@ class RaftDriver:
         self._late_hard_state = None
         self._is_storing = True
         self._writer.submit(partial(self._store.save, stored), partial(self._stored, ready))
+
+    def _send(self, messages: Sequence[Message]) -> None:
+        if messages:
+            self._rounds.note(messages, boottime_ns())
+            self._network.send(messages)
 
     def _stored(self, ready: Ready, error: BaseException | None) -> None:
         if self._ended.done():
@@ -408,7 +433,7 @@ class RaftDriver:
 
     def _finish(self, ready: Ready) -> None:
         """All of *ready* is durable: keep its promises, apply, answer."""
-        self._network.send(ready.messages_after_durable)
+        self._send(ready.messages_after_durable)
         if ready.snapshot:
             self._install(ready.snapshot)
         for entry in ready.committed:

@@ -291,6 +291,12 @@ class RawNode:
         return self._core.stood_for
 
     @property
+    def is_alone(self) -> bool:
+        """This member alone is a quorum."""
+        membership = self._core.log.membership
+        return membership.voters == (self.id,) and not membership.is_joint
+
+    @property
     def confirmed_round(self) -> int | None:
         """On a leader: the newest append-heartbeat round that a quorum echoed; else None."""
         leadership = self._core.leadership
