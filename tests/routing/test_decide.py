@@ -1,0 +1,235 @@
+"""Which routes follow from a view; no Envoy, no network."""
+
+from dataclasses import replace
+
+import pytest
+
+from mesh.errors import InvariantBroken
+from mesh.ids import HostId, InstanceId, ServiceName
+from mesh.state.service import (
+    InstanceState,
+    InstanceStatus,
+    MethodPolicy,
+    Probe,
+    ProbeKind,
+    Probes,
+    ServiceSpec,
+)
+from sidecar.routing.decide import check_consistent, decide
+from sidecar.routing.model import (
+    AggregateCluster,
+    ApiListener,
+    CertificatePaths,
+    Cluster,
+    Endpoint,
+    Endpoints,
+    HealthCheck,
+    IngressListener,
+    LocalCluster,
+    NorthboundListener,
+    ProxylessCluster,
+    Route,
+    Routes,
+    RoutingSettings,
+    RoutingView,
+    Snapshot,
+)
+from sidecar.routing.retries import HEDGE_MS_MAX, HEDGE_MS_MIN, IDEMPOTENT, NEVER_SENT, hedge_ms, retry_of
+
+HOSTS = (HostId("host1"), HostId("host2"), HostId("host3"))
+PLAIN = RoutingSettings("c0ffee", HostId("host1"), "/run/t", "127.0.0.1:8080", vip_address="127.0.0.9:8080")
+SECURE = replace(PLAIN, identity=CertificatePaths("c", "k", "a"))
+ECHO = ServiceSpec(ServiceName("echo"), ("echo",), routed=True, grpc_services=("t.Echo",))
+
+
+def instance(host: str, *, ready: bool = True, service: str = "echo", **other: str) -> InstanceStatus:
+    number = host.removeprefix("host")
+    addresses = {"address": f"127.0.0.{number}:2000", "ingress": f"127.0.0.{number}:3000"} | other
+    return InstanceStatus(
+        instance=InstanceId(f"{service}@{host}#0"),
+        service=ServiceName(service),
+        host=HostId(host),
+        generation=1,
+        state=InstanceState.RUNNING,
+        ready=ready,
+        address=addresses["address"],
+        ingress=addresses["ingress"],
+    )
+
+
+def view(*instances: InstanceStatus, **other: object) -> RoutingView:
+    values = {"services": (ECHO,), "hosts": HOSTS} | other
+    return RoutingView(7, instances=instances, **values)  # type: ignore[arg-type]  # test data
+
+
+def endpoints(snapshot: Snapshot, name: str = "echo") -> tuple[Endpoint, ...]:
+    return next(each.endpoints for each in snapshot.endpoints if each.name == name)
+
+
+# ---- endpoints ------------------------------------------------------------------
+
+
+def test_local_instances_are_reached_plainly_and_remote_ones_by_mtls() -> None:
+    snapshot = decide(view(instance("host2"), instance("host1")), SECURE).envoy
+    assert endpoints(snapshot) == (
+        Endpoint("127.0.0.1:2000"),
+        Endpoint("127.0.0.2:3000", peer="host2"),
+    )
+
+
+@pytest.mark.parametrize(
+    "excluded",
+    [
+        instance("host2", ready=False),
+        instance("host2", ingress=""),
+        instance("host2", address=""),
+        instance("host9"),
+        instance("host2", service="other"),
+    ],
+)
+def test_what_is_not_ready_or_not_reachable_is_no_endpoint(excluded: InstanceStatus) -> None:
+    snapshot = decide(view(instance("host1"), excluded), SECURE).envoy
+    assert endpoints(snapshot) == (Endpoint("127.0.0.1:2000"),)
+
+
+def test_hosts_that_are_out_get_no_traffic() -> None:
+    snapshot = decide(view(instance("host1"), instance("host2"), hosts_out=(HOSTS[1],)), SECURE).envoy
+    assert endpoints(snapshot) == (Endpoint("127.0.0.1:2000"),)
+
+
+def test_without_an_identity_only_this_host_is_reached_and_no_ingress_is_open() -> None:
+    snapshot = decide(view(instance("host1"), instance("host2")), PLAIN).envoy
+    assert endpoints(snapshot) == (Endpoint("127.0.0.1:2000"),)
+    assert [each.name for each in snapshot.listeners] == ["northbound/host"]
+
+
+def test_services_that_are_not_routed_are_left_out() -> None:
+    snapshot = decide(view(instance("host1"), services=(replace(ECHO, routed=False),)), SECURE).envoy
+    assert snapshot.clusters == ()
+    assert [type(each) for each in snapshot.listeners] == [NorthboundListener]
+
+
+# ---- clusters -------------------------------------------------------------------
+
+
+def test_envoy_asks_what_the_grpc_probe_asks() -> None:
+    http, grpc = Probe(ProbeKind.HTTP), Probe(ProbeKind.GRPC, target="live")
+    asked = replace(ECHO, probes=Probes(readiness=http, liveness=grpc))
+    silent = replace(ECHO, name=ServiceName("quiet"), probes=Probes(readiness=http))
+    snapshot = decide(view(services=(asked, silent)), SECURE).envoy
+    assert snapshot.clusters == (
+        Cluster("echo", ("host2", "host3"), HealthCheck("live")),
+        Cluster("quiet", ("host2", "host3")),
+    )
+
+
+def test_a_method_for_the_leader_goes_to_the_leaders_instance() -> None:
+    policy = MethodPolicy("/t.Echo/Lead", leader_required=True)
+    seen = view(instance("host1"), instance("host2"), services=(replace(ECHO, methods=(policy,)),))
+    snapshot = decide(replace(seen, leader=HOSTS[1]), SECURE).envoy
+    assert snapshot.routes[0].routes[0].cluster == "echo/leader"
+    assert endpoints(snapshot, "echo/leader") == (Endpoint("127.0.0.2:3000", peer="host2"),)
+    assert endpoints(decide(seen, SECURE).envoy, "echo/leader") == ()
+
+
+def test_the_collector_is_a_cluster_when_there_is_one() -> None:
+    snapshot = decide(view(), replace(PLAIN, otlp_address="127.0.0.1:4317")).envoy
+    assert LocalCluster("otlp", "127.0.0.1:4317", http2=True) in snapshot.clusters
+
+
+# ---- listeners and routes -------------------------------------------------------
+
+
+def test_each_local_routed_instance_has_an_ingress_ready_or_not() -> None:
+    snapshot = decide(view(instance("host1", ready=False), instance("host2")), SECURE).envoy
+    ingress = [each for each in snapshot.listeners if isinstance(each, IngressListener)]
+    name = "ingress/echo@host1#0"
+    assert ingress == [IngressListener(name, "127.0.0.1:3000", name)]
+    assert LocalCluster(name, "127.0.0.1:2000") in snapshot.clusters
+
+
+def test_only_the_owner_listens_on_the_virtual_ip() -> None:
+    mine = decide(view(owns_vip=True), PLAIN).envoy
+    assert [each.name for each in mine.listeners] == ["northbound/host", "northbound/vip"]
+    assert [each.name for each in decide(view(), PLAIN).envoy.listeners] == ["northbound/host"]
+    none = decide(view(owns_vip=True), replace(PLAIN, vip_address="")).envoy
+    assert [each.name for each in none.listeners] == ["northbound/host"]
+
+
+def test_a_closed_host_has_no_northbound_listener_and_answers_unavailable() -> None:
+    snapshot = decide(view(instance("host1"), northbound_open=False, owns_vip=True), SECURE).envoy
+    assert [type(each) for each in snapshot.listeners] == [IngressListener]
+    assert snapshot.routes == (Routes("northbound", (Route("/", cluster=""),)),)
+
+
+def test_methods_with_a_policy_come_before_their_service() -> None:
+    policies = (MethodPolicy("/t.Echo/B", timeout_ms=9), MethodPolicy("/t.Echo/A", idempotent=True))
+    snapshot = decide(view(services=(replace(ECHO, methods=policies),)), PLAIN).envoy
+    assert [route.path for route in snapshot.routes[0].routes] == ["/t.Echo/A", "/t.Echo/B", "/t.Echo/"]
+    assert snapshot.routes[0].routes[1].timeout_ms == 9
+
+
+# ---- retries --------------------------------------------------------------------
+
+
+def test_only_idempotent_methods_are_repeated() -> None:
+    for policy in (None, MethodPolicy("/t.Echo/A")):
+        assert retry_of(policy).conditions == NEVER_SENT
+        assert retry_of(policy).hedge_ms == 0
+    repeated = retry_of(MethodPolicy("/t.Echo/A", idempotent=True, timeout_ms=5_000))
+    assert repeated.conditions == IDEMPOTENT
+    assert repeated.hedge_ms == 100
+
+
+def test_a_slow_method_is_doubled_later_but_within_bounds() -> None:
+    assert [hedge_ms(timeout) for timeout in (1, 10_000, 0, 10**9)] == [HEDGE_MS_MIN, 200, 600, HEDGE_MS_MAX]
+
+
+# ---- proxyless ------------------------------------------------------------------
+
+
+def test_a_proxyless_client_prefers_this_host_and_falls_back_to_mtls() -> None:
+    snapshot = decide(view(instance("host1"), instance("host2")), SECURE).proxyless
+    assert snapshot.listeners == (ApiListener("echo", "echo"),)
+    assert snapshot.clusters == (
+        AggregateCluster("echo", ("echo/local", "echo/remote")),
+        ProxylessCluster("echo/local"),
+        ProxylessCluster("echo/remote", ("host2", "host3")),
+    )
+    assert endpoints(snapshot, "echo/local") == (Endpoint("127.0.0.1:2000"),)
+    assert endpoints(snapshot, "echo/remote") == (Endpoint("127.0.0.2:3000", peer="host2"),)
+
+
+def test_on_one_machine_a_proxyless_client_reaches_all_directly() -> None:
+    snapshot = decide(view(instance("host1"), instance("host2")), replace(SECURE, proxyless_direct=True))
+    assert snapshot.proxyless.clusters == (ProxylessCluster("echo"),)
+    assert endpoints(snapshot.proxyless) == (Endpoint("127.0.0.1:2000"), Endpoint("127.0.0.2:2000"))
+
+
+def test_without_an_identity_a_proxyless_client_reaches_this_host_only() -> None:
+    snapshot = decide(view(instance("host1"), instance("host2")), PLAIN).proxyless
+    assert endpoints(snapshot) == (Endpoint("127.0.0.1:2000"),)
+
+
+# ---- consistency ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Snapshot(1, clusters=(Cluster("a"),)),
+        Snapshot(1, endpoints=(Endpoints("a", ()),)),
+        Snapshot(1, listeners=(NorthboundListener("n", "a:1", "missing"),)),
+        Snapshot(1, listeners=(IngressListener("n", "a:1", "missing"),)),
+        Snapshot(1, routes=(Routes("r", (Route("/a/", "missing"),)),)),
+    ],
+)
+def test_a_snapshot_that_names_what_is_not_there_is_a_bug(broken: Snapshot) -> None:
+    with pytest.raises(InvariantBroken):
+        check_consistent(broken)
+
+
+def test_equal_views_make_equal_snapshots_whatever_their_order() -> None:
+    one = decide(view(instance("host1"), instance("host2"), instance("host3")), SECURE)
+    other = decide(view(instance("host3"), instance("host1"), instance("host2")), SECURE)
+    assert one == other
