@@ -119,6 +119,8 @@ class RaftDriver:
         self._conditions = ConditionWaiters()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._rounds = RoundClock()
+        #: When the newest message of a leader was taken in, CLOCK_BOOTTIME ns; 0: never.
+        self.leader_heard_at = 0
 
     def add_observer(self, observer: DriverObserver) -> None:
         """Tell *observer* too, after those before it."""
@@ -174,6 +176,8 @@ class RaftDriver:
         """Take in a message from the network."""
         try:
             self._node.step(message)
+            if message.sender == self._node.leader:
+                self.leader_heard_at = boottime_ns()
         except Exception as error:  # noqa: BLE001 - a bug in the core ends the driver, not the stream
             self._fail(error)
         self._kick()

@@ -18,6 +18,7 @@ from mesh.state import ClusterState, apply, checkpoint, error_of
 from mesh.state.commands import Applied, Command, Rejected, Request
 from mesh.state.watch import ChangeSet
 from mesh.wire.command import decode_request, encode_request
+from mesh.wire.outcome import decode_outcome, encode_outcome
 from mesh.wire.snapshot import decode_snapshot, encode_snapshot
 
 LANES_MAX = 64
@@ -53,6 +54,20 @@ class StateMachine:
         """Become what `snapshot` described."""
         self.state = decode_snapshot(data)
         self._on_change(ChangeSet(self.state.applied, ()))
+
+
+class OutcomeCodec:
+    """Outcomes of the state machine between hosts."""
+
+    def encode(self, outcome: object) -> bytes:
+        """As bytes. Fails: InvariantBroken for anything that is no outcome."""
+        if not isinstance(outcome, Applied | Rejected):
+            raise InvariantBroken(f"the state machine answered {type(outcome).__name__}")
+        return encode_outcome(outcome)
+
+    def decode(self, data: bytes) -> object:
+        """The inverse of `encode`."""
+        return decode_outcome(data)
 
 
 class Consensus(Protocol):
@@ -138,7 +153,9 @@ class Replica:
         lane = await self._lanes.get()
         lane.sequence += 1
         try:
-            return await self._apply(Request(command, lane.session, lane.sequence, at_ns, trace_id), timeout_s)
+            return await self._apply(
+                Request(command, lane.session, lane.sequence, at_ns, trace_id), timeout_s
+            )
         finally:
             self._lanes.put_nowait(lane)
 
@@ -214,4 +231,3 @@ class _Watcher:
                 raise OutOfRange("this watch fell behind; read the present state and watch from its revision")
             await self._news.wait()
             self._news.clear()
-

@@ -1,0 +1,1 @@
+"""What operators and services ask of a sidecar: documents, services, status, events."""

@@ -1,0 +1,167 @@
+"""ConfigSyncService: replicated documents."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from trellis.config_sync.v1 import config_sync_pb2 as pb
+from trellis.config_sync.v1 import config_sync_pb2_grpc
+
+from mesh.adapters.clock import wall_ns
+from mesh.errors import InvalidRequest, NotFound, Problem
+from mesh.ids import DOCUMENT_PATTERN, DocumentName, Index, SessionId
+from mesh.limits import DOCUMENT_BYTES_MAX, DOCUMENT_NAME_CHARS_MAX
+from mesh.replica import Replica
+from mesh.state import commands
+from mesh.state.commands import Applied
+from mesh.state.model import Document
+from mesh.wire.documents import document_to_wire
+
+
+def check_document_name(name: str) -> DocumentName:
+    """A usable document name. Fails: InvalidRequest with the field and an example."""
+    if not DOCUMENT_PATTERN.fullmatch(name) or len(name) > DOCUMENT_NAME_CHARS_MAX:
+        problem = Problem(
+            "name",
+            f"{name!r} is not a document name: lower-case letters, digits, '.', '_' and '-',"
+            f" in parts joined by '/', at most {DOCUMENT_NAME_CHARS_MAX} characters",
+            "network/dns",
+        )
+        raise InvalidRequest("The document's name cannot be used.", [problem])
+    return DocumentName(name)
+
+
+def check_value(value: bytes) -> None:
+    """The value fits. Fails: InvalidRequest."""
+    if len(value) > DOCUMENT_BYTES_MAX:
+        problem = Problem(
+            "value",
+            f"has {len(value)} bytes, at most {DOCUMENT_BYTES_MAX} fit; split it into several documents",
+        )
+        raise InvalidRequest("The document is too large.", [problem])
+
+
+def check_session(session: str, sequence: int) -> SessionId | None:
+    """Both or neither of session and sequence. Fails: InvalidRequest."""
+    if bool(session) != bool(sequence):
+        problem = Problem("session", "session and sequence go together: give both or neither", "a1b2, 1")
+        raise InvalidRequest("The request cannot be told from a repetition.", [problem])
+    return SessionId(session) if session else None
+
+
+def _expected(request: pb.PutDocumentRequest | pb.DeleteDocumentRequest) -> int | None:
+    return request.expected_version if request.HasField("expected_version") else None
+
+
+class ConfigSyncServicer(config_sync_pb2_grpc.ConfigSyncServiceServicer):
+    """Documents, on any host; writes go through the log, reads are linearizable unless stale_ok."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+
+    async def PutDocument(self, request: pb.PutDocumentRequest, context: Any) -> pb.PutDocumentResponse:
+        """See the contract."""
+        name = check_document_name(request.name)
+        check_value(request.value)
+        applied = await self._propose(
+            commands.PutDocument(name, request.value, _expected(request)),
+            request.session,
+            request.sequence,
+            context,
+        )
+        return pb.PutDocumentResponse(document=self._written(name, applied, len(request.value)))
+
+    async def DeleteDocument(
+        self, request: pb.DeleteDocumentRequest, context: Any
+    ) -> pb.DeleteDocumentResponse:
+        """See the contract."""
+        name = check_document_name(request.name)
+        applied = await self._propose(
+            commands.DeleteDocument(name, _expected(request)), request.session, request.sequence, context
+        )
+        written = self._written(name, applied, 0)
+        written.deleted = True
+        return pb.DeleteDocumentResponse(document=written)
+
+    async def _propose(
+        self,
+        command: commands.PutDocument | commands.DeleteDocument,
+        session: str,
+        sequence: int,
+        context: Any,
+    ) -> Applied:
+        return await self._replica.propose(
+            command,
+            session=check_session(session, sequence),
+            sequence=sequence,
+            at_ns=wall_ns(),
+            timeout_s=remaining_s(context),
+        )
+
+    def _written(self, name: DocumentName, applied: Applied, size: int) -> pb.Document:
+        return pb.Document(name=name, version=applied.version, revision=applied.index, size_bytes=size)
+
+    async def GetDocument(self, request: pb.GetDocumentRequest, context: Any) -> pb.GetDocumentResponse:
+        """See the contract."""
+        name = check_document_name(request.name)
+        await self._barrier(request.stale_ok, context)
+        state = self._replica.state
+        document = (
+            state.document_version(name, request.version) if request.version else state.documents.get(name)
+        )
+        if document is None or (document.deleted and not request.version):
+            what = f"version {request.version} of {name}" if request.version else name
+            raise NotFound(f"There is no document {what}; see trellis documents list.", name=name)
+        return pb.GetDocumentResponse(document=document_to_wire(document))
+
+    async def ListDocuments(self, request: pb.ListDocumentsRequest, context: Any) -> pb.ListDocumentsResponse:
+        """See the contract."""
+        await self._barrier(request.stale_ok, context)
+        state = self._replica.state
+        return pb.ListDocumentsResponse(
+            documents=[
+                document_to_wire(document, with_value=False)
+                for document in state.documents.values()
+                if document.name.startswith(request.prefix) and not document.deleted
+            ],
+            revision=state.applied,
+        )
+
+    async def GetDocumentHistory(
+        self, request: pb.GetDocumentHistoryRequest, context: Any
+    ) -> pb.GetDocumentHistoryResponse:
+        """See the contract."""
+        name = check_document_name(request.name)
+        await self._barrier(request.stale_ok, context)
+        versions = self._replica.state.document_history(name)
+        if not versions:
+            raise NotFound(f"There is no document {name}; see trellis documents list.", name=name)
+        return pb.GetDocumentHistoryResponse(versions=[document_to_wire(version) for version in versions])
+
+    async def WatchDocuments(
+        self, request: pb.WatchDocumentsRequest, context: Any
+    ) -> AsyncIterator[pb.WatchDocumentsResponse]:
+        """See the contract."""
+        state = self._replica.state
+        after = Index(request.after_revision)
+        first: tuple[Document, ...] = ()
+        if not after:
+            after = state.applied
+            first = tuple(row for row in state.documents.values() if not row.deleted)
+        async with self._replica.watch(after) as changes:
+            for document in first:
+                if document.name.startswith(request.prefix):
+                    yield pb.WatchDocumentsResponse(document=document_to_wire(document))
+            async for change in changes:
+                for document in change.documents:
+                    if document.name.startswith(request.prefix):
+                        yield pb.WatchDocumentsResponse(document=document_to_wire(document))
+
+    async def _barrier(self, stale_ok: bool, context: Any) -> None:
+        if not stale_ok:
+            await self._replica.barrier(timeout_s=remaining_s(context))
+
+
+def remaining_s(context: Any, default: float = 5.0) -> float:
+    """How long the caller still waits, less a little for the answer's way."""
+    remaining: float | None = context.time_remaining()
+    return default if remaining is None else max(0.05, min(remaining * 0.95, 60.0))

@@ -1,0 +1,152 @@
+"""What this host should run, hold and route at this moment.
+
+Pure: the applied state, the lease and what is held here go in; everything the
+host driver must bring about comes out. The same function decides whether the
+host is fenced, so there is one answer to "may I act".
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mesh.ids import VIP, FencingTerm, HostId, OwnedName, ServiceName, instance_id, owned_service
+from mesh.lease.acting import held_term
+from mesh.lease.model import OwnershipView
+from mesh.state import ClusterState
+from mesh.state.model import DeclaredService, HostStatus
+from mesh.state.service import InstanceStatus, ServiceMode
+from sidecar.routing.model import RoutingView
+from sidecar.supervisor.model import Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What this host knows of itself."""
+
+    host: HostId
+    #: The lease has more than its margin left.
+    lease_live: bool
+    #: Fenced for longer than the grace: active-active instances stop too.
+    grace_over: bool = False
+    leader: HostId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What should be true on this host."""
+
+    assignments: tuple[Assignment, ...]
+    #: Fencing term under which to hold the virtual IP; None: do not.
+    vip_term: FencingTerm | None
+
+
+def ownership_views(state: ClusterState) -> tuple[OwnershipView, ...]:
+    """The ownerships that somebody holds."""
+    return tuple(
+        OwnershipView(row.name, row.holder, row.fencing_term, row.successor)
+        for row in state.owners.values()
+        if row.holder is not None
+    )
+
+
+def desired(state: ClusterState, standing: Standing) -> Desired:
+    """Everything this host should bring about now."""
+    views = ownership_views(state)
+    assignments: list[Assignment] = []
+    for service in state.services.values():
+        if not service.stopped:
+            assignments += _assignments(state, service, standing, views)
+    vip_term = held_term(standing.host, VIP, views) if standing.lease_live else None
+    return Desired(tuple(assignments), vip_term)
+
+
+def _assignments(
+    state: ClusterState, service: DeclaredService, standing: Standing, views: Iterable[OwnershipView]
+) -> list[Assignment]:
+    name = service.spec.name
+    if service.spec.mode is ServiceMode.ACTIVE_STANDBY:
+        term = held_term(standing.host, owned_service(name), views)
+        if term is None or not standing.lease_live:
+            return []
+        return [_assignment(service, standing.host, 0, term)]
+    placement = state.placements.get(name)
+    if placement is None or standing.grace_over:
+        return []
+    return [
+        _assignment(service, standing.host, slot.ordinal, None)
+        for slot in placement.slots
+        if slot.host == standing.host
+    ]
+
+
+def _assignment(service: DeclaredService, host: HostId, ordinal: int, term: FencingTerm | None) -> Assignment:
+    return Assignment(
+        instance=instance_id(service.spec.name, host, ordinal),
+        spec=service.spec,
+        spec_version=service.version,
+        ordinal=ordinal,
+        fencing_term=term,
+        restart_nonce=service.restart_nonce,
+    )
+
+
+def releases(
+    state: ClusterState,
+    host: HostId,
+    *,
+    running: Iterable[ServiceName],
+    vip_held: bool,
+    leaving: bool,
+) -> Mapping[OwnedName, FencingTerm]:
+    """Ownerships of this host that it has stopped acting for and should give back.
+
+    An ownership is given back when it is being handed to another host, when
+    its service is gone or stopped, or when this sidecar is `leaving`; and only
+    once nothing of it runs here any more.
+    """
+    alive = set(running)
+    given: dict[OwnedName, FencingTerm] = {}
+    for row in state.owners.values():
+        if row.holder != host:
+            continue
+        if row.name == VIP:
+            unwanted, stopped = False, not vip_held
+        else:
+            name = ServiceName(row.name.removeprefix("service/"))
+            service = state.services.get(name)
+            unwanted, stopped = service is None or service.stopped, name not in alive
+        handed = row.successor is not None and row.successor != host
+        if stopped and (handed or unwanted or leaving):
+            given[row.name] = row.fencing_term
+    return given
+
+
+def routing_view(
+    state: ClusterState,
+    standing: Standing,
+    *,
+    revision: int,
+    own: Iterable[InstanceStatus],
+    owns_vip: bool,
+) -> RoutingView:
+    """What the routes are made from; what is observed here beats what is replicated of here.
+
+    So an instance that has just ended or turned unready on this host gets no
+    more traffic, before the leader has even heard of it.
+    """
+    observed = {status.instance: status for status in own}
+    instances = [status for status in state.instances.values() if status.host != standing.host]
+    instances += [observed[key] for key in sorted(observed)]
+    return RoutingView(
+        revision=revision,
+        services=tuple(service.spec for service in state.services.values() if service.spec.routed),
+        instances=tuple(instances),
+        hosts=tuple(record.host for record in state.hosts.values()),
+        hosts_out=tuple(
+            record.host
+            for record in state.hosts.values()
+            if record.host != standing.host and (record.status is HostStatus.LOST or record.draining)
+        ),
+        leader=standing.leader,
+        owns_vip=owns_vip and standing.lease_live,
+        northbound_open=standing.lease_live,
+    )

@@ -1,0 +1,100 @@
+"""Handing leadership over in order, on request or because this sidecar ends."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import grpc
+import structlog
+from trellis.cluster.v1 import cluster_pb2, cluster_pb2_grpc
+
+from mesh.errors import NoLeader, TrellisError, Unavailable
+from mesh.identity.interceptor import forwarding_metadata
+from mesh.ids import VIP, HostId, host_of
+from mesh.raft.model import Role
+from mesh.wire.errors import from_rpc_error
+
+if TYPE_CHECKING:
+    from sidecar.app.sidecar import Sidecar
+
+LOG = structlog.get_logger(__name__)
+
+LEAVE_S = 5.0
+
+
+class HandOver:
+    """What this host does to lead no longer, and to own nothing any more."""
+
+    def __init__(self, sidecar: "Sidecar") -> None:
+        self._sidecar = sidecar
+
+    async def transfer(self, to: HostId | None, *, timeout_s: float) -> HostId:
+        """Hand leadership to a host, or to the most advanced; returns when it leads and owns.
+
+        Asked on a follower, it is passed on to the leader.
+        Fails: `NotFound`, `Conflict`, `NoLeader`; `Unavailable` when it takes too long.
+        """
+        made = self._sidecar
+        if made.node.role is not Role.LEADER:
+            return await self._forward(to, timeout_s)
+        target = made.leading.transfer_target(to)
+        if target == made.member:
+            return made.host_id
+        try:
+            async with asyncio.timeout(timeout_s):
+                await made.node.driver.transfer_leadership(target, timeout_s=timeout_s)
+                await self._wait_owner(host_of(target))
+        except TimeoutError as error:
+            raise Unavailable(
+                f"{host_of(target)} has not taken over within {timeout_s:.1f} s; see trellis status"
+            ) from error
+        return host_of(target)
+
+    async def _wait_owner(self, host: HostId) -> None:
+        """The virtual IP has moved to the new leader, as the applied state has it."""
+        made = self._sidecar
+        while True:
+            owner = made.replica.state.owners.get(VIP)
+            if owner is None or (owner.holder == host and owner.successor in (None, host)):
+                return
+            await made.host.wait_step()
+
+    async def _forward(self, to: HostId | None, timeout_s: float) -> HostId:
+        made = self._sidecar
+        leader = made.node.leader
+        channel = made.consensus.transport.channel_to(leader) if leader is not None else None
+        if channel is None:
+            raise NoLeader("No leader is known here; try again shortly.")
+        try:
+            answer = await cluster_pb2_grpc.ClusterServiceStub(channel).TransferLeadership(
+                cluster_pb2.TransferLeadershipRequest(host=to or ""),
+                timeout=timeout_s,
+                metadata=forwarding_metadata(),
+            )
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        return HostId(answer.leader)
+
+    async def leave(self) -> None:
+        """Give leadership and everything owned to others, as far as there are others.
+
+        Bound: `LEAVE_S`. What is still owned then is waited out by the next leader.
+        """
+        made = self._sidecar
+        made.observed.leaving = made.host.leaving = True
+        made.host.wake()
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                if made.node.role is Role.LEADER and len(made.replica.state.hosts) > 1:
+                    await made.node.driver.transfer_leadership(
+                        made.leading.transfer_target(None), timeout_s=LEAVE_S
+                    )
+                while len(made.replica.state.hosts) > 1 and self._owns_something():
+                    await made.host.wait_step()
+        except TimeoutError:
+            LOG.warning("left-without-hand-over", reason="it took too long")
+        except TrellisError as error:
+            LOG.warning("left-without-hand-over", reason=str(error))
+
+    def _owns_something(self) -> bool:
+        made = self._sidecar
+        return any(row.holder == made.host_id for row in made.replica.state.owners.values())

@@ -1,0 +1,235 @@
+"""Carries out what the applied state and the lease let this host do.
+
+One loop: whatever changes (an entry applied, the lease, an instance, Envoy, the
+fence) wakes it; it asks `decide` what should be and brings it about. It holds
+no decision of its own.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import structlog
+
+from mesh import limits
+from mesh.errors import TrellisError
+from mesh.ids import HostId, InstanceId, MemberId, host_of
+from mesh.lease.holder import HostLease
+from mesh.replica import Replica
+from mesh.state.service import InstanceState
+from sidecar.app import decide
+from sidecar.app.vip_hold import VipHold
+from sidecar.fence.client import FenceClient, FenceReport
+from sidecar.leadership.beats import Beats
+from sidecar.routing.driver import Routing
+from sidecar.supervisor.driver import Supervisor
+from sidecar.supervisor.model import ExclusiveHandle
+
+LOG = structlog.get_logger(__name__)
+
+IDLE_S = 1.0
+
+
+class HostDriver:
+    """This host's hands. `wake` after any change; `run` until cancelled.
+
+    Order on losing the lease: exclusive instances killed, virtual IP dropped,
+    northbound closed, all within `limits.RELEASE_BOUND_MS`; the fence process
+    does the same from the other side, and the two do not share code, on purpose.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: HostId,
+        replica: Replica,
+        lease: HostLease,
+        beats: Beats,
+        supervisor: Supervisor,
+        routing: Routing,
+        vip: Callable[[], VipHold | None],
+        fence: FenceClient,
+        leader: Callable[[], MemberId | None],
+        margin_ns: int,
+        boottime_ns: Callable[[], int],
+    ) -> None:
+        self._host = host
+        self._replica = replica
+        self._lease = lease
+        self._beats = beats
+        self._supervisor = supervisor
+        self._routing = routing
+        self._vip = vip
+        self._fence = fence
+        self._leader = leader
+        self._margin_ns = margin_ns
+        self._now = boottime_ns
+        self._wake = asyncio.Event()
+        self._handles: asyncio.Queue[tuple[InstanceId, ExclusiveHandle | None]] = asyncio.Queue()
+        self._stepped = asyncio.Event()
+        self._was_live = False
+        self._fenced_since: int | None = None
+        self._fence_lost = ""
+        self.leaving = False
+
+    # ---- what others tell ---------------------------------------------------------
+
+    def wake(self) -> None:
+        """Something changed."""
+        self._wake.set()
+
+    def lease_extended(self) -> None:
+        """The lease lasts longer: tell the fence, and act if it had run out."""
+        self._fence.set_deadline(self._lease.until_ns)
+        if not self._was_live:
+            self._wake.set()
+
+    def instance_changed(self) -> None:
+        """An instance exited or its readiness changed: routes first, then the leader."""
+        self._publish()
+        self._beats.wake()
+        self._wake.set()
+
+    def exclusive_changed(self, instance: InstanceId, handle: ExclusiveHandle | None) -> None:
+        """An exclusive process exists now, or is verified gone."""
+        self._handles.put_nowait((instance, handle))
+
+    def fenced(self, report: FenceReport) -> None:
+        """The fence process acted: this sidecar was late."""
+        LOG.warning("fenced", cleared=report.cleared, left=report.left, took_ms=report.took_ms)
+        if self._held is not None:
+            self._held.fenced()
+        self._wake.set()
+
+    def fence_lost(self, reason: str) -> None:
+        """No fence process can be had: this host must not act for anything."""
+        LOG.error("fence-lost", reason=reason)
+        self._fence_lost = reason
+        self._wake.set()
+
+    # ---- what this host is --------------------------------------------------------
+
+    def is_live(self) -> bool:
+        """The lease has more than its margin left and the fence stands behind it."""
+        return not self._fence_lost and self._lease.is_live(self._now(), self._margin_ns)
+
+    def fenced_reason(self) -> str:
+        """Why this host does not serve; empty when it does."""
+        if self._fence_lost:
+            return f"there is no fence process: {self._fence_lost}"
+        if self._lease.is_live(self._now()):
+            return ""
+        return "it has no lease: the leader has not answered its heartbeats, or there is none"
+
+    def _standing(self) -> decide.Standing:
+        leader = self._leader()
+        since = self._fenced_since
+        return decide.Standing(
+            host=self._host,
+            lease_live=self.is_live(),
+            grace_over=since is not None and self._now() - since > limits.FENCED_GRACE_MS * 1_000_000,
+            leader=host_of(leader) if leader is not None else None,
+        )
+
+    # ---- the loop -----------------------------------------------------------------
+
+    @property
+    def _held(self) -> VipHold | None:
+        return self._vip()
+
+    async def wait_step(self) -> None:
+        """Return after the next round of the loop; the caller sets the deadline."""
+        await self._stepped.wait()
+
+    async def run(self) -> None:
+        """Keep this host as `decide` says, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._register_exclusive(), name="fence-register")
+            while True:
+                self._wake.clear()
+                await self._step()
+                stepped, self._stepped = self._stepped, asyncio.Event()
+                stepped.set()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._pause_s()):
+                        await self._wake.wait()
+
+    def _pause_s(self) -> float:
+        """Until the lease would run out, so that losing it is acted on in time."""
+        left = self._lease.ns_left(self._now()) - self._margin_ns
+        return min(left / 1e9, IDLE_S) if left > 0 else IDLE_S
+
+    async def _step(self) -> None:
+        standing = self._standing()
+        if standing.lease_live:
+            self._fenced_since = None
+        elif self._was_live:
+            self._fenced_since = self._now()
+            LOG.warning("lease-lost", reason=self.fenced_reason())
+            self._was_live = False
+            await self.give_way()
+        self._was_live = standing.lease_live
+        wanted = decide.desired(self._replica.state, standing)
+        self._supervisor.assign(() if self.leaving else wanted.assignments)
+        if self._held is not None:
+            await self._held.settle(None if self.leaving else wanted.vip_term)
+        self._publish()
+        self._report_releases()
+
+    async def give_way(self) -> None:
+        """Stop everything exclusive at once, side by side."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._supervisor.kill_exclusive(), name="give-way:instances")
+            if self._held is not None:
+                group.create_task(self._held.release(), name="give-way:vip")
+            self._publish()
+
+    def _publish(self) -> None:
+        """Tell routing how things are; costs nothing when nothing changed."""
+        if not self._replica.state.applied:
+            return
+        self._routing.publish(
+            decide.routing_view(
+                self._replica.state,
+                self._standing(),
+                revision=self._replica.applied,
+                own=self._supervisor.statuses(),
+                owns_vip=self._held is not None and self._held.term is not None,
+            )
+        )
+
+    def _report_releases(self) -> None:
+        running = {
+            status.service
+            for status in self._supervisor.statuses()
+            if status.state not in (InstanceState.STOPPED, InstanceState.EXITED)
+        }
+        given = decide.releases(
+            self._replica.state,
+            self._host,
+            running=running,
+            vip_held=self._held is not None and not self._held.is_gone(),
+            leaving=self.leaving,
+        )
+        for name, term in given.items():
+            if self._beats.releases.get(name) != term:
+                self._beats.released(name, term)
+        for name, term in self._beats.releases.items():
+            if self._replica.state.fencing_term(name) != term:
+                self._beats.release_seen(name)
+
+    async def _register_exclusive(self) -> None:
+        """Tell the fence about exclusive processes, in order."""
+        while True:
+            instance, handle = await self._handles.get()
+            try:
+                if handle is None:
+                    await self._fence.unregister(instance)
+                    self._wake.set()
+                else:
+                    await self._fence.register_tree(
+                        instance, handle.pid, handle.start_time_ticks, handle.cgroup or None
+                    )
+            except TrellisError as error:
+                LOG.error("fence-refused", instance=instance, error=str(error))
+                await self._supervisor.kill_exclusive()

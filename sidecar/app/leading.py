@@ -1,0 +1,147 @@
+"""What comes with leadership beside ownerships: placement, membership, founding, hand-over."""
+
+import structlog
+
+from mesh.adapters.clock import boottime_ns, wall_ns
+from mesh.consensus import Consensus
+from mesh.errors import Conflict, NotFound, TrellisError
+from mesh.ids import HostId, Index, MemberId, Term, host_of
+from mesh.lease.model import Election
+from mesh.lease.timers import LeaseTimers
+from mesh.placement import decide_placement, owners_of, placement_commands, rooms_of
+from mesh.raft.model import Membership, ProgressMode
+from mesh.replica import Replica
+from mesh.settings.model import HostSettings
+from mesh.state import ClusterState
+from mesh.state.commands import Applied, Command, SingleCommand
+from mesh.telemetry.traces import trace_id_of_term
+from sidecar.leadership.driver import LeaderDuty
+from sidecar.membership.decide import next_membership_change, role_commands, view_of
+from sidecar.membership.founding import forget_founding, load_founding
+from sidecar.membership.init import founding_path
+
+LOG = structlog.get_logger(__name__)
+
+CHANGE_TIMEOUT_S = 5.0
+
+
+class Leading:
+    """Makes leaderships and serves them with what the whole sidecar knows."""
+
+    def __init__(
+        self, *, settings: HostSettings, replica: Replica, consensus: Consensus, timers: LeaseTimers
+    ) -> None:
+        self._settings = settings
+        self._replica = replica
+        self._consensus = consensus
+        self._timers = timers
+        #: For this state and membership nothing is left to be placed.
+        self._settled: tuple[Index, Membership] | None = None
+
+    # ---- what LeaderDuty needs ------------------------------------------------------
+
+    @property
+    def state(self) -> ClusterState:
+        """The applied state."""
+        return self._replica.state
+
+    @property
+    def applied(self) -> Index:
+        """Index up to which it is applied."""
+        return self._replica.applied
+
+    @property
+    def term(self) -> Term:
+        """The Raft term."""
+        return self._consensus.driver.term
+
+    def quorum_confirmed_at(self) -> int | None:
+        """When the newest confirmed append-heartbeat round was sent, CLOCK_BOOTTIME."""
+        return self._consensus.driver.quorum_confirmed_at()
+
+    async def propose(self, command: SingleCommand, *, timeout_s: float) -> Applied:
+        """Have a command applied; its events carry the trace of this leadership."""
+        return await self._propose(command, timeout_s)
+
+    async def _propose(self, command: Command, timeout_s: float) -> Applied:
+        info = self.state.info
+        trace = trace_id_of_term(info.cluster_id, self.term) if info is not None else ""
+        return await self._replica.propose(command, timeout_s=timeout_s, at_ns=wall_ns(), trace_id=trace)
+
+    # ---- a leadership ---------------------------------------------------------------
+
+    def make_duty(self, election: Election, serve_from: Index) -> LeaderDuty:
+        """The loop of a leadership that has just begun."""
+        member = self._replica.member
+        return LeaderDuty(
+            host=host_of(member),
+            member=member,
+            election=election,
+            timers=self._timers,
+            replicated=self,
+            serve_from=serve_from,
+            extra_commands=self._extra_commands,
+            change_membership=self._change_membership,
+            boottime_ns=boottime_ns,
+        )
+
+    def _extra_commands(self, state: ClusterState) -> tuple[SingleCommand, ...]:
+        membership = self._consensus.driver.status().membership
+        if (state.applied, membership) == self._settled:
+            return ()
+        decisions = decide_placement(
+            state.services.values(), rooms_of(state), state.placements, owners_of(state)
+        )
+        commands: tuple[SingleCommand, ...] = (
+            *placement_commands(decisions, state.placements),
+            *role_commands(state, membership),
+        )
+        if not commands:
+            self._settled = (state.applied, membership)
+        return commands
+
+    async def _change_membership(self) -> None:
+        """One step of what the replicated members ask of Raft's membership, and the founding."""
+        try:
+            await self._found()
+            status = self._consensus.driver.status()
+            beating = tuple(self.state.hosts)
+            change = next_membership_change(view_of(status, self.state, beating))
+            if change is not None:
+                LOG.info("membership-change", reason=change.reason)
+                await self._consensus.driver.change_membership(change.target, timeout_s=CHANGE_TIMEOUT_S)
+        except TrellisError as error:
+            LOG.info("membership-not-changed", error=str(error))
+
+    async def _found(self) -> None:
+        """The first leader of a new cluster gives it its first content, until that is there."""
+        if self.state.info is not None:
+            return
+        path = founding_path(self._settings)
+        founding = load_founding(path)
+        if founding is not None:
+            await self._propose(founding.command, CHANGE_TIMEOUT_S)
+            forget_founding(path)
+
+    # ---- hand-over ------------------------------------------------------------------
+
+    def transfer_target(self, to: HostId | None) -> MemberId:
+        """The member to hand leadership to. Fails: NotFound, Conflict."""
+        status = self._consensus.driver.status()
+        if to is not None:
+            row = self.state.member_of(to)
+            if row is None:
+                raise NotFound(f"There is no host {to}; see trellis hosts.", host=to)
+            return row.member
+        fit = [
+            peer
+            for peer in status.peers
+            if peer.recently_active
+            and peer.mode is ProgressMode.REPLICATE
+            and status.membership.may_lead(peer.id)
+        ]
+        if not fit:
+            raise Conflict(
+                "No other host can lead now: none is alive, caught up and a voter; see trellis hosts."
+            )
+        return max(fit, key=lambda peer: (peer.matched, peer.id)).id

@@ -1,0 +1,140 @@
+"""The four doors of a sidecar, each with its own idea of who comes in.
+
+mesh: other hosts and operators, by certificate. join: hosts that want in, TLS
+only. admin socket: operators of this machine. service socket: its instances.
+
+Order: the mesh listener is opened first and closed last. Its port refusing is
+what tells the others that this sidecar is dead (crash proof), so it must not
+close while anything exclusive is held.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from mesh.adapters.channel import SERVER_OPTIONS
+from mesh.adapters.errors_interceptor import ErrorsInterceptor
+from mesh.errors import InvariantBroken, Problem, SettingsError
+from mesh.identity.credentials import Credentials
+from mesh.identity.interceptor import AuthorisationInterceptor, Listener
+from mesh.identity.table import build_table
+from mesh.limits import MESSAGE_BYTES_MAX
+
+Register = Callable[[grpc.aio.Server], None]
+
+LOCAL_OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+)
+
+
+class Listeners:
+    """Makes and closes the gRPC servers."""
+
+    def __init__(
+        self,
+        *,
+        credentials: Credentials,
+        is_revoked: Callable[[str], bool],
+        on_bug: Callable[[InvariantBroken], None],
+    ) -> None:
+        self._credentials = credentials
+        self._is_revoked = is_revoked
+        self._on_bug = on_bug
+        self._table = build_table()
+        self._guards: list[AuthorisationInterceptor] = []
+        self._health: list[health_aio.HealthServicer] = []
+
+    def recheck(self) -> None:
+        """A certificate was revoked: end the calls that are open under it."""
+        for guard in self._guards:
+            guard.recheck()
+
+    def _server(
+        self, door: Listener, register: Iterable[Register], options: Sequence[Any]
+    ) -> grpc.aio.Server:
+        cluster = self._credentials.identity.cluster_id
+        guard = AuthorisationInterceptor(door, cluster, self._table, self._is_revoked)
+        self._guards.append(guard)
+        server = grpc.aio.server(interceptors=[ErrorsInterceptor(self._on_bug), guard], options=options)
+        for add in register:
+            add(server)
+        health = health_aio.HealthServicer()
+        self._health.append(health)
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        return server
+
+    async def open_mesh(self, address: str, register: Iterable[Register]) -> grpc.aio.Server:
+        """mTLS for hosts and operators. Fails: SettingsError when the address is taken."""
+        server = self._server(Listener.MESH, register, SERVER_OPTIONS)
+        _bind(
+            "mesh.address",
+            address,
+            lambda: server.add_secure_port(address, self._credentials.server_credentials()),
+        )
+        await server.start()
+        return server
+
+    async def open_join(self, address: str, register: Iterable[Register]) -> grpc.aio.Server:
+        """TLS without a client certificate, for hosts with a token."""
+        server = self._server(Listener.JOIN, register, SERVER_OPTIONS)
+        _bind(
+            "mesh.join_address",
+            address,
+            lambda: server.add_secure_port(
+                address, self._credentials.server_credentials(require_client=False)
+            ),
+        )
+        await server.start()
+        return server
+
+    async def open_socket(
+        self,
+        path: Path,
+        door: Listener,
+        register: Iterable[Register],
+        *,
+        mode: int,
+        names: Sequence[str] = (),
+    ) -> grpc.aio.Server:
+        """A UNIX socket; with `names` also reflection, for tools like grpcurl."""
+        server = self._server(door, register, LOCAL_OPTIONS)
+        if names:
+            reflection.enable_server_reflection(
+                [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME],
+                server,
+            )
+        _clear(path)
+        before = os.umask(0o777 & ~mode)
+        try:
+            _bind("host.run_dir", str(path), lambda: server.add_insecure_port(f"unix:{path}"))
+            await server.start()
+        finally:
+            os.umask(before)
+        return server
+
+
+def _clear(path: Path) -> None:
+    """Make way for a socket: what stands there is of an earlier run, since the log is locked."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _bind(key: str, address: str, add: Callable[[], int]) -> None:
+    try:
+        bound = add()
+    except RuntimeError as error:
+        raise _taken(key, address) from error
+    if bound == 0:
+        raise _taken(key, address)
+
+
+def _taken(key: str, address: str) -> SettingsError:
+    problem = Problem(key, f"{address} cannot be listened on: it is in use, or not of this machine")
+    return SettingsError("This host cannot open its listener.", [problem])

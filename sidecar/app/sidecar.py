@@ -1,0 +1,341 @@
+"""One sidecar: what it is made of, in which order it starts and in which it ends.
+
+Construction only constructs: bad settings, a foreign data directory or a
+damaged log end the start before anything was done.
+
+Order of the end, under one deadline: leadership handed over, everything
+exclusive given up and reported, northbound closed, instances stopped, consensus
+ended, and last the mesh listener: its port refusing means that nothing of this
+sidecar acts any more.
+"""
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections.abc import Coroutine, Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import structlog
+
+from mesh.adapters.clock import boottime_ns, wall_ns
+from mesh.consensus import Consensus
+from mesh.driver import RaftDriver
+from mesh.errors import PeerUnreachable, TrellisError
+from mesh.ids import HostId, Index, MemberId, Term, host_of
+from mesh.lease.holder import HostLease
+from mesh.lease.model import ElectedBy
+from mesh.raft.model import Role, SoftState
+from mesh.replica import OutcomeCodec, Replica
+from mesh.settings.model import HostSettings
+from mesh.state.model import ChangeKind
+from mesh.state.watch import ChangeSet
+from mesh.telemetry.metrics import serve_metrics
+from mesh.telemetry.traces import configure_traces
+from sidecar.app import settings_map
+from sidecar.app.doors import Doors
+from sidecar.app.handover import HandOver
+from sidecar.app.host import HostDriver
+from sidecar.app.leading import Leading
+from sidecar.app.membership import Membership, open_identity, open_log
+from sidecar.app.metrics import samples
+from sidecar.app.node import Node
+from sidecar.app.observed import Observed
+from sidecar.app.vip_hold import VipHold, make_vip
+from sidecar.fence.client import FenceClient
+from sidecar.leadership.beats import Beats
+from sidecar.membership.issuer import Issuer
+from sidecar.membership.version import own_version
+from sidecar.routing.driver import Routing
+from sidecar.supervisor.driver import Supervisor
+
+LOG = structlog.get_logger(__name__)
+
+STOP_S = 30.0
+
+
+class Sidecar:
+    """The parts, tied together; `run` until told to stop or until something fatal.
+
+    Fails: when made, `SettingsError`, `Conflict`, `Corruption`, `StorageFailed`.
+    """
+
+    def __init__(self, settings: HostSettings) -> None:
+        self.settings = settings
+        self.version = own_version()
+        self.files, self.credentials = open_identity(settings)
+        identity = self.credentials.identity
+        self.member, self.cluster, self.host_id = identity.member, identity.cluster_id, identity.host
+        self._stopping = asyncio.Event()
+        self._fatal: BaseException | None = None
+        self.traces = configure_traces(
+            endpoint=settings.telemetry.otlp_endpoint,
+            host=self.host_id,
+            cluster=self.cluster,
+            version=self.version,
+        )
+        self._make_consensus()
+        self._make_host()
+        self.issuer = Issuer(
+            self.cluster,
+            identity.sealing_key,
+            lambda: self.replica.state,
+            timedelta(hours=settings.mesh.certificate_hours),
+            wall_ns,
+        )
+        self.membership = Membership(self)
+        self.hand_over = HandOver(self)
+        self.doors = Doors(self)
+
+    def _make_consensus(self) -> None:
+        timers = settings_map.lease_timers(self.settings)
+        self.replica = Replica(self.member)
+        self.store = open_log(self.settings, self.credentials.identity)
+        driver = RaftDriver(
+            raft=settings_map.raft_settings(self.settings, self.member),
+            store=self.store,
+            machine=self.replica.machine,
+            settings=settings_map.driver_settings(self.settings),
+        )
+        self.consensus = Consensus(
+            cluster=self.cluster, identity=self.credentials, driver=driver, codec=OutcomeCodec()
+        )
+        self.replica.attach(self.consensus)
+        self.leading = Leading(
+            settings=self.settings, replica=self.replica, consensus=self.consensus, timers=timers
+        )
+        self.node = Node(
+            member=self.member,
+            driver=driver,
+            make_duty=self.leading.make_duty,
+            on_change=self._role_changed,
+            on_elected=self._elected,
+            boottime_ns=boottime_ns,
+        )
+        driver.add_observer(self.node)
+        self.lease = HostLease(driver.term)
+
+    def _make_host(self) -> None:
+        settings = self.settings
+        self.supervisor = Supervisor(
+            settings=settings_map.supervisor_settings(settings, self.cluster),
+            on_change=lambda _status: self.host.instance_changed(),
+            on_exclusive=lambda instance, handle: self.host.exclusive_changed(instance, handle),
+            jitter=random.random,
+        )
+        self.observed = Observed(
+            host=self.host_id,
+            data_dir=settings.host.data_dir,
+            replica=self.replica,
+            supervisor=self.supervisor,
+        )
+        self.routing = Routing(
+            settings_map.routing_settings(settings, self.cluster, self.files), self._routing_event
+        )
+        self.fence = FenceClient(
+            on_lost=lambda reason: self.host.fence_lost(reason),
+            on_fenced=lambda report: self.host.fenced(report),
+        )
+        self.beats = Beats(
+            cluster=self.cluster,
+            member=self.member,
+            timers=settings_map.lease_timers(settings),
+            lease=self.lease,
+            consensus=self.node,
+            observed=self.observed,
+            channel_to=self.channel_to,
+            on_lease=lambda: self.host.lease_extended(),
+            on_diverged=lambda: self.fail(self.membership.diverged()),
+            boottime_ns=boottime_ns,
+        )
+        self.vip: VipHold | None = None
+        self.host = HostDriver(
+            host=self.host_id,
+            replica=self.replica,
+            lease=self.lease,
+            beats=self.beats,
+            supervisor=self.supervisor,
+            routing=self.routing,
+            vip=lambda: self.vip,
+            fence=self.fence,
+            leader=lambda: self.node.leader,
+            margin_ns=settings_map.lease_margin_ns(settings),
+            boottime_ns=boottime_ns,
+        )
+        self.replica.subscribe(self._state_changed)
+
+    def channel_to(self, member: MemberId) -> grpc.aio.Channel:
+        """The channel to another member. Fails: PeerUnreachable for a stranger."""
+        channel = self.consensus.transport.channel_to(member)
+        if channel is None:
+            raise PeerUnreachable(f"{host_of(member)} is not known here yet; try again shortly")
+        return channel
+
+    # ---- life -----------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until SIGTERM, SIGINT or a fatal error.
+
+        Fails: what was fatal: `StorageFailed`, `Corruption`, `SettingsError`, a bug.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        prometheus = self.settings.telemetry.prometheus
+        async with contextlib.AsyncExitStack() as last:
+            mesh = await self.doors.open_mesh()
+            last.push_async_callback(mesh.stop, 0)
+            await self.fence.start()
+            last.push_async_callback(self.fence.close)
+            self.vip = make_vip(
+                self.settings, fence=self.fence, routing=self.routing, on_change=self.host.wake
+            )
+            doors = await self.doors.open_local()
+            metrics = serve_metrics(prometheus.ip, prometheus.port, lambda: samples(self))
+            last.callback(metrics.shutdown)
+            self.membership.set_peers()
+            LOG.info("sidecar-started", member=self.member, cluster=self.cluster, version=self.version)
+            running = [loop.create_task(self._guard(work), name=name) for name, work in self._loops().items()]
+            try:
+                await self._stopping.wait()
+            finally:
+                await self._end(running, doors)
+        self.traces.close()
+        if self._fatal is not None:
+            raise self._fatal
+
+    def _loops(self) -> Mapping[str, Coroutine[Any, Any, None]]:
+        loops: dict[str, Coroutine[Any, Any, None]] = {
+            "consensus": self.consensus.run(),
+            "node": self.node.run(),
+            "supervisor": self.supervisor.run(),
+            "routing": self.routing.run(),
+            "host": self.host.run(),
+            "beats": self.beats.run(),
+            "membership": self.membership.run(),
+        }
+        if self.vip is not None:
+            loops["vip"] = self.vip.run(self.host.is_live)
+        return loops
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        """A loop that ends by itself or fails ends the sidecar."""
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the sidecar must not go on
+            self.fail(error)
+        else:
+            self._stopping.set()
+
+    def fail(self, error: BaseException) -> None:
+        """Something fatal happened: give everything up and end."""
+        if self._fatal is None:
+            self._fatal = error
+            LOG.error("fatal", error=str(error), kind=type(error).__name__, exc_info=error)
+        self._stopping.set()
+
+    async def _end(self, running: list["asyncio.Task[None]"], doors: Iterable[grpc.aio.Server]) -> None:
+        try:
+            async with asyncio.timeout(STOP_S):
+                if self._fatal is None:
+                    await self.hand_over.leave()
+                await self.host.give_way()
+                await self.routing.stop(grace_s=2.0)
+                await self.supervisor.stop_all()
+                for door in doors:
+                    await door.stop(0.5)
+        except TimeoutError:
+            LOG.error("stop-overrun", open=[task.get_name() for task in running if not task.done()])
+        except TrellisError as error:
+            LOG.error("stop-incomplete", error=str(error))
+        self.consensus.stop()
+        for task in reversed(running):
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    # ---- what the parts tell --------------------------------------------------------
+
+    def _state_changed(self, changes: ChangeSet) -> None:
+        kinds = {change.kind for change in changes.changes}
+        if not changes.changes or ChangeKind.MEMBER in kinds:
+            self.membership.set_peers()
+        if not changes.changes or ChangeKind.REVOKED in kinds:
+            self.doors.recheck()
+        self.membership.wake()
+        self.host.wake()
+
+    def _role_changed(self) -> None:
+        self.lease.term_seen(self.node.term)
+        self.beats.wake()
+        self.membership.wake()
+        self.host.wake()
+
+    def _elected(self, soft: SoftState, by: ElectedBy) -> None:
+        LOG.info("elected", term=soft.term, by=by.value)
+        now = wall_ns()
+        attributes = {"host": str(self.host_id), "by": by.value}
+        self.traces.record("elected", term=soft.term, start_ns=now, end_ns=now, attributes=attributes)
+
+    def _routing_event(self, name: str, facts: Mapping[str, object]) -> None:
+        warn = name in ("xds-rejected", "envoy-exited", "view-refused")
+        (LOG.warning if warn else LOG.info)(name, **{key: str(value) for key, value in facts.items()})
+        if name == "vip-listening" and self.vip is not None:
+            self.vip.listening(bool(facts["listening"]))
+            now = wall_ns()
+            self.traces.record(
+                "vip-listening" if facts["listening"] else "vip-closed",
+                term=self.node.term,
+                start_ns=now,
+                end_ns=now,
+                attributes={"host": str(self.host_id)},
+            )
+        self.host.wake()
+
+    # ---- what operators see ---------------------------------------------------------
+
+    @property
+    def leader(self) -> MemberId | None:
+        """Who leads, as far as known here."""
+        return self.node.leader
+
+    @property
+    def term(self) -> Term:
+        """The Raft term."""
+        return self.node.term
+
+    @property
+    def commit(self) -> Index:
+        """Index known to be committed."""
+        return self.node.driver.status().commit
+
+    def lease_ns_left(self) -> int:
+        """What is left of this host's lease."""
+        return self.lease.ns_left(boottime_ns())
+
+    def fenced_reason(self) -> str:
+        """Why this host does not serve; empty when it does."""
+        return self.host.fenced_reason()
+
+    def applied_index(self, host: HostId) -> int:
+        """How far a host has the log, as known here."""
+        return int(self.node.applied) if host == self.host_id else self.node.applied_index(host)
+
+    def beat_age_ns(self, host: HostId) -> int | None:
+        """How long ago a host beat, on the leader."""
+        return self.node.beat_age_ns(host)
+
+    @property
+    def role(self) -> str:
+        """Raft role; "learner" while it does not vote."""
+        status = self.node.driver.status()
+        if self.node.role is not Role.LEADER and self.member in status.membership.learners:
+            return "learner"
+        return status.role.value
+
+    async def transfer_leadership(self, to: HostId | None, *, timeout_s: float) -> HostId:
+        """See HandOver.transfer."""
+        return await self.hand_over.transfer(to, timeout_s=timeout_s)

@@ -1,0 +1,144 @@
+"""Claims and gives up the virtual IP, with the fence told first.
+
+Two carriers: an address on an interface (the fence removes the address), or on
+loopback the owner's Envoy alone (the fence kills that Envoy).
+
+Order: fence registered → claimed; released → fence unregistered. What is
+registered and not held costs nothing when the fence acts.
+"""
+
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mesh.errors import Problem, SettingsError, TrellisError
+from mesh.ids import VIP, FencingTerm
+from mesh.settings.model import HostSettings
+from sidecar.fence.client import FenceClient
+from sidecar.routing.driver import Routing
+from sidecar.routing.process import ProcessHandle
+from sidecar.vip.driver import keep_vip
+from sidecar.vip.listener_vip import ListenerVip
+from sidecar.vip.port import VipDriver, VipUnavailable
+
+if TYPE_CHECKING:
+    from sidecar.vip.netlink_vip import NetlinkVip
+
+LOG = structlog.get_logger(__name__)
+
+ENVOY = "envoy"
+
+
+class VipHold:
+    """The virtual IP of this host: held or not, and under which fencing term.
+
+    Invariant: `term` is set only while the fence holds the matching thing.
+    """
+
+    def __init__(
+        self,
+        *,
+        vip: VipDriver,
+        fence: FenceClient,
+        routing: Routing,
+        address: str,
+        netlink: "NetlinkVip | None",
+    ) -> None:
+        self._vip = vip
+        self._fence = fence
+        self._routing = routing
+        self._address = address
+        self._netlink = netlink
+        self._fenced_envoy: ProcessHandle | None = None
+        self.term: FencingTerm | None = None
+
+    def is_gone(self) -> bool:
+        """Nothing of it is left on this host."""
+        return self.term is None and not self._vip.is_held() and not self._routing.vip_listening
+
+    async def settle(self, wanted: FencingTerm | None) -> None:
+        """Hold it under `wanted`, or not at all. A refusal is logged and tried again next time."""
+        if wanted is None:
+            await self.release()
+            return
+        try:
+            await self._register()
+            if self.term != wanted or not self._is_claimed():
+                await self._vip.claim(wanted, probe=self.term is None and self._netlink is not None)
+                self.term = wanted
+        except TrellisError as error:
+            LOG.warning("vip-not-claimed", address=self._address, fencing_term=wanted, error=str(error))
+            await self.release()
+
+    def _is_claimed(self) -> bool:
+        return self._netlink is None or self._vip.is_held()
+
+    async def _register(self) -> None:
+        if self._netlink is not None:
+            if self.term is None:
+                await self._fence.register_address(
+                    VIP, self._netlink.ifindex, self._address, self._netlink.prefix
+                )
+            return
+        envoy = self._routing.envoy_handle()
+        if envoy is not None and envoy != self._fenced_envoy:
+            await self._fence.register_tree(ENVOY, envoy.pid, envoy.start_time, None)
+            self._fenced_envoy = envoy
+
+    async def release(self) -> None:
+        """Give it up; done already is success. The fence lets go once nothing is left."""
+        if self.term is not None:
+            self.term = None
+            await self._vip.release()
+        if self._netlink is not None:
+            await self._fence.unregister(VIP)
+        elif self._fenced_envoy is not None and not self._routing.vip_listening:
+            self._fenced_envoy = None
+            await self._fence.unregister(ENVOY)
+
+    def listening(self, is_listening: bool) -> None:
+        """Envoy has, or has no longer, the port of the virtual IP."""
+        if isinstance(self._vip, ListenerVip):
+            self._vip.set_listening(is_listening)
+
+    async def run(self, may_act: Callable[[], bool]) -> None:
+        """Refresh it while held; until cancelled."""
+        await keep_vip(self._vip, may_act)
+
+    def fenced(self) -> None:
+        """The fence process has cleared it."""
+        self.term = None
+        self._fenced_envoy = None
+
+
+def make_vip(
+    settings: HostSettings, *, fence: FenceClient, routing: Routing, on_change: Callable[[], None]
+) -> VipHold | None:
+    """The virtual IP that the settings ask for, or None.
+
+    Fails: SettingsError without the interface or the privileges.
+    """
+    wanted = settings.virtual_ip
+    if wanted is None:
+        return None
+    if wanted.is_listener_only:
+        listener = ListenerVip(lambda _wanted: on_change())
+        return VipHold(vip=listener, fence=fence, routing=routing, address=wanted.address, netlink=None)
+    from sidecar.vip.netlink_vip import NetlinkVip  # a large library, needed only here
+
+    def conflict(mac: str) -> None:
+        LOG.error("vip-conflict", address=wanted.address, holder=mac)
+
+    try:
+        netlink = NetlinkVip(wanted.interface, ip_address(wanted.address), conflict)
+    except (OSError, VipUnavailable) as error:
+        problem = Problem(
+            "virtual_ip.interface",
+            f"{wanted.interface} cannot carry {wanted.address} ({error}); name an interface of this host,"
+            " and run as root or with CAP_NET_ADMIN and CAP_NET_RAW",
+            "eth0",
+        )
+        raise SettingsError("The virtual IP cannot be carried.", [problem]) from error
+    return VipHold(vip=netlink, fence=fence, routing=routing, address=wanted.address, netlink=netlink)

@@ -1,0 +1,222 @@
+"""The host's side of the heartbeat: beat to the leader, and learn how long the lease runs.
+
+One stream to the present leader. A beat leaves at a fixed pace, and at once
+after `wake`. The leader's own host does not beat over the network: its lease
+runs from the newest append-heartbeat round that a quorum confirmed.
+
+Bound: one beat waits to be written at a time; a stream that cannot take it in
+`WRITE_TIMEOUT_S` is reopened.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol, TypeAlias
+
+import grpc
+import structlog
+from trellis.heartbeat.v1 import heartbeat_pb2, heartbeat_pb2_grpc
+
+from mesh.errors import TrellisError
+from mesh.ids import ClusterId, FencingTerm, Index, InstanceId, MemberId, OwnedName, Term
+from mesh.lease.holder import HostLease
+from mesh.lease.model import BeatAnswer
+from mesh.lease.timers import LeaseTimers
+from mesh.state.service import InstanceState, InstanceStatus
+from mesh.wire.service import encode_instance
+
+LOG = structlog.get_logger(__name__)
+
+WRITE_TIMEOUT_S = 1.0
+REOPEN_S = 0.05
+CAPACITY_EVERY_NS = 1_000_000_000
+
+
+BeatStream: TypeAlias = "grpc.aio.StreamStreamCall[heartbeat_pb2.BeatRequest, heartbeat_pb2.BeatResponse]"
+
+
+class Consensus(Protocol):
+    """What beating needs to know of the local member."""
+
+    @property
+    def leader(self) -> MemberId | None: ...
+    @property
+    def term(self) -> Term: ...
+    @property
+    def applied(self) -> Index: ...
+    def quorum_confirmed_at(self) -> int | None:
+        """On the leader: when the newest confirmed round was sent, CLOCK_BOOTTIME ns."""
+
+
+class Observed(Protocol):
+    """What a host has to say about itself."""
+
+    def instances(self) -> tuple[InstanceStatus, ...]: ...
+    def state_hash(self) -> tuple[Index, bytes]: ...
+    def capacity(self) -> heartbeat_pb2.Capacity: ...
+    def is_draining(self) -> bool: ...
+
+
+class Beats:
+    """One host's heartbeats and lease, for the life of its sidecar."""
+
+    def __init__(
+        self,
+        *,
+        cluster: ClusterId,
+        member: MemberId,
+        timers: LeaseTimers,
+        lease: HostLease,
+        consensus: Consensus,
+        observed: Observed,
+        channel_to: Callable[[MemberId], grpc.aio.Channel],
+        on_lease: Callable[[], None],
+        on_diverged: Callable[[], None],
+        boottime_ns: Callable[[], int],
+    ) -> None:
+        self._cluster = cluster
+        self._member = member
+        self._timers = timers
+        self._lease = lease
+        self._consensus = consensus
+        self._observed = observed
+        self._channel_to = channel_to
+        self._on_lease = on_lease
+        self._on_diverged = on_diverged
+        self._now = boottime_ns
+        self._wake = asyncio.Event()
+        self._sequence = 0
+        self._reported: dict[InstanceId, InstanceStatus] = {}
+        self._releases: dict[OwnedName, FencingTerm] = {}
+        self._capacity_at = 0
+
+    def wake(self) -> None:
+        """Something changed that the leader should know now."""
+        self._wake.set()
+
+    def released(self, name: OwnedName, fencing_term: FencingTerm) -> None:
+        """This host has stopped acting for `name` and will not under this number again.
+
+        Repeated with every beat until `release_seen`: an answer may be lost.
+        """
+        self._releases[name] = fencing_term
+        self._wake.set()
+
+    def release_seen(self, name: OwnedName) -> None:
+        """The applied state shows another fencing term: the release has done its work."""
+        self._releases.pop(name, None)
+
+    @property
+    def releases(self) -> dict[OwnedName, FencingTerm]:
+        """What was given up and is not yet known to have been taken note of."""
+        return dict(self._releases)
+
+    async def run(self) -> None:
+        """Beat until cancelled, to whoever leads."""
+        while True:
+            leader = self._consensus.leader
+            if leader is None:
+                await self._pause(REOPEN_S)
+            elif leader == self._member:
+                self._confirm_own()
+                await self._pause(self._timers.heartbeat_ns / 1e9)
+            else:
+                await self._beat_to(leader)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait for `wake`, at most this long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        self._wake.clear()
+
+    def _confirm_own(self) -> None:
+        sent = self._consensus.quorum_confirmed_at()
+        if sent is not None and self._lease.leadership_confirmed(
+            sent, self._timers.lease_ns, self._consensus.term
+        ):
+            self._on_lease()
+
+    async def _beat_to(self, leader: MemberId) -> None:
+        stub = heartbeat_pb2_grpc.HeartbeatServiceStub(self._channel_to(leader))
+        stream = stub.Beat()
+        self._reported.clear()
+        self._capacity_at = 0
+        reader = asyncio.ensure_future(self._read(stream))
+        try:
+            complete = True
+            while self._consensus.leader == leader and not reader.done():
+                async with asyncio.timeout(WRITE_TIMEOUT_S):
+                    await stream.write(self._beat(complete))
+                complete = False
+                await self._pause(self._timers.heartbeat_ns / 1e9)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError) as error:
+            LOG.debug("beat-stream-broken", leader=leader, error=str(error))
+        finally:
+            stream.cancel()
+            reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reader
+        if self._consensus.leader == leader:
+            await asyncio.sleep(REOPEN_S)
+
+    async def _read(
+        self, stream: "grpc.aio.StreamStreamCall[heartbeat_pb2.BeatRequest, heartbeat_pb2.BeatResponse]"
+    ) -> None:
+        try:
+            async for response in stream:
+                self._answered(response)
+        except grpc.aio.AioRpcError as error:
+            LOG.debug("beat-stream-ended", code=error.code().name, details=error.details())
+        except TrellisError as error:
+            LOG.warning("beat-answer-refused", error=str(error))
+
+    def _answered(self, response: heartbeat_pb2.BeatResponse) -> None:
+        if response.state_diverged:
+            self._on_diverged()
+            return
+        answer = BeatAnswer(
+            sequence=response.sequence,
+            granted=response.granted,
+            lease_ns=response.lease.ToNanoseconds(),
+            term=Term(response.term),
+        )
+        self._lease.term_seen(self._consensus.term)
+        if self._lease.answered(answer):
+            self._on_lease()
+
+    def _news(self) -> list[InstanceStatus]:
+        """What changed since the last beat of this stream; what is gone is told as stopped."""
+        present = {status.instance: status for status in self._observed.instances()}
+        news = [status for key, status in present.items() if self._reported.get(key) != status]
+        news += [
+            replace(status, state=InstanceState.STOPPED, ready=False, pid=0)
+            for key, status in self._reported.items()
+            if key not in present
+        ]
+        self._reported = dict(present)
+        return news
+
+    def _beat(self, complete: bool) -> heartbeat_pb2.BeatRequest:
+        now = self._now()
+        self._sequence += 1
+        index, digest = self._observed.state_hash()
+        beat = heartbeat_pb2.BeatRequest(
+            cluster_id=self._cluster,
+            member=self._member,
+            sequence=self._sequence,
+            applied_index=self._consensus.applied,
+            state_hash_index=index,
+            state_hash=digest,
+            complete=complete,
+            draining=self._observed.is_draining(),
+        )
+        beat.instances.extend(encode_instance(status) for status in self._news())
+        for name, term in self._releases.items():
+            beat.releases.add(name=name, fencing_term=term)
+        if now - self._capacity_at >= CAPACITY_EVERY_NS:
+            self._capacity_at = now
+            beat.capacity.CopyFrom(self._observed.capacity())
+        self._lease.beat_sent(self._sequence, now)
+        return beat

@@ -1,0 +1,135 @@
+"""What the leader proposes, from the applied state and what hosts reported.
+
+Pure: driver.py gathers the arguments and proposes the result. A command that
+is already in force is not returned, so a quiet cluster proposes nothing.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from mesh.ids import VIP, FencingTerm, HostId, InstanceId, MemberId, OwnedName, owned_service
+from mesh.lease.model import (
+    Assign,
+    Decision,
+    HostStanding,
+    HostView,
+    OwnershipSituation,
+    OwnershipView,
+    Verdict,
+    VerdictChange,
+)
+from mesh.lease.model import RequestRelease as ReleaseDecision
+from mesh.lease.model import Unassign as UnassignDecision
+from mesh.state import ClusterState
+from mesh.state.commands import (
+    AssignOwner,
+    ReportInstances,
+    RequestRelease,
+    SetHostStatus,
+    SingleCommand,
+    Unassign,
+)
+from mesh.state.model import HostStatus, Ownership
+from mesh.state.service import InstanceState, InstanceStatus, ServiceMode
+
+STATUS_OF = {
+    Verdict.ALIVE: HostStatus.ALIVE,
+    Verdict.SUSPECT: HostStatus.SUSPECT,
+    Verdict.LOST: HostStatus.LOST,
+}
+VERDICT_OF = {status: verdict for verdict, status in STATUS_OF.items()}
+
+
+def ownership_views(ownerships: Iterable[Ownership]) -> tuple[OwnershipView, ...]:
+    """The ownerships that somebody holds, as mesh.lease wants them."""
+    return tuple(
+        OwnershipView(row.name, row.holder, row.fencing_term, row.successor)
+        for row in ownerships
+        if row.holder is not None
+    )
+
+
+def wanted_names(state: ClusterState) -> tuple[OwnedName, ...]:
+    """Every exclusive thing that should have an owner."""
+    names = [VIP] if state.info is not None and state.info.virtual_address else []
+    names += [
+        owned_service(service.spec.name)
+        for service in state.services.values()
+        if service.spec.mode is ServiceMode.ACTIVE_STANDBY and not service.stopped
+    ]
+    return tuple(names)
+
+
+def situation(
+    state: ClusterState, leader: HostId, standings: Mapping[HostId, HostStanding]
+) -> OwnershipSituation:
+    """What `decide_ownerships` looks at."""
+    load: dict[HostId, int] = {}
+    for status in state.instances.values():
+        load[status.host] = load.get(status.host, 0) + 1
+    hosts = tuple(
+        HostView(
+            host=record.host,
+            alive=record.host == leader
+            or (record.host in standings and standings[record.host].verdict is not Verdict.LOST),
+            draining=record.draining,
+            load=load.get(record.host, 0),
+        )
+        for record in state.hosts.values()
+    )
+    return OwnershipSituation(leader, hosts, wanted_names(state), ownership_views(state.owners.values()))
+
+
+def verdict_commands(state: ClusterState, changes: Iterable[VerdictChange]) -> tuple[SingleCommand, ...]:
+    """Verdicts that differ from the replicated ones."""
+    commands: list[SingleCommand] = []
+    for change in changes:
+        record = state.hosts.get(change.host)
+        status = STATUS_OF[change.after]
+        if record is not None and record.status is not status:
+            commands.append(SetHostStatus(change.host, record.member, status, change.because))
+    return tuple(commands)
+
+
+def ownership_commands(state: ClusterState, decisions: Iterable[Decision]) -> tuple[SingleCommand, ...]:
+    """The proposals that carry out ownership decisions; waiting needs none."""
+    commands: list[SingleCommand] = []
+    for decision in decisions:
+        if isinstance(decision, Assign):
+            commands.append(AssignOwner(decision.name, decision.holder, expected_term(state, decision.name)))
+        elif isinstance(decision, UnassignDecision):
+            commands.append(Unassign(decision.name, decision.expected_fencing_term))
+        elif isinstance(decision, ReleaseDecision):
+            commands.append(RequestRelease(decision.name, decision.successor))
+    return tuple(commands)
+
+
+def expected_term(state: ClusterState, name: OwnedName) -> FencingTerm:
+    """The latest fencing term of a name, also while nobody holds it."""
+    return state.fencing_term(name)
+
+
+def report_command(
+    state: ClusterState,
+    host: HostId,
+    member: MemberId,
+    reported: Mapping[InstanceId, InstanceStatus],
+    *,
+    complete: bool,
+) -> ReportInstances | None:
+    """What the replicated state does not know yet of a host's instances; None when all is known.
+
+    With `complete`, instances that the host no longer mentions are forgotten.
+    """
+    known = {status.instance: status for status in state.instances.values() if status.host == host}
+    news = tuple(
+        status
+        for instance, status in sorted(reported.items())
+        if known.get(instance) != status
+        and not (status.state is InstanceState.STOPPED and instance not in known)
+    )
+    gone = complete and any(instance not in reported for instance in known)
+    if not news and not gone:
+        return None
+    if gone:
+        return ReportInstances(host, member, tuple(reported[key] for key in sorted(reported)), complete=True)
+    return ReportInstances(host, member, news)

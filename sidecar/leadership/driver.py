@@ -1,0 +1,251 @@
+"""The leader's loop: observe the hosts, decide, propose. One `LeaderDuty` per leadership.
+
+Everything known here and not replicated (who beat when, what is reported but
+not yet committed) dies with the leadership; the next leader starts from the
+applied state and the beats that reach it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import structlog
+
+from mesh.errors import InvariantBroken, OutcomeUnknown, TrellisError
+from mesh.ids import FencingTerm, HostId, Index, MemberId, OwnedName, Term, host_of
+from mesh.lease import hosts as verdicts
+from mesh.lease.grantor import LeaseTable
+from mesh.lease.model import (
+    Assign,
+    Decision,
+    Election,
+    HostStanding,
+    OwnershipView,
+    Unassign,
+    Verdict,
+    VerdictChange,
+)
+from mesh.lease.ownership import decide_ownerships
+from mesh.lease.timers import LeaseTimers
+from mesh.state import ClusterState
+from mesh.state.commands import Applied, SingleCommand
+from mesh.state.service import InstanceStatus
+from sidecar.leadership import decide
+from sidecar.leadership.reports import Reports
+
+LOG = structlog.get_logger(__name__)
+
+PROPOSE_TIMEOUT_S = 2.0
+
+
+class Replicated(Protocol):
+    """The replicated state and how to change it."""
+
+    @property
+    def state(self) -> ClusterState: ...
+    @property
+    def applied(self) -> Index: ...
+    @property
+    def term(self) -> Term: ...
+    def quorum_confirmed_at(self) -> int | None:
+        """When the newest confirmed append-heartbeat round was sent, CLOCK_BOOTTIME ns."""
+
+    async def propose(self, command: SingleCommand, *, timeout_s: float) -> Applied:
+        """Have a command applied."""
+
+
+class LeaderDuty:
+    """What this host does because it leads, for one term.
+
+    Order: nothing is granted or decided before an entry of this term is applied
+    (`serve_from`), so the state decided from holds all that was committed before.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: HostId,
+        member: MemberId,
+        election: Election,
+        timers: LeaseTimers,
+        replicated: Replicated,
+        serve_from: Index,
+        extra_commands: Callable[[ClusterState], tuple[SingleCommand, ...]],
+        change_membership: Callable[[], Awaitable[None]],
+        boottime_ns: Callable[[], int],
+    ) -> None:
+        self._host = host
+        self._member = member
+        self._timers = timers
+        self._replicated = replicated
+        self._serve_from = serve_from
+        self._extra_commands = extra_commands
+        self._change_membership = change_membership
+        self._now = boottime_ns
+        self._leases = LeaseTable(host, election, timers)
+        self._standings: dict[HostId, HostStanding] = {}
+        self._reports = Reports()
+        self._wake = asyncio.Event()
+        self._sources: dict[HostId, int] = {}
+
+    # ---- what hosts say -------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Something changed: decide now."""
+        self._wake.set()
+
+    def beat(
+        self,
+        member: MemberId,
+        *,
+        source: int,
+        applied: Index,
+        statuses: tuple[InstanceStatus, ...],
+        complete: bool,
+        releases: tuple[tuple[OwnedName, FencingTerm], ...],
+    ) -> bool:
+        """Take in one beat; True when the host's lease is extended.
+
+        `source` tells streams apart: the first beat of a new stream may be of a
+        new process, which promises nothing an earlier one did.
+        """
+        host, now = host_of(member), self._now()
+        row = self._replicated.state.member_of(host)
+        if row is None or row.member != member:
+            return False
+        if self._sources.get(host) != source:
+            self._sources[host] = source
+            self._leases.process_started(host)
+        standing = self._standings.get(host) or verdicts.opened(host, now, self._verdict(host))
+        self._standings[host] = verdicts.heard(standing, now, self._timers)
+        news = self._reports.take(host, member, statuses, complete=complete)
+        for name, term in releases:
+            self._leases.released(host, name, term)
+        if news or releases or standing.verdict is not Verdict.ALIVE:
+            self._wake.set()
+        return self._ready() and self._leases.grant(
+            host, now, quorum_confirmed_at=self._replicated.quorum_confirmed_at(), applied_index=applied
+        )
+
+    def crash_proven(self, member: MemberId, at: int) -> None:
+        """The sidecar of `member` was dead at `at`, CLOCK_BOOTTIME; it may have beaten since."""
+        host, now = host_of(member), self._now()
+        row = self._replicated.state.member_of(host)
+        if row is None or row.member != member or host == self._host:
+            return
+        self._leases.crash_proven(host, at)
+        standing = self._standings.get(host) or verdicts.opened(host, now, self._verdict(host))
+        if now - at <= self._timers.lease_ns:
+            self._standings[host] = verdicts.crashed(standing, at)
+        self._wake.set()
+
+    def beat_age_ns(self, host: HostId) -> int | None:
+        """How long ago a host last beat; None when it has not beaten to this leadership."""
+        standing = self._standings.get(host)
+        return None if standing is None else self._now() - standing.last_beat
+
+    # ---- the loop -------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Decide until cancelled, on every news and at least once per heartbeat."""
+        while True:
+            self._wake.clear()
+            if self._ready():
+                await self._step()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._timers.heartbeat_ns / 1e9):
+                    await self._wake.wait()
+
+    def _ready(self) -> bool:
+        if self._replicated.applied < self._serve_from:
+            return False
+        state = self._replicated.state
+        self._leases.state_applied(decide.ownership_views(state.owners.values()), self._replicated.applied)
+        return True
+
+    async def _step(self) -> None:
+        now, state = self._now(), self._replicated.state
+        changes = self._judge(now)
+        situation = decide.situation(state, self._host, self._standings)
+        decisions = decide_ownerships(situation, self._leases, now)
+        commands: list[SingleCommand] = [*decide.verdict_commands(state, changes)]
+        commands += self._report_commands(state)
+        reserved = self._reserve(decisions, situation.ownerships, now)
+        commands += decide.ownership_commands(state, decisions)
+        commands += self._extra_commands(state)
+        if commands:
+            await self._propose_all(commands, reserved)
+        await self._change_membership()
+
+    def _judge(self, now: int) -> tuple[VerdictChange, ...]:
+        state = self._replicated.state
+        for host in state.hosts:
+            if host != self._host and host not in self._standings:
+                self._standings[host] = verdicts.opened(host, now, self._verdict(host))
+        for host in [host for host in self._standings if host not in state.hosts]:
+            del self._standings[host]
+            self._reports.forget(host)
+        kept, changes = verdicts.decide_hosts(self._standings.values(), now, self._timers)
+        self._standings = {standing.host: standing for standing in kept}
+        own = state.hosts.get(self._host)
+        if own is not None and self._verdict(self._host) is not Verdict.ALIVE:
+            changes += (VerdictChange(self._host, self._verdict(self._host), Verdict.ALIVE, "it leads"),)
+        return changes
+
+    def _verdict(self, host: HostId) -> Verdict:
+        record = self._replicated.state.hosts.get(host)
+        return Verdict.ALIVE if record is None else decide.VERDICT_OF[record.status]
+
+    def _report_commands(self, state: ClusterState) -> list[SingleCommand]:
+        commands: list[SingleCommand] = []
+        for host, report in self._reports.items():
+            row = state.member_of(host)
+            if row is None or row.member != report.member:
+                continue
+            command = decide.report_command(
+                state, host, report.member, report.instances, complete=report.complete
+            )
+            if command is not None:
+                commands.append(command)
+        return commands
+
+    def _reserve(
+        self, decisions: tuple[Decision, ...], ownerships: tuple[OwnershipView, ...], now: int
+    ) -> list[OwnedName]:
+        """Close grants to holders that are about to lose something, before the proposal leaves."""
+        present = {view.name: view for view in ownerships}
+        reserved = []
+        for decision in decisions:
+            view = present.get(decision.name)
+            if view is None:
+                continue
+            if isinstance(decision, Assign):
+                self._leases.reserve(view, decision.holder, now)
+                reserved.append(decision.name)
+            elif isinstance(decision, Unassign):
+                self._leases.reserve(view, None, now)
+                reserved.append(decision.name)
+        return reserved
+
+    async def _propose_all(self, commands: list[SingleCommand], reserved: list[OwnedName]) -> None:
+        """Propose everything at once: they share one append and one fsync."""
+        results = await asyncio.gather(*(self._propose(command) for command in commands))
+        for command, refused in zip(commands, results, strict=True):
+            name = getattr(command, "name", None)
+            if refused and name in reserved:
+                self._leases.reservation_dropped(name)
+
+    async def _propose(self, command: SingleCommand) -> bool:
+        """True when it was certainly refused; the next round decides again from the new state."""
+        try:
+            await self._replicated.propose(command, timeout_s=PROPOSE_TIMEOUT_S)
+        except InvariantBroken:
+            raise
+        except OutcomeUnknown as error:
+            LOG.info("proposal-open", command=type(command).__name__, error=str(error))
+            return False
+        except TrellisError as error:
+            LOG.info("proposal-refused", command=type(command).__name__, error=str(error))
+            return True
+        return False

@@ -1,0 +1,40 @@
+"""The sidecar program: settings in, exit code out."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import structlog
+
+from mesh.errors import SettingsError, TrellisError
+from mesh.settings import HostSettings, load_settings
+from mesh.telemetry.logs import configure_logs
+
+EXIT_DONE = 0
+EXIT_REFUSED = 1
+EXIT_SETTINGS = 64
+
+
+def run(settings_path: Path) -> int:
+    """Run the sidecar of one host until it is told to stop; returns the exit code.
+
+    Errors that an operator can mend are printed and end it with a code; a
+    broken invariant is a bug and comes through with its traceback.
+    """
+    try:
+        settings = load_settings(settings_path)
+        configure_logs(settings.logs.level, settings.logs.format)
+        asyncio.run(_run(settings))
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return EXIT_SETTINGS
+    except TrellisError as error:
+        structlog.get_logger(__name__).error("sidecar-ended", reason=error.reason, error=str(error))
+        return EXIT_REFUSED
+    return EXIT_DONE
+
+
+async def _run(settings: HostSettings) -> None:
+    from sidecar.app.sidecar import Sidecar  # the loop must run when the parts are made
+
+    await Sidecar(settings).run()
