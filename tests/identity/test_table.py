@@ -1,0 +1,67 @@
+"""Every method of every contract has exactly one rule."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+from google.protobuf.descriptor import FileDescriptor
+
+from mesh.errors import Denied
+from mesh.identity.names import ANONYMOUS, Caller, Role
+from mesh.identity.table import CONTRACTS, NAMED, build_table, check_allowed, full_method, methods_of
+
+PROTOS = Path(__file__).resolve().parents[2] / "protos"
+
+
+def contracts_on_disk() -> list[FileDescriptor]:
+    modules = sorted(
+        str(path.relative_to(PROTOS))[:-3].replace("/", ".") for path in PROTOS.rglob("*_pb2.py")
+    )
+    return [importlib.import_module(module).DESCRIPTOR for module in modules]
+
+
+def test_every_method_of_every_contract_has_a_rule() -> None:
+    table = build_table()
+    methods = [full_method(method) for contract in contracts_on_disk() for method in methods_of(contract)]
+    assert len(methods) > 30
+    assert [name for name in methods if name not in table] == []
+
+
+def test_every_contract_with_methods_is_listed() -> None:
+    with_methods = {contract.name for contract in contracts_on_disk() if methods_of(contract)}
+    assert {contract.name for contract in CONTRACTS} == with_methods
+
+
+def test_no_rule_is_for_a_method_that_does_not_exist() -> None:
+    methods = {full_method(method) for contract in CONTRACTS for method in methods_of(contract)}
+    assert [name for name in NAMED if name not in methods and not name.startswith("/grpc.")] == []
+
+
+def test_only_joining_and_health_need_no_certificate() -> None:
+    open_to_all = [name for name, roles in build_table().items() if Role.ANONYMOUS in roles]
+    assert sorted(name for name in open_to_all if "EchoService" not in name) == [
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/List",
+        "/grpc.health.v1.Health/Watch",
+        "/trellis.membership.v1.MembershipService/Join",
+    ]
+
+
+def test_consensus_is_between_hosts_only() -> None:
+    table = build_table()
+    for name, roles in table.items():
+        if any(area in name for area in ("election", "replication", "heartbeat")):
+            assert roles == {Role.HOST}, name
+
+
+def test_a_method_without_a_rule_and_a_caller_without_the_role_are_refused() -> None:
+    table = build_table()
+    operator = Caller(Role.OPERATOR, "alice")
+    transfer = "/trellis.cluster.v1.ClusterService/TransferLeadership"
+    check_allowed(table, transfer, operator)
+    with pytest.raises(Denied, match="no rule"):
+        check_allowed(table, "/x.Y/Z", operator)
+    with pytest.raises(Denied, match="only a caller of role operator"):
+        check_allowed(table, transfer, Caller(Role.SERVICE, "echo"))
+    with pytest.raises(Denied, match="called by anonymous"):
+        check_allowed(table, transfer, ANONYMOUS)

@@ -1,0 +1,38 @@
+"""Addresses and ports are tried before anything is begun."""
+
+import socket
+import tomllib
+
+from mesh.settings import HostSettings, parse_settings
+from mesh.settings.ports import check_ports
+
+
+def settings_with(base: int) -> HostSettings:
+    text = f"""
+        [host]
+        name = "host1"
+        [mesh]
+        address = "127.0.7.1:{base}"
+        [northbound]
+        address = "127.0.7.1:{base + 2}"
+        """
+    return parse_settings(tomllib.loads(text))
+
+
+def test_free_ports_are_no_problem() -> None:
+    assert check_ports(settings_with(7400)) == ()
+
+
+def test_a_taken_port_names_who_has_it() -> None:
+    with socket.create_server(("127.0.7.1", 7402)):
+        (problem,) = check_ports(settings_with(7400))
+    assert problem.path == "northbound.address"
+    assert "is taken by" in problem.problem
+    assert "pid" in problem.problem
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    text = '[host]\nname = "host1"\n[mesh]\naddress = "192.0.2.1:7400"\n'
+    found = {problem.path: problem.problem for problem in check_ports(parse_settings(tomllib.loads(text)))}
+    assert "not an address of this machine" in found["mesh.address"]
+    assert set(found) == {"mesh.address", "mesh.join_address", "northbound.address"}
