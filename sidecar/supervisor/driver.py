@@ -15,7 +15,7 @@ from mesh.ids import InstanceId, ServiceName
 from mesh.state.service import InstanceStatus, ServiceSpec
 from sidecar.supervisor.cgroup import NOWHERE, Hierarchies, Leaf, find_hierarchies
 from sidecar.supervisor.instance import Instance, Site
-from sidecar.supervisor.logs import FLOOD_LOOK_S, LOOK_S, Logs
+from sidecar.supervisor.logs import BUSY_LOOK_S, LOOK_S, Logs
 from sidecar.supervisor.model import (
     Assignment,
     Event,
@@ -126,7 +126,7 @@ class Supervisor:
                 continue
             leaf = Leaf(site.hierarchies, file_stem(record.instance))
             pid = child.pid if child is not None else 0
-            tree = Tree(record.instance, self._settings.socket_path, leaf, pid)
+            tree = Tree(record.instance, self._settings.socket_path, leaf, pid, inherited=True)
             tree.kill(child)
             await tree.clear()
             if child is not None:
@@ -145,8 +145,9 @@ class Supervisor:
     async def _look_after(self, reaper: Reaper) -> None:
         """The rounds: reap orphans, keep the logs in their bounds."""
         while True:
-            reaper.reap(own_pids())
-            await asyncio.sleep(FLOOD_LOOK_S if self._logs.cut_full() else LOOK_S)
+            orphans = reaper.reap(own_pids())
+            flood = await self._logs.cut_full()
+            await asyncio.sleep(BUSY_LOOK_S if flood or orphans else LOOK_S)
 
     async def _close(self) -> None:
         stop_active = not self.keep_running

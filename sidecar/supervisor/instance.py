@@ -243,11 +243,11 @@ class Instance:
         self._take(child)
         site.records.write(self._record(child))
 
-    def _take(self, child: Child) -> None:
+    def _take(self, child: Child, *, inherited: bool = False) -> None:
         """Make *child* the main process from now on."""
         self._child = child
         socket_path = self._site.settings.socket_path
-        self._tree = Tree(self.id, socket_path, self._leaf, child.pid)
+        self._tree = Tree(self.id, socket_path, self._leaf, child.pid, inherited=inherited)
         if self.assignment.exclusive:
             cgroup = str(self._leaf.path or "")
             self._site.on_exclusive(self.id, ExclusiveHandle(child.pid, child.start_ticks, cgroup))
@@ -265,7 +265,7 @@ class Instance:
         if record.ingress:
             self._site.ports.hold(f"{self.id}/ingress", record.ingress)
         os.close(self._site.logs.open(self.id))
-        self._take(child)
+        self._take(child, inherited=True)
         self.handle(Event(Kind.ADOPT))
 
     @property

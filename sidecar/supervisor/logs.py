@@ -22,7 +22,7 @@ from mesh.ids import InstanceId
 from sidecar.supervisor.records import file_stem
 
 LOOK_S: Final = 1.0
-FLOOD_LOOK_S: Final = 0.025
+BUSY_LOOK_S: Final = 0.025
 _FLOOD_BYTES: Final = limits.LOG_BYTES_MAX // 8
 _FOLLOW_S: Final = 0.1
 
@@ -52,9 +52,18 @@ class Logs:
         """Look at it no more; the files stay for the operator."""
         self._sizes.pop(self.path(instance), None)
 
-    def cut_full(self) -> bool:
+    async def cut_full(self) -> bool:
         """Cut every file that is full; return whether something floods."""
-        flood = False
+        flood, full = self._look()
+        for path in full:
+            # Some megabytes are copied: not on the loop.
+            await asyncio.to_thread(self._cut, path)
+            if path in self._sizes:
+                self._sizes[path] = 0
+        return flood
+
+    def _look(self) -> tuple[bool, list[Path]]:
+        flood, full = False, []
         for path, before in self._sizes.items():
             try:
                 size = os.stat(path).st_size
@@ -63,9 +72,8 @@ class Logs:
             flood = flood or size - before > _FLOOD_BYTES
             self._sizes[path] = size
             if size > self._bytes_max:
-                self._cut(path)
-                self._sizes[path] = 0
-        return flood
+                full.append(path)
+        return flood, full
 
     def _cut(self, path: Path) -> None:
         newest = path.with_name(path.name + ".1")

@@ -24,12 +24,17 @@ _LOOK_S_MAX: Final = 0.1
 class Tree:
     """The processes of one start of one instance.
 
-    `main` is 0 when the main process's number may have been given away.
+    `main` is 0 when the main process's number may have been given away;
+    `inherited` when an earlier sidecar started it, so that its orphans may have
+    gone to any ancestor of that one.
     """
 
-    def __init__(self, instance: InstanceId, socket_path: str, leaf: Leaf, main: int) -> None:
+    def __init__(
+        self, instance: InstanceId, socket_path: str, leaf: Leaf, main: int, *, inherited: bool = False
+    ) -> None:
         self._leaf = leaf
         self._main = main
+        self._inherited = inherited
         self._marks = (
             f"TRELLIS_INSTANCE={instance}".encode(),
             f"TRELLIS_SOCKET={socket_path}".encode(),
@@ -53,7 +58,7 @@ class Tree:
         """Live processes of the tree."""
         if self._leaf.path is not None:
             return self._leaf.members()
-        return _scan(self._main, self._marks)
+        return _scan(self._main, self._marks, None if self._inherited else (1, os.getpid()))
 
     async def clear(self) -> None:
         """Kill what is left, and return when it is verified empty.
@@ -74,7 +79,7 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _scan(main: int, marks: tuple[bytes, ...]) -> list[int]:
+def _scan(main: int, marks: tuple[bytes, ...], reapers: tuple[int, ...] | None) -> list[int]:
     """Members by /proc. Bound: a few ms per thousand processes; only on the way out."""
     own = os.getpid()
     parents: dict[int, int] = {}
@@ -88,7 +93,8 @@ def _scan(main: int, marks: tuple[bytes, ...]) -> list[int]:
             continue
         parents[pid] = int(fields[1])
         of_main = main > 0 and main in (pid, int(fields[2]), int(fields[3]))
-        if of_main or _is_marked(pid, marks):
+        may_be_orphan = reapers is None or parents[pid] in reapers
+        if of_main or (may_be_orphan and _is_marked(pid, marks)):
             found.add(pid)
     grew = True
     while grew:

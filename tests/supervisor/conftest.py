@@ -42,6 +42,8 @@ class Site:
     settings: SupervisorSettings
     told: list[InstanceStatus] = field(default_factory=list)
     handles: list[tuple[InstanceId, ExclusiveHandle | None]] = field(default_factory=list)
+    #: When each of `told` was told, by time.perf_counter.
+    told_at: list[float] = field(default_factory=list)
 
     def status(self, name: str) -> InstanceStatus:
         """The one instance of a service."""
@@ -123,15 +125,21 @@ async def supervised(settings: SupervisorSettings) -> AsyncIterator[Site]:
     """Run a supervisor for the length of the block; everything is stopped at its end."""
     told: list[InstanceStatus] = []
     handles: list[tuple[InstanceId, ExclusiveHandle | None]] = []
+    told_at: list[float] = []
+
+    def tell(status: InstanceStatus) -> None:
+        told.append(status)
+        told_at.append(time.perf_counter())
+
     supervisor = Supervisor(
         settings=settings,
-        on_change=told.append,
+        on_change=tell,
         on_exclusive=lambda name, handle: handles.append((name, handle)),
         jitter=lambda: 0.0,
     )
     running = asyncio.ensure_future(supervisor.run())
     try:
-        yield Site(supervisor, settings, told, handles)
+        yield Site(supervisor, settings, told, handles, told_at)
     finally:
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):

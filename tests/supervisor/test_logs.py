@@ -18,46 +18,46 @@ def written(logs: Logs, text: bytes) -> None:
     os.close(descriptor)
 
 
-def test_a_full_file_is_cut_and_the_oldest_goes(tmp_path: Path) -> None:
+async def test_a_full_file_is_cut_and_the_oldest_goes(tmp_path: Path) -> None:
     logs = Logs(str(tmp_path), bytes_max=100)
     for generation in range(8):
         written(logs, b"%d" % generation * 150 + b"\n")
-        logs.cut_full()
+        await logs.cut_full()
     files = sorted(path.name for path in tmp_path.iterdir())
     assert files == ["echo.0.log", "echo.0.log.1", "echo.0.log.2", "echo.0.log.3"]
     assert logs.path(NAME).stat().st_size == 0
     assert (tmp_path / "echo.0.log.1").read_bytes() == b"7" * 99 + b"\n"
 
 
-def test_an_appending_writer_goes_on_at_the_start_after_a_cut(tmp_path: Path) -> None:
+async def test_an_appending_writer_goes_on_at_the_start_after_a_cut(tmp_path: Path) -> None:
     logs = Logs(str(tmp_path), bytes_max=100)
     descriptor = logs.open(NAME)
     os.write(descriptor, b"x" * 200)
-    logs.cut_full()
+    await logs.cut_full()
     os.write(descriptor, b"after\n")
     os.close(descriptor)
     assert logs.path(NAME).read_bytes() == b"after\n"
 
 
-def test_a_log_that_somebody_deleted_is_no_error(tmp_path: Path) -> None:
+async def test_a_log_that_somebody_deleted_is_no_error(tmp_path: Path) -> None:
     logs = Logs(str(tmp_path), bytes_max=100)
     written(logs, b"x\n")
     logs.path(NAME).unlink()
-    assert logs.cut_full() is False
+    assert await logs.cut_full() is False
     assert logs.tail(NAME, 3) == ()
 
 
-def test_tail_goes_on_into_the_older_file(tmp_path: Path) -> None:
+async def test_tail_goes_on_into_the_older_file(tmp_path: Path) -> None:
     logs = Logs(str(tmp_path), bytes_max=10)
     written(logs, b"one\ntwo\nthree\n")
-    logs.cut_full()
+    await logs.cut_full()
     written(logs, b"four\nfive")
     assert logs.tail(NAME, 1) == ("five",)
     assert logs.tail(NAME, 3) == ("three", "four", "five")
     assert logs.tail(NAME, 0) == ()
 
 
-def test_an_endless_line_comes_in_bounded_pieces(tmp_path: Path) -> None:
+async def test_an_endless_line_comes_in_bounded_pieces(tmp_path: Path) -> None:
     logs = Logs(str(tmp_path))
     written(logs, b"y" * 3_000_000 + b"\n\nlast\n")
     lines = logs.tail(NAME, 1_000)
@@ -76,7 +76,7 @@ async def test_follow_gives_every_line_from_now_on_across_a_cut(tmp_path: Path) 
     assert await first == "one"
     written(logs, b"o\n" + b"z" * 2_000 + b"\n")
     assert [await anext(lines), await anext(lines)] == ["two", "z" * 2_000]
-    logs.cut_full()
+    await logs.cut_full()
     written(logs, b"three\n")
     assert await anext(lines) == "three"
 

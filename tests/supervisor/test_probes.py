@@ -47,7 +47,8 @@ async def serving(reply: Reply) -> AsyncIterator[int]:
 
     async def treat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await reply(reader, writer)
+            with contextlib.suppress(asyncio.CancelledError):  # the loop ends while a reply hangs
+                await reply(reader, writer)
         finally:
             writer.close()
 

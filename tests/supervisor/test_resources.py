@@ -1,0 +1,148 @@
+"""Memory limits, failing forks, programs that are missing, launchers that are missing."""
+
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from mesh import limits
+from mesh.state.service import InstanceState, Probe, ProbeKind, Probes, Restart, RestartWhen, ServiceSpec
+from sidecar.supervisor import process
+from sidecar.supervisor.cgroup import Leaf, find_hierarchies
+from sidecar.supervisor.process import check_command
+from tests.supervisor.conftest import SLEEP, Site, assigned, python, settings_in, supervised
+
+ONCE = Restart(when=RestartWhen.NEVER)
+GREEDY = python("import time\nkept = []\nwhile True: kept.append(b'x' * 1_000_000); time.sleep(0.001)")
+
+
+async def test_want_of_memory_is_told_as_the_reason(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    leaf = Leaf(find_hierarchies("trial", settings.run_dir), "trial")
+    limited = leaf.make(64 * limits.MIB)
+    leaf.remove()
+    if not limited:
+        pytest.skip("this machine has no writable cgroup memory controller")
+    async with supervised(settings) as site:
+        greedy = assigned("greedy", GREEDY, restart=ONCE, memory_bytes_max=64 * limits.MIB)
+        site.supervisor.assign([greedy, assigned("neighbour")])
+        await site.until_state("greedy", InstanceState.EXITED)
+        assert "out of memory, over its limit of 67108864 bytes" in site.status("greedy").reason
+        assert site.status("neighbour").ready
+
+
+async def test_without_cgroups_the_address_space_is_limited(tmp_path: Path) -> None:
+    async with supervised(settings_in(tmp_path, cgroups=False)) as site:
+        greedy = assigned("greedy", GREEDY, restart=ONCE, memory_bytes_max=64 * limits.MIB)
+        site.supervisor.assign([greedy])
+        await site.until_state("greedy", InstanceState.EXITED)
+        assert site.status("greedy").reason == "exited with code 1"
+        assert "MemoryError" in " ".join(site.supervisor.tail(greedy.instance, 5))
+
+
+async def test_too_many_open_files_is_a_reason_and_the_supervisor_goes_on(plain_site: Site) -> None:
+    plain_site.supervisor.assign([assigned("first")])
+    await plain_site.until_ready("first")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used, hard))
+    try:
+        policy = Restart(delay_ms_min=50, delay_ms_max=50)
+        plain_site.supervisor.assign([assigned("first"), assigned("second", restart=policy)])
+        await plain_site.until_state("second", InstanceState.BACKOFF)
+        assert "Too many open files" in plain_site.status("second").reason
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    await plain_site.until_ready("second", generation=2)
+
+
+@pytest.mark.parametrize("missing", ["_setpriv", "_shell"])
+async def test_the_own_launcher_stands_in_where_a_program_is_missing(
+    tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, missing, lambda: None)
+    async with supervised(settings_in(tmp_path)) as site:
+        show = python(
+            "import ctypes, time; n = ctypes.c_int();"
+            "ctypes.CDLL(None).prctl(2, ctypes.byref(n)); print(n.value, flush=True); time.sleep(100)"
+        )
+        site.supervisor.assign([assigned("free", show), assigned("only", show, fencing_term=1)])
+        await site.until_ready("free")
+        await site.until_ready("only")
+        free, only = (site.status(name).instance for name in ("free", "only"))
+        await site.until(lambda: site.supervisor.tail(free, 1) == ("0",))
+        await site.until(lambda: site.supervisor.tail(only, 1) == ("9",))
+        handle = site.handles[-1][1]
+        assert handle is not None
+        if handle.cgroup:
+            assert str(handle.pid) in Path(handle.cgroup, "cgroup.procs").read_text().split()
+
+
+@pytest.mark.parametrize(
+    ("changed", "path", "problem"),
+    [
+        ({"command": ("no-such-program",)}, "command", "'no-such-program' is not an executable file"),
+        ({"command": ("/etc/passwd",)}, "command", "is not an executable file"),
+        ({"directory": "/no/such"}, "directory", "is not a directory here"),
+        ({"user": "no-such-user"}, "user", "no user 'no-such-user' on this host"),
+    ],
+)
+def test_what_this_host_cannot_run_is_told_with_its_field(
+    changed: dict[str, object], path: str, problem: str
+) -> None:
+    found = check_command(ServiceSpec(**{"name": "echo", "command": SLEEP, **changed}))  # type: ignore[arg-type]
+    assert found is not None
+    assert found.path == path
+    assert problem in found.problem
+    assert found.example
+
+
+def test_a_text_without_an_interpreter_is_not_handed_to_a_shell(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("rm -rf /\n")
+    text.chmod(0o755)
+    found = check_command(assigned("text", (str(text),)).spec)
+    assert found is not None
+    assert "neither a binary nor begins with #!" in found.problem
+
+
+def test_a_command_that_is_there_is_no_problem() -> None:
+    assert check_command(assigned("echo").spec) is None
+    assert check_command(assigned("echo", ("sleep", "1")).spec) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may start a process as another user")
+async def test_an_instance_runs_as_its_user_without_the_sidecars_rights(plain_site: Site) -> None:
+    command = ("/bin/sh", "-c", "id -u; grep -E 'NoNewPrivs|CapEff' /proc/self/status; touch f && pwd")
+    declared = assigned("who", command, user="nobody", restart=ONCE)
+    plain_site.supervisor.assign([declared])
+    await plain_site.until_state("who", InstanceState.EXITED)
+    lines = plain_site.supervisor.tail(declared.instance, 10)
+    assert lines[0] == "65534"
+    assert {line.split()[-1] for line in lines[1:3]} == {"0000000000000000", "1"}
+
+
+async def test_dependencies_start_first_and_stop_last(site: Site) -> None:
+    database = assigned("db")
+    cache = assigned("cache", depends_on=("db",))
+    web = assigned("web", depends_on=("cache", "db"))
+    site.supervisor.assign([web, cache, database])
+    await site.until_ready("web")
+    assert site.status("web").reason == ""
+    await site.supervisor.stop_all()
+    started = [s.service for s in site.told if s.state is InstanceState.STARTING and not s.pid]
+    stopped = [s.service for s in site.told if s.state is InstanceState.STOPPED]
+    assert started == ["db", "cache", "web"]
+    assert stopped == ["web", "cache", "db"]
+
+
+async def test_who_waits_for_a_dependency_says_so(plain_site: Site) -> None:
+    unready = Probes(readiness=Probe(ProbeKind.TCP, interval_ms=100))
+    web = assigned("web", depends_on=("db",))
+    plain_site.supervisor.assign([web, assigned("db", probes=unready)])
+    await plain_site.until_state("db", InstanceState.RUNNING)
+    assert plain_site.status("web").state is InstanceState.STOPPED
+    assert plain_site.status("web").reason == "waits for db"
+    plain_site.supervisor.assign([web])
+    await plain_site.until_ready("web")
