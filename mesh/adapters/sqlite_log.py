@@ -128,10 +128,10 @@ class SqliteLog:
         if row is None:
             raise Corruption("identity", "the row is missing")
         version, found_cluster, found_member, checksum = row
-        if checksum == self._seal.of_identity() and version == FORMAT_VERSION:
-            return
         if checksum != Seal(found_cluster, found_member).of_identity():
             raise Corruption("identity", "its checksum does not match")
+        if (version, found_cluster, found_member) == (FORMAT_VERSION, cluster, member):
+            return
         raise Conflict(
             f"the data directory belongs to member {found_member} of cluster {found_cluster}"
             f" (format {version}), not to {member} of {cluster}; give this host its own directory",
