@@ -23,7 +23,7 @@ from typing import Any
 
 from mesh.errors import InvariantBroken
 from mesh.ids import Index, MemberId, Term
-from mesh.raft.election import Ballot, VoterView, grants
+from mesh.raft.election import Ballot, Promise, VoterView, grants, vote_reply, vote_requests
 from mesh.raft.follower import append, read_memberships, take_chunk
 from mesh.raft.leadership import Leadership
 from mesh.raft.log import RaftLog
@@ -83,11 +83,7 @@ class Core:
         #: Why this member last stood: what a leader may conclude from having been elected.
         self.stood_for = Standing.TIMEOUT
         has_promised = self.term > FIRST_TERM
-        self._lease_ticks_left = settings.election_ticks_min if has_promised else 0
-        #: To whom the promise was made; unknown after a restart.
-        self._lease_holder: MemberId | None = None
-        #: The last pre-vote that only this promise refused.
-        self._refused: RequestVote | None = None
+        self._promise = Promise(settings.election_ticks_min if has_promised else 0)
         self._reset_election_timer()
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             RequestVote: self._on_request_vote,
@@ -120,13 +116,14 @@ class Core:
 
     def tick(self) -> None:
         self._now += 1
-        self._lease_ticks_left = max(0, self._lease_ticks_left - 1)
+        self._promise.tick()
         if self.leadership is not None:
             if not self.leadership.tick():
                 self._become_follower(self.term, None)
             return
         self._election_elapsed += 1
-        if self._election_elapsed >= self._election_timeout and self.may_campaign:
+        is_due = self._election_elapsed >= self._election_timeout and not self._promise.is_binding
+        if is_due and self.may_campaign:
             self._become_pre_candidate()
 
     def _reset_election_timer(self) -> None:
@@ -139,13 +136,16 @@ class Core:
     # ---- standing for election ------------------------------------------------------
 
     def campaign(self, *, after_crash: bool) -> None:
-        """Stand now, if this member may; with *after_crash* the present leader is certainly dead."""
-        if self.leadership is not None or not self.may_campaign:
-            return
-        if after_crash:
-            self._lease_ticks_left = 0
+        """Stand now, if this member may; with *after_crash* the present leader is certainly dead.
+
+        A promise to a leader that may live binds its maker as well: its own vote would
+        help to elect another one while that leader counts on it.
+        """
+        if after_crash and self.leadership is None:
+            self._promise.void()
             self._is_hurried = True
-        self._become_pre_candidate()
+        if self.leadership is None and not self._promise.is_binding and self.may_campaign:
+            self._become_pre_candidate()
 
     def report_crash(self, member: MemberId) -> None:
         """*member* is certainly dead: what was promised to it binds nobody any more.
@@ -158,11 +158,9 @@ class Core:
             return
         if self.leader == member:
             self.leader = None
-        if self._lease_holder == member:
-            self._lease_ticks_left = 0
-            refused, self._refused = self._refused, None
-            if refused is not None and refused.term > self.term:
-                self._on_request_vote(refused)
+        refused = self._promise.void_for(member)
+        if refused is not None and refused.term > self.term:
+            self._on_request_vote(refused)
 
     def _become_pre_candidate(self) -> None:
         self.stood_for = Standing.CRASH_PROOF if self._is_hurried else Standing.TIMEOUT
@@ -188,18 +186,9 @@ class Core:
 
     def _request_votes(self, term: Term, *, pre_vote: bool, transfer: bool) -> None:
         send = self.outbox.ask if pre_vote else self.outbox.promise
-        for voter in self.log.membership.all_voters:
-            if voter != self.id:
-                send(
-                    RequestVote(
-                        sender=self.id,
-                        to=voter,
-                        term=term,
-                        last=self.log.last,
-                        pre_vote=pre_vote,
-                        transfer=transfer,
-                    )
-                )
+        membership, last = self.log.membership, self.log.last
+        for request in vote_requests(self.id, membership, term, last, pre_vote=pre_vote, transfer=transfer):
+            send(request)
 
     def _count_votes(self) -> None:
         result = self._ballot.result(self.log.membership)
@@ -239,7 +228,7 @@ class Core:
         self.role = Role.LEADER
         self.leader = self.id
         self._is_hurried = False
-        self._lease_ticks_left = 0
+        self._promise.void()
         self.leadership = Leadership(self._settings, self.term, self.log, self.outbox, self._now)
 
     def advance_commit(self) -> None:
@@ -287,10 +276,10 @@ class Core:
     def _on_newer_term(self, message: Message) -> bool:
         """Adopt the term if the message proves that it exists; False when it ends here."""
         if isinstance(message, RequestVote):
-            is_bound = self.leadership is not None or self._lease_ticks_left > 0
+            is_bound = self.leadership is not None or self._promise.is_binding
             if is_bound and not message.transfer:
                 if message.pre_vote:
-                    self._refused = message
+                    self._promise.refuse(message)
                     self._answer_vote(message, granted=False)
                 return False
             if message.pre_vote:
@@ -328,21 +317,12 @@ class Core:
             self.vote = message.sender
             self._reset_election_timer()
             if message.transfer:  # nobody waited for it, so what others may conclude begins here
-                self._lease_ticks_left = self._settings.election_ticks_min
-                self._lease_holder = message.sender
+                self._promise.make(message.sender, self._settings.election_ticks_min)
         self._answer_vote(message, granted=granted)
 
     def _answer_vote(self, message: RequestVote, *, granted: bool) -> None:
         send = self.outbox.ask if message.pre_vote else self.outbox.promise
-        send(
-            RequestVoteReply(
-                sender=self.id,
-                to=message.sender,
-                term=message.term if granted else self.term,
-                granted=granted,
-                pre_vote=message.pre_vote,
-            )
-        )
+        send(vote_reply(message, self.term, granted=granted))
 
     def _on_vote_reply(self, message: RequestVoteReply) -> None:
         awaited = Role.PRE_CANDIDATE if message.pre_vote else Role.CANDIDATE
@@ -362,9 +342,7 @@ class Core:
         if self.leader is None or self.role is not Role.FOLLOWER:
             self._become_follower(self.term, leader)
         self._election_elapsed = 0
-        self._lease_ticks_left = self._settings.election_ticks_min
-        self._lease_holder = leader
-        self._refused = None
+        self._promise.make(leader, self._settings.election_ticks_min)
 
     def _on_append(self, message: Append) -> None:
         memberships = read_memberships(message)

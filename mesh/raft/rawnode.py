@@ -128,6 +128,9 @@ class RawNode:
     def campaign(self, after_crash: bool = False) -> None:
         """Stand for election now (with a pre-vote), if this member may lead and does not.
 
+        Nothing happens while it is bound by its promise to a leader heard less than
+        `election_ticks_min` ago, or to one it may have heard before a restart.
+
         *after_crash*: the leader is certainly dead. Until a leader is heard this
         member then tries again after a few heartbeats instead of a whole timeout.
         """
