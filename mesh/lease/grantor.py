@@ -45,17 +45,22 @@ new process of H could act, under a grant given after P: by this leader (then th
 acknowledgement is newer than the proof, and counts) or by a former one, which is
 over when foreign grants are over. So the proof shortens waiting if it is newer
 than the last acknowledgement and than the last possible foreign grant; or if H
-is the predecessor, since by E its new process takes no grant of a leader before
-its own term, and by A there was none after it.
+is the predecessor and the proof is newer than what was heard from it as leader:
+by E its new process takes no grant of a leader before its own term, and by A
+there was none after it.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from mesh.errors import InvariantBroken
 from mesh.ids import FencingTerm, HostId, Index, OwnedName
 from mesh.lease.model import ElectedBy, Election, OwnershipView
 from mesh.lease.timers import LeaseTimers
+
+#: No time frees the ownership, only a release.
+NEVER: Final = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,8 @@ class LeaseTable:
     comes back with an old state, never acts on it.
     """
 
-    def __init__(self, election: Election, timers: LeaseTimers) -> None:
+    def __init__(self, leader: HostId, election: Election, timers: LeaseTimers) -> None:
+        self._leader = leader
         self._election = election
         self._timers = timers
         self._acknowledged: dict[HostId, int] = {}
@@ -138,7 +144,7 @@ class LeaseTable:
         `quorum_confirmed_at` is when the newest heartbeat round that a quorum
         has confirmed was sent; None before that and before this leader has
         applied an entry of its own term. `applied_index` is the host's own.
-        The leader asks for itself too, with its own applied index.
+        The leader does not ask for itself: see `HostLease.leadership_confirmed`.
 
         Refused: while leadership is unconfirmed, to a host that has not applied
         the newest change of ownerships, and to one that is just losing an
@@ -164,12 +170,15 @@ class LeaseTable:
         """The earliest moment at which another host may become owner.
 
         At or before now: at once. The election's own moment stands for "at once"
-        since nothing was possible before it.
+        since nothing was possible before it. `NEVER` for what the leader itself
+        holds and has not released: its lease goes on with every confirmed round.
         """
         host, election, timers = ownership.holder, self._election, self._timers
         release = Reservation(host, ownership.fencing_term)
         if self._released.get(ownership.name) == release:
             return election.at
+        if host == self._leader:
+            return NEVER
         ordinary = election.by is ElectedBy.TIMEOUT
         predecessor = host == election.predecessor
         acknowledged = self._acknowledged.get(host)
@@ -181,8 +190,10 @@ class LeaseTable:
         proof = self._proofs.get(host)
         if proof is None:
             return cleared
-        newest = acknowledged if predecessor else last_grant
-        if newest is not None and proof < newest:
+        if predecessor:
+            heard_at = election.predecessor_heard_at
+            last_grant = heard_at if acknowledged is None else max(heard_at, acknowledged)
+        if proof < last_grant:
             return cleared
         return min(cleared, max(election.at, proof + timers.crash_release_ns))
 

@@ -75,6 +75,8 @@ class HostLease:
         """On the leader: a quorum answered the round sent at `round_sent` in `term`.
 
         True if the lease now lasts longer than before.
+        Order: only once an entry of `term` is applied here; until then this host
+        may not know who owns what.
         """
         if term < self._term:
             return False

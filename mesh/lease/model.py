@@ -42,6 +42,8 @@ class Election:
     at: int
     by: ElectedBy
     predecessor: HostId | None
+    #: When this host last heard from the predecessor as leader.
+    predecessor_heard_at: int
 
 
 # ---- ownerships -----------------------------------------------------------------
