@@ -18,7 +18,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from grpc_status import rpc_status
 
 from mesh import errors
-from mesh.errors import InvalidRequest, OutcomeUnknown, Problem, SettingsError, TrellisError, Unavailable
+from mesh.errors import InvalidRequest, OutcomeUnknown, Problem, SettingsError, TrellisError
 
 DOMAIN: Final = "trellis"
 
@@ -125,7 +125,7 @@ def _make(
 
 def _without_details(failure: grpc.RpcError) -> TrellisError:
     code, details = failure.code(), failure.details() or "no details"
-    kind = _BY_CODE.get(code, OutcomeUnknown if code is not grpc.StatusCode.INTERNAL else Unavailable)
+    kind = _BY_CODE.get(code, OutcomeUnknown)
     return _make(kind, f"{code.name}: {details}", (), {"code": code.name})
 
 

@@ -107,6 +107,10 @@ def test_forgotten_tombstones_never_let_a_version_come_back(monkeypatch: pytest.
     assert cluster.state.document_history(first) == ()
     assert cluster.state.history_bytes == 0
     assert cluster.do(PutDocument(first, b"y")).version == 3
+    lower = DocumentName("d1")
+    cluster.do(DeleteDocument(first))
+    assert lower not in cluster.state.documents
+    assert cluster.do(PutDocument(lower, b"y")).version == 3, "the highest forgotten version counts"
 
 
 def test_a_watch_sees_every_version_once_in_order_even_beyond_the_history() -> None:

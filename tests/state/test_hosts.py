@@ -96,6 +96,7 @@ def test_a_removed_member_is_unknown_and_its_certificate_refused() -> None:
     cluster = Cluster()
     cluster.do(AdmitMember(replace(member(D), certificate_serial="")))
     cluster.do(RemoveMember(member(D).member))
+    cluster.do(RevokeCertificate(member(C).certificate_serial, "stolen"))
     cluster.do(RemoveMember(member(C).member))
     assert cluster.refuse(RemoveMember(member(C).member)).reason == "NOT_FOUND"
     assert sorted(cluster.state.revoked) == [member(C).certificate_serial]

@@ -92,6 +92,21 @@ def test_a_release_of_an_earlier_term_does_not_take_the_thing_from_its_new_holde
     assert cluster.state.owners[VIP].holder == B
 
 
+def test_a_thing_of_no_service_and_one_that_is_no_longer_held_are_unassigned_too() -> None:
+    cluster = Cluster()
+    primary = OwnedName("postgres-primary")
+    cluster.do(AssignOwner(primary, A, term(0)))
+    cluster.do(Unassign(primary, term(1)))
+    assert cluster.state.owners[primary].holder is None
+    cluster.do(ApplyService(spec("reporter")))
+    cluster.do(AssignOwner(REPORTER, A, term(0)))
+    cluster.do(Unassign(REPORTER, term(1)))
+    cluster.do(StopService(ServiceName("reporter")))
+    cluster.do(Unassign(REPORTER, term(1)))
+    assert REPORTER not in cluster.state.owners
+    assert len(cluster.events("ownership-released")) == 2
+
+
 names = st.sampled_from([VIP, REPORTER])
 hosts = st.sampled_from([A, B, C])
 terms = st.integers(0, 6).map(FencingTerm)
