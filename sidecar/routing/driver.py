@@ -9,7 +9,14 @@ from typing import Final
 from sidecar.routing import bootstrap
 from sidecar.routing.decide import decide
 from sidecar.routing.in_force import InForce
-from sidecar.routing.model import NORTHBOUND, NORTHBOUND_VIP, RoutingSettings, RoutingView
+from sidecar.routing.model import (
+    NORTHBOUND,
+    NORTHBOUND_VIP,
+    RoutingSettings,
+    RoutingView,
+    Snapshot,
+    Snapshots,
+)
 from sidecar.routing.process import EnvoyProcess, ProcessHandle
 from sidecar.routing.server import STREAMS_MAX, AdsServer
 from sidecar.routing.stream import Kind, Rejected, Report, Version
@@ -39,6 +46,7 @@ class Routing:
         self._envoy = EnvoyProcess(settings, self._on_envoy_event)
         self._view: RoutingView | None = None
         self._pushed: RoutingView | None = None
+        self._snapshots = Snapshots(Snapshot(0), Snapshot(0))
         self._serial = 0
         self._scheduled = False
         self._in_force = InForce()
@@ -75,11 +83,13 @@ class Routing:
         view = self._view
         if view is None or view == self._pushed:
             return
+        if self._pushed is None or replace(self._pushed, revision=view.revision) != view:
+            self._snapshots = decide(view, self._settings)
         self._serial += 1
         if view.northbound_open and not (self._pushed and self._pushed.northbound_open):
             self._in_force.on_opened(self._serial)
         self._pushed = view
-        self._server.push(decide(view, self._settings), Version(view.revision, self._serial))
+        self._server.push(self._snapshots, Version(view.revision, self._serial))
 
     # ---- what Envoy has in force ---------------------------------------------------
 

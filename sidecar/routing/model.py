@@ -5,7 +5,7 @@ A `RoutingView` is everything the routes depend on, taken from one applied index
 listeners, routes, clusters, endpoints. `resources` writes those as messages.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from mesh.ids import HostId
@@ -226,4 +226,4 @@ class Snapshots:
     """The same view for both audiences."""
 
     envoy: Snapshot
-    proxyless: Snapshot = field(default_factory=lambda: Snapshot(0))
+    proxyless: Snapshot

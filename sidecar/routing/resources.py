@@ -273,9 +273,12 @@ def _route(route: Route) -> Json:
         return {"match": match, "direct_response": {"status": 503}}
     action: Json = {
         "cluster": route.cluster,
-        "timeout": duration(route.timeout_ms),
-        # the caller's own deadline, however long
-        "max_stream_duration": {"grpc_timeout_header_max": duration(0)},
+        "timeout": duration(0),
+        # the caller's own deadline, but not longer than the method's (0: however long)
+        "max_stream_duration": {
+            "max_stream_duration": duration(route.timeout_ms),
+            "grpc_timeout_header_max": duration(route.timeout_ms),
+        },
     }
     if route.retry is not None:
         action["retry_policy"] = {
