@@ -257,8 +257,7 @@ class Core:
     def step(self, message: Message) -> None:
         """Take in any message; what is not for this member is counted and dropped untouched."""
         handler = self._handlers.get(type(message))
-        is_mine = message.to == self.id and message.sender != self.id
-        if handler is None or not is_mine or not self._is_expected(message):
+        if handler is None or not self._is_expected(message):
             self.dropped += 1
             return
         if message.term > self.term:
@@ -271,6 +270,8 @@ class Core:
 
     def _is_expected(self, message: Message) -> bool:
         """Only members are believed when they answer; requests may come from members unknown yet."""
+        if message.to != self.id or message.sender == self.id:
+            return False
         return not isinstance(message, _REPLIES) or self.log.membership.is_member(message.sender)
 
     def _on_newer_term(self, message: Message) -> bool:

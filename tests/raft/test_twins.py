@@ -16,6 +16,8 @@ from mesh.raft.quorum import VoteResult, agreed, vote_result
 from mesh.raft.snapshot import Assembly, take_snapshot
 from mesh.raft.tracker import Inflights
 
+#: A busy machine is no defect.
+untimed = settings(deadline=None)
 IDS = [MemberId(each) for each in "abcdefg"]
 voter_sets = st.lists(st.sampled_from(IDS), min_size=1, max_size=7, unique=True).map(
     lambda ids: tuple(sorted(ids))
@@ -39,6 +41,7 @@ def has_quorum(membership: Membership, members: set[MemberId]) -> bool:
     return all(any(quorum <= members for quorum in quorums(voters)) for voters in sets)
 
 
+@untimed
 @given(joints, st.lists(st.integers(0, 6), min_size=7, max_size=7))
 def test_agreed_is_the_largest_value_some_quorum_has_reached(
     membership: Membership, values: list[int]
@@ -49,6 +52,7 @@ def test_agreed_is_the_largest_value_some_quorum_has_reached(
     assert agreed(membership, value_of.__getitem__) == max(reached)
 
 
+@untimed
 @given(joints, st.dictionaries(st.sampled_from(IDS), st.booleans()))
 def test_a_vote_is_decided_exactly_when_the_open_votes_can_not_change_it(
     membership: Membership, votes: dict[MemberId, bool]
@@ -64,6 +68,7 @@ def test_a_vote_is_decided_exactly_when_the_open_votes_can_not_change_it(
     assert vote_result(membership, votes) is expected
 
 
+@untimed
 @given(st.data(), voter_sets, voter_sets)
 def test_quorums_of_successive_memberships_meet(
     data: st.DataObject, voters: tuple[MemberId, ...], target: tuple[MemberId, ...]
@@ -84,6 +89,7 @@ def test_quorums_of_successive_memberships_meet(
                 assert not (has_quorum(before, set(members)) and has_quorum(after, rest))
 
 
+@untimed
 @given(voter_sets, voter_sets, st.lists(st.sampled_from(IDS)))
 def test_a_membership_survives_its_encoding(
     voters: tuple[MemberId, ...], outgoing: tuple[MemberId, ...], learners: list[MemberId]
@@ -107,6 +113,7 @@ def log_of(terms: list[int], origin: int = 0, commit: int = 0) -> RaftLog:
     return RaftLog(Restored(HardState(commit=Index(commit)), snapshot, entries[origin:]))
 
 
+@untimed
 @given(rising_terms, st.data())
 def test_nearest_is_the_last_entry_that_may_agree(terms: list[int], data: st.DataObject) -> None:
     """Goal: the binary search is right. Method: scan backwards; only below the origin it may give up."""
@@ -119,6 +126,7 @@ def test_nearest_is_the_last_entry_that_may_agree(terms: list[int], data: st.Dat
     assert found == naive if naive >= origin else naive <= found < origin
 
 
+@untimed
 @given(rising_terms, rising_terms, st.data())
 def test_merging_is_what_the_paper_says(mine: list[int], theirs: list[int], data: st.DataObject) -> None:
     """Goal: §5.3's receiver rules. Method: the same rules over plain lists, entry by entry."""
@@ -146,6 +154,7 @@ def test_merging_is_what_the_paper_says(mine: list[int], theirs: list[int], data
     assert [log.term_at(Index(n)) for n in range(origin + 1, len(expected) + 1)] == expected[origin:]
 
 
+@untimed
 @given(rising_terms, st.data())
 def test_what_is_committed_is_never_replaced(terms: list[int], data: st.DataObject) -> None:
     """Goal: no leader, however wrong, changes a committed entry. Method: send a conflict at each index."""
@@ -163,6 +172,7 @@ def test_what_is_committed_is_never_replaced(terms: list[int], data: st.DataObje
     assert [log.term_at(Index(n)) for n in range(1, commit + 1)] == terms[:commit]
 
 
+@untimed
 @given(st.lists(st.integers(0, 40), max_size=10), st.integers(1, 200), st.data())
 def test_a_slice_is_as_long_as_fits_and_never_empty(
     sizes: list[int], bytes_max: int, data: st.DataObject
@@ -182,6 +192,7 @@ def test_a_slice_is_as_long_as_fits_and_never_empty(
 # ---- flow control and snapshots ------------------------------------------------------
 
 
+@untimed
 @given(st.integers(1, 5), st.lists(st.tuples(st.booleans(), st.integers(0, 9)), max_size=40))
 def test_inflights_are_a_bounded_window(capacity: int, steps: list[tuple[bool, int]]) -> None:
     """Goal: never more than the bound, nothing freed too early. Method: a plain list."""
@@ -200,7 +211,7 @@ def test_inflights_are_a_bounded_window(capacity: int, steps: list[tuple[bool, i
     assert len(inflights) == 0
 
 
-@settings(max_examples=200)
+@untimed
 @given(st.binary(max_size=20), st.integers(1, 7), st.data())
 def test_chunks_in_any_order_give_the_snapshot_or_nothing(
     data: bytes, size: int, draw: st.DataObject
