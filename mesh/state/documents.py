@@ -64,6 +64,7 @@ def forget_tombstones(at: Applying) -> None:
         del state.tombstones[name]
         version = state.documents[name].version
         state.documents.drop(name)
+        state.versions.drop((name, version))
         for earlier in state.history.pop(name, ()):
             state.history_bytes -= len(state.versions[name, earlier].value)
             state.versions.drop((name, earlier))
@@ -75,27 +76,26 @@ def _replace(at: Applying, present: Document | None, document: Document) -> None
     """Makes `document` the newest version and the present one history."""
     state, name = at.state, document.name
     if present is not None:
-        state.document_bytes -= len(present.value)
-        _keep(state, present)
+        _into_history(state, present)
     state.documents.put(name, document)
+    state.versions.put((name, document.version), document)
     state.document_bytes += len(document.value)
     at.documents.append(document)
     at.changed(ChangeKind.DOCUMENT, name)
 
 
-def _keep(state: ClusterState, document: Document) -> None:
-    """Adds a version to the history of its name, within the bounds."""
+def _into_history(state: ClusterState, document: Document) -> None:
+    """Counts a version as history of its name, and drops the oldest beyond the bounds."""
     name, versions, size = document.name, state.versions, len(document.value)
-    kept = state.history.get(name, ())
-    while kept and (len(kept) > DOCUMENT_HISTORY_MAX - 2 or state.history_bytes + size > HISTORY_BYTES_MAX):
+    before = state.history.get(name)
+    kept = (*(before or ()), document.version)
+    state.document_bytes -= size
+    state.history_bytes += size
+    while kept and (len(kept) >= DOCUMENT_HISTORY_MAX or state.history_bytes > HISTORY_BYTES_MAX):
         state.history_bytes -= len(versions.rows[name, kept[0]].value)
         versions.drop((name, kept[0]))
         kept = kept[1:]
-    if state.history_bytes + size <= HISTORY_BYTES_MAX:
-        versions.put((name, document.version), document)
-        state.history_bytes += size
-        kept = (*kept, document.version)
-    state.ledger.undo.append((state.history, name, state.history.get(name)))
+    state.ledger.undo.append((state.history, name, before))
     state.history[name] = kept
 
 

@@ -38,13 +38,15 @@ class Table(Mapping[K, V], Generic[K, V]):
     """One kind of rows. Owned by one ClusterState; everybody else only reads.
 
     Invariant: `dirty` has, for each row changed since the state hash was last
-    brought up to date, what it was then (None: it was not there).
+    brought up to date, what it was then (None: it was not there); in a table
+    that is not `hashed`, because it follows from others, it is empty.
     """
 
-    __slots__ = ("_ledger", "dirty", "kind", "rows")
+    __slots__ = ("_hashed", "_ledger", "dirty", "kind", "rows")
 
-    def __init__(self, kind: str, ledger: Ledger) -> None:
+    def __init__(self, kind: str, ledger: Ledger, *, hashed: bool = True) -> None:
         self.kind = kind
+        self._hashed = hashed
         #: Unordered view for single look-ups and counts; never iterated by readers.
         self.rows: dict[K, V] = {}
         self.dirty: dict[K, V | None] = {}
@@ -70,7 +72,7 @@ class Table(Mapping[K, V], Generic[K, V]):
 
     def _note(self, key: K, old: V | None) -> None:
         self._ledger.undo.append((self.rows, key, old))
-        if key not in self.dirty:
+        if self._hashed and key not in self.dirty:
             self.dirty[key] = old
             self._ledger.dirty_count += 1
 

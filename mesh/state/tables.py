@@ -57,9 +57,7 @@ class ClusterState:
         self.cluster: Final = Table[str, ClusterInfo]("cluster", ledger)
         self.members: Final = Table[MemberId, Member]("member", ledger)
         self.hosts: Final = Table[HostId, HostRecord]("host", ledger)
-        #: Newest version of each document, tombstones included.
-        self.documents: Final = Table[DocumentName, Document]("document", ledger)
-        #: Earlier versions, as far as kept.
+        #: Every kept version of every document, tombstones included.
         self.versions: Final = Table[tuple[DocumentName, int], Document]("version", ledger)
         self.services: Final = Table[ServiceName, DeclaredService]("service", ledger)
         self.placements: Final = Table[ServiceName, Placement]("placement", ledger)
@@ -79,7 +77,6 @@ class ClusterState:
             self.cluster,
             self.members,
             self.hosts,
-            self.documents,
             self.versions,
             self.services,
             self.placements,
@@ -97,6 +94,8 @@ class ClusterState:
         #: Sum of the row hashes, without the rows marked dirty.
         self.row_sum = 0
         # ---- derived -----------------------------------------------------------
+        #: Newest version of each document, tombstones included.
+        self.documents: Final = Table[DocumentName, Document]("document", ledger, hashed=False)
         #: Bytes of the values of present documents, and of their kept history.
         self.document_bytes = 0
         self.history_bytes = 0
@@ -128,9 +127,6 @@ class ClusterState:
 
     def document_version(self, name: DocumentName, version: int) -> Document | None:
         """One version of a document, as far as it is kept."""
-        present = self.documents.get(name)
-        if present is not None and present.version == version:
-            return present
         return self.versions.get((name, version))
 
     def document_history(self, name: DocumentName) -> tuple[Document, ...]:
@@ -177,13 +173,18 @@ class ClusterState:
         self.kept.restart(applied)
 
     def _rebuild_documents(self) -> None:
-        self.document_bytes = sum(len(document.value) for document in self.documents.rows.values())
-        self.history_bytes = sum(len(document.value) for document in self.versions.rows.values())
-        self.history.clear()
+        documents, kept = self.documents.rows, self.history
+        documents.clear()
+        kept.clear()
         for name, version in sorted(self.versions.rows):
-            self.history[name] = (*self.history.get(name, ()), version)
+            if name in documents:
+                kept[name] = (*kept.get(name, ()), documents[name].version)
+            documents[name] = self.versions.rows[name, version]
+        self.document_bytes = sum(len(document.value) for document in documents.values())
+        every = sum(len(document.value) for document in self.versions.rows.values())
+        self.history_bytes = every - self.document_bytes
         self.tombstones.clear()
-        deleted = [each for each in self.documents.rows.values() if each.deleted]
+        deleted = [each for each in documents.values() if each.deleted]
         for document in sorted(deleted, key=lambda each: each.revision):
             self.tombstones[document.name] = None
 

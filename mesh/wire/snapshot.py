@@ -46,8 +46,7 @@ def encode_snapshot(state: ClusterState) -> bytes:
         applied=state.applied,
         state_hash=checkpoint(state),
         members=[encode_member(each) for each in state.members.values()],
-        documents=[_encode_document(each) for each in state.documents.values()],
-        versions=[_encode_document(each) for each in state.versions.values()],
+        documents=[_encode_document(each) for each in state.versions.values()],
         owners=[_encode_ownership(each) for each in state.owners.values()],
         events=[_encode_event(each) for each in state.events.values()],
         tokens=[encode_token(each) for each in state.tokens.values()],
@@ -119,8 +118,6 @@ def _fill_cluster(state: ClusterState, message: pb.ClusterStateSnapshot) -> None
 
 def _fill_services(state: ClusterState, message: pb.ClusterStateSnapshot) -> None:
     for row in message.documents:
-        state.documents.put(DocumentName(row.name), _decode_document(row))
-    for row in message.versions:
         state.versions.put((DocumentName(row.name), row.version), _decode_document(row))
     for service in message.services:
         declared = _decode_service(service)

@@ -49,11 +49,11 @@ def test_the_order_in_which_rows_came_does_not_matter() -> None:
     one, other = ClusterState(), ClusterState()
     rows = [Document(DocumentName(f"d{number}"), 1, b"", 5) for number in range(9)]  # type: ignore[arg-type]
     for row in rows:
-        one.documents.put(row.name, row)
+        one.versions.put((row.name, row.version), row)
     for row in reversed(rows):
-        other.documents.put(row.name, row)
+        other.versions.put((row.name, row.version), row)
     assert checkpoint(one) == checkpoint(other)
-    assert list(one.documents) == list(other.documents)
+    assert list(one.versions) == list(other.versions)
 
 
 def test_each_difference_of_state_shows() -> None:

@@ -38,7 +38,6 @@ class ClusterStateSnapshot(_message.Message):
     MEMBERS_FIELD_NUMBER: _builtins.int
     HOSTS_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
-    VERSIONS_FIELD_NUMBER: _builtins.int
     SERVICES_FIELD_NUMBER: _builtins.int
     PLACEMENTS_FIELD_NUMBER: _builtins.int
     OWNERS_FIELD_NUMBER: _builtins.int
@@ -70,11 +69,7 @@ class ClusterStateSnapshot(_message.Message):
 
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentRow]:
-        """Newest version of each document, deletions included."""
-
-    @_builtins.property
-    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentRow]:
-        """Earlier versions of documents, as far as kept."""
+        """Every kept version of every document, deletions included."""
 
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceRow]:
@@ -125,7 +120,6 @@ class ClusterStateSnapshot(_message.Message):
         members: _abc.Iterable[Global___MemberRow] | None = ...,
         hosts: _abc.Iterable[Global___HostRow] | None = ...,
         documents: _abc.Iterable[Global___DocumentRow] | None = ...,
-        versions: _abc.Iterable[Global___DocumentRow] | None = ...,
         services: _abc.Iterable[Global___ServiceRow] | None = ...,
         placements: _abc.Iterable[Global___PlacementRow] | None = ...,
         owners: _abc.Iterable[Global___OwnershipRow] | None = ...,
@@ -140,7 +134,7 @@ class ClusterStateSnapshot(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "ca_pem", b"ca_pem", "cluster", b"cluster", "counters", b"counters", "documents", b"documents", "events", b"events", "hosts", b"hosts", "instances", b"instances", "members", b"members", "owners", b"owners", "placements", b"placements", "revoked", b"revoked", "secrets", b"secrets", "services", b"services", "sessions", b"sessions", "state_hash", b"state_hash", "tokens", b"tokens", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "ca_pem", b"ca_pem", "cluster", b"cluster", "counters", b"counters", "documents", b"documents", "events", b"events", "hosts", b"hosts", "instances", b"instances", "members", b"members", "owners", b"owners", "placements", b"placements", "revoked", b"revoked", "secrets", b"secrets", "services", b"services", "sessions", b"sessions", "state_hash", b"state_hash", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
