@@ -1,6 +1,7 @@
 """The sidecar program: settings in, exit code out."""
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def run(settings_path: Path) -> int:
     Errors that an operator can mend are printed and end it with a code; a
     broken invariant is a bug and comes through with its traceback.
     """
+    _prefer_own_programs()
     try:
         settings = load_settings(settings_path)
         configure_logs(settings.logs.level, settings.logs.format)
@@ -32,6 +34,14 @@ def run(settings_path: Path) -> int:
         structlog.get_logger(__name__).error("sidecar-ended", reason=error.reason, error=str(error))
         return EXIT_REFUSED
     return EXIT_DONE
+
+
+def _prefer_own_programs() -> None:
+    """Let declarations name the programs that are installed with Trellis without their path."""
+    own = str(Path(sys.executable).parent)
+    path = os.environ.get("PATH", os.defpath)
+    if own not in path.split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join([own, path])
 
 
 async def _run(settings: HostSettings) -> None:

@@ -12,10 +12,10 @@ from mesh.wire.errors import to_status
 
 LOG = structlog.get_logger(__name__)
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler = Any
 
 
-class ErrorsInterceptor(grpc.aio.ServerInterceptor[Any, Any]):
+class ErrorsInterceptor(grpc.aio.ServerInterceptor):
     """Ends a call with the status of the TrellisError its servicer raised.
 
     `on_bug` gets an InvariantBroken: the process must not go on.
@@ -54,7 +54,7 @@ class ErrorsInterceptor(grpc.aio.ServerInterceptor[Any, Any]):
         return handler
 
     def _answering(self, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def answer(request: Any, context: Any) -> Any:
             try:
                 return await behaviour(request, context)
             except TrellisError as error:
@@ -66,7 +66,7 @@ class ErrorsInterceptor(grpc.aio.ServerInterceptor[Any, Any]):
         return answer
 
     def _streaming(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:
-        async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def stream(request: Any, context: Any) -> Any:
             try:
                 produced = behaviour(request, context)
                 if isawaitable(produced):  # writes through the context instead of yielding

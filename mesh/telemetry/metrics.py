@@ -5,7 +5,7 @@ into Prometheus samples. A sidecar that nobody scrapes pays nothing.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -29,10 +29,9 @@ class Closable(Protocol):
     def shutdown(self) -> None: ...
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Collector:
     read: Callable[[], Iterable[Sample]]
-    _families: dict[str, Metric] = field(default_factory=dict)
 
     def collect(self) -> Iterator[Metric]:
         families: dict[str, Metric] = {}

@@ -13,10 +13,10 @@ import structlog
 
 from mesh import limits
 from mesh.errors import TrellisError
-from mesh.ids import HostId, InstanceId, MemberId, host_of
+from mesh.ids import FencingTerm, HostId, InstanceId, MemberId, OwnedName, host_of
 from mesh.lease.holder import HostLease
 from mesh.replica import Replica
-from mesh.state.service import InstanceState
+from mesh.state.service import InstanceState, InstanceStatus
 from sidecar.app import decide
 from sidecar.app.vip_hold import VipHold
 from sidecar.fence.client import FenceClient, FenceReport
@@ -108,6 +108,14 @@ class HostDriver:
         self._wake.set()
 
     # ---- what this host is --------------------------------------------------------
+
+    def instances(self) -> tuple[InstanceStatus, ...]:
+        """Every instance of this host."""
+        return self._supervisor.statuses()
+
+    def releases(self) -> tuple[tuple[OwnedName, FencingTerm], ...]:
+        """What this host has given up and the state still names it for."""
+        return tuple(self._beats.releases.items())
 
     def is_live(self) -> bool:
         """The lease has more than its margin left and the fence stands behind it."""

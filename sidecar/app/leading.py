@@ -1,5 +1,7 @@
 """What comes with leadership beside ownerships: placement, membership, founding, hand-over."""
 
+from collections.abc import Callable
+
 import structlog
 
 from mesh.adapters.clock import boottime_ns, wall_ns
@@ -15,7 +17,7 @@ from mesh.settings.model import HostSettings
 from mesh.state import ClusterState
 from mesh.state.commands import Applied, Command, SingleCommand
 from mesh.telemetry.traces import trace_id_of_term
-from sidecar.leadership.driver import LeaderDuty
+from sidecar.leadership.driver import LeaderDuty, Own
 from sidecar.membership.decide import next_membership_change, role_commands, view_of
 from sidecar.membership.founding import forget_founding, load_founding
 from sidecar.membership.init import founding_path
@@ -29,12 +31,19 @@ class Leading:
     """Makes leaderships and serves them with what the whole sidecar knows."""
 
     def __init__(
-        self, *, settings: HostSettings, replica: Replica, consensus: Consensus, timers: LeaseTimers
+        self,
+        *,
+        settings: HostSettings,
+        replica: Replica,
+        consensus: Consensus,
+        timers: LeaseTimers,
+        own: Callable[[], Own],
     ) -> None:
         self._settings = settings
         self._replica = replica
         self._consensus = consensus
         self._timers = timers
+        self._own = own
         #: For this state and membership nothing is left to be placed.
         self._settled: tuple[Index, Membership] | None = None
 
@@ -79,6 +88,7 @@ class Leading:
             election=election,
             timers=self._timers,
             replicated=self,
+            own=self._own(),
             serve_from=serve_from,
             extra_commands=self._extra_commands,
             change_membership=self._change_membership,

@@ -91,6 +91,11 @@ class Node:
         peers = {host_of(peer.id): int(peer.matched) for peer in self.driver.status().peers}
         return peers.get(host, 0)
 
+    def wake_duty(self) -> None:
+        """Something of this host changed that a leader decides from."""
+        if self.duty is not None:
+            self.duty.wake()
+
     def quorum_confirmed_at(self) -> int | None:
         """On the leader: when the newest round that a quorum confirmed was sent, CLOCK_BOOTTIME."""
         return self.driver.quorum_confirmed_at()

@@ -104,7 +104,11 @@ class Sidecar:
         )
         self.replica.attach(self.consensus)
         self.leading = Leading(
-            settings=self.settings, replica=self.replica, consensus=self.consensus, timers=timers
+            settings=self.settings,
+            replica=self.replica,
+            consensus=self.consensus,
+            timers=timers,
+            own=lambda: self.host,
         )
         self.node = Node(
             member=self.member,
@@ -121,7 +125,7 @@ class Sidecar:
         settings = self.settings
         self.supervisor = Supervisor(
             settings=settings_map.supervisor_settings(settings, self.cluster),
-            on_change=lambda _status: self.host.instance_changed(),
+            on_change=lambda _status: self._instance_changed(),
             on_exclusive=lambda instance, handle: self.host.exclusive_changed(instance, handle),
             jitter=random.random,
         )
@@ -193,6 +197,8 @@ class Sidecar:
                 self.settings, fence=self.fence, routing=self.routing, on_change=self.host.wake
             )
             doors = await self.doors.open_local()
+            for door in doors:
+                last.push_async_callback(door.stop, 0)
             metrics = serve_metrics(prometheus.ip, prometheus.port, lambda: samples(self))
             last.callback(metrics.shutdown)
             self.membership.set_peers()
@@ -258,6 +264,10 @@ class Sidecar:
         await asyncio.gather(*running, return_exceptions=True)
 
     # ---- what the parts tell --------------------------------------------------------
+
+    def _instance_changed(self) -> None:
+        self.host.instance_changed()
+        self.node.wake_duty()
 
     def _state_changed(self, changes: ChangeSet) -> None:
         kinds = {change.kind for change in changes.changes}

@@ -55,6 +55,14 @@ class Replicated(Protocol):
         """Have a command applied."""
 
 
+class Own(Protocol):
+    """The leader's own host, which does not beat to itself."""
+
+    def instances(self) -> tuple[InstanceStatus, ...]: ...
+    def releases(self) -> tuple[tuple[OwnedName, FencingTerm], ...]:
+        """What this host has stopped acting for and will not act for again."""
+
+
 class LeaderDuty:
     """What this host does because it leads, for one term.
 
@@ -70,6 +78,7 @@ class LeaderDuty:
         election: Election,
         timers: LeaseTimers,
         replicated: Replicated,
+        own: Own,
         serve_from: Index,
         extra_commands: Callable[[ClusterState], tuple[SingleCommand, ...]],
         change_membership: Callable[[], Awaitable[None]],
@@ -79,6 +88,7 @@ class LeaderDuty:
         self._member = member
         self._timers = timers
         self._replicated = replicated
+        self._own = own
         self._serve_from = serve_from
         self._extra_commands = extra_commands
         self._change_membership = change_membership
@@ -166,6 +176,9 @@ class LeaderDuty:
 
     async def _step(self) -> None:
         now, state = self._now(), self._replicated.state
+        self._reports.take(self._host, self._member, self._own.instances(), complete=True)
+        for name, term in self._own.releases():
+            self._leases.released(self._host, name, term)
         changes = self._judge(now)
         situation = decide.situation(state, self._host, self._standings)
         decisions = decide_ownerships(situation, self._leases, now)
