@@ -4,8 +4,8 @@ One interceptor a listener. On the mesh listener the caller is what its
 certificate proves; on the others it is what can reach the listener. A handler
 reads the caller from `present_caller`.
 
-Invariant: a certificate that is revoked or has run out starts no call from
-then on, and `recheck` ends the calls that are open under it. TLS alone would
+Invariant: a certificate that is revoked, has run out, or is of a member that
+was removed starts no call from then on, and `recheck` ends the calls that are open under it. TLS alone would
 let them go on (an open channel is never verified again).
 
 Order: stands inside the interceptor that turns errors into statuses.
@@ -27,7 +27,7 @@ from mesh.errors import Denied
 from mesh.identity.names import ANONYMOUS, Caller, Role
 from mesh.identity.proof import Proof, peer_certificate, read_certificate
 from mesh.identity.table import Table, check_allowed
-from mesh.ids import ClusterId
+from mesh.ids import ClusterId, MemberId
 
 Call = grpc.aio.ServicerContext[Any, Any]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
@@ -86,12 +86,14 @@ class AuthorisationInterceptor(grpc.aio.ServerInterceptor):
         table: Table,
         is_revoked: Callable[[str], bool],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        is_removed: Callable[[MemberId], bool] = lambda _: False,
     ) -> None:
         self._listener = listener
         self._cluster_id = cluster_id
         self._table = table
         self._is_revoked = is_revoked
         self._now = now
+        self._is_removed = is_removed
         self._open: set[_OpenCall] = set()
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Any:
@@ -136,6 +138,12 @@ class AuthorisationInterceptor(grpc.aio.ServerInterceptor):
                 f"The certificate of {proof.caller} was revoked."
                 " A removed host joins again with a new token.",
                 serial=proof.caller.serial,
+            )
+        if proof.caller.member is not None and self._is_removed(proof.caller.member):
+            return Denied(
+                f"{proof.caller.member} is not of this cluster any more."
+                " Its host joins again with a new token.",
+                member=proof.caller.member,
             )
         if self._now() > proof.not_after:
             return Denied(

@@ -130,7 +130,7 @@ def check_allowed(table: Table, method: str, caller: Caller) -> None:
         wanted = " or ".join(sorted(role.value for role in allowed if role is not Role.ANONYMOUS))
         raise Denied(
             f"{method} was called by {caller}, and only a caller of role {wanted} may."
-            " Use the admin socket, or an operator's certificate (trellis operator).",
+            " Use the admin socket of a host, or a certificate for that role.",
             method=method,
             caller=caller,
         )

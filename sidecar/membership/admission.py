@@ -24,6 +24,10 @@ NS_PER_MS: Final = 1_000_000
 ATTEMPTS_MAX: Final = 3
 
 
+#: Field of a join request that a wrong clock is reported under.
+CLOCK: Final = "now"
+
+
 class Replicated(Protocol):
     """The replicated state and how to change it; `mesh.replica.Replica` is one."""
 
@@ -83,10 +87,11 @@ class Admission:
         Fails: `Denied` for the token, `InvalidRequest` with everything wrong with
         the applicant, `Conflict` when its name or address is in use.
         """
+        received_ns = self._now_ns()
         await self._replicated.barrier(timeout_s=timeout_s)
         # The token first: nothing is told to somebody who has none.
         token = self._token(applicant)
-        self._check(applicant)
+        self._check(applicant, received_ns)
         key_hash = key_sha256(check_csr(applicant.csr_pem))
         for _ in range(ATTEMPTS_MAX):
             member = self._member_for(applicant, token, key_hash)
@@ -103,7 +108,7 @@ class Admission:
             raise Denied("this join token is not valid here; make one with `trellis token`")
         return token
 
-    def _check(self, applicant: Applicant) -> None:
+    def _check(self, applicant: Applicant, received_ns: int) -> None:
         problems = []
         for field, parse in (("host", parse_name), ("address", parse_endpoint)):
             try:
@@ -113,10 +118,10 @@ class Admission:
         if applicant.version != self._version:
             problem = f"the host runs Trellis {applicant.version}, the cluster {self._version}"
             problems.append(Problem("version", problem, f"pip install trellis-mesh=={self._version}"))
-        skew_ms = abs(self._now_ns() - applicant.now_ns) // NS_PER_MS
+        skew_ms = abs(received_ns - applicant.now_ns) // NS_PER_MS
         if skew_ms > self._skew_ms_max:
             problem = f"the host's clock differs by {skew_ms} ms, at most {self._skew_ms_max} are allowed"
-            problems.append(Problem("now", problem, "set the clock by NTP"))
+            problems.append(Problem(CLOCK, problem, "set the clock by NTP"))
         if problems:
             raise InvalidRequest(f"{applicant.host} cannot join.", problems)
 

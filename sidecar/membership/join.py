@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 import tenacity
@@ -32,6 +32,7 @@ from mesh.identity.token import TokenText
 from mesh.ids import ClusterId, HostId, MemberId, host_of
 from mesh.settings.model import HostSettings
 from mesh.wire.errors import from_rpc_error
+from sidecar.membership.admission import CLOCK
 from sidecar.membership.fitness import check_fitness
 from sidecar.membership.init import check_unused
 from sidecar.membership.version import own_version
@@ -155,22 +156,47 @@ async def _ask(
                 csr_pem=csr_pem,
                 version=own_version(),
             )
-            request.now.FromNanoseconds(now_ns())
-            return await _ask_one(host, address, token, request, min(ATTEMPT_S, timeout_s))
+            return await _ask_one(host, address, token, request, now_ns, min(ATTEMPT_S, timeout_s))
     raise Unavailable("No host was asked.")
 
 
 async def _ask_one(
-    host: HostId, address: str, token: TokenText, request: membership_pb2.JoinRequest, timeout_s: float
+    host: HostId,
+    address: str,
+    token: TokenText,
+    request: membership_pb2.JoinRequest,
+    now_ns: Callable[[], int],
+    timeout_s: float,
 ) -> membership_pb2.JoinResponse:
     trusted = grpc.ssl_channel_credentials(token.ca_pem)
     override = (("grpc.ssl_target_name_override", tls_name(host, token.cluster_id)),)
     async with grpc.aio.secure_channel(address, trusted, options=override) as channel:
-        stub = membership_pb2_grpc.MembershipServiceStub(channel)
+        call = _Call(membership_pb2_grpc.MembershipServiceStub(channel), host, address, timeout_s)
         try:
-            return await stub.Join(request, timeout=timeout_s)
+            return await call.join(request, now_ns())
+        except InvalidRequest as refused:
+            if {problem.path for problem in refused.problems} != {CLOCK}:
+                raise
+        # The first time may have been old from connecting; now the connection is open.
+        return await call.join(request, now_ns())
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One host that is asked."""
+
+    stub: Any
+    host: HostId
+    address: str
+    timeout_s: float
+
+    async def join(self, request: membership_pb2.JoinRequest, now_ns: int) -> membership_pb2.JoinResponse:
+        request.now.FromNanoseconds(now_ns)
+        try:
+            answer: membership_pb2.JoinResponse = await self.stub.Join(request, timeout=self.timeout_s)
         except grpc.aio.AioRpcError as failure:
-            raise _meaning(failure, host, address) from failure
+            raise _meaning(failure, self.host, self.address) from failure
+        return answer
 
 
 def _meaning(failure: grpc.aio.AioRpcError, host: HostId, address: str) -> TrellisError:

@@ -4,8 +4,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from mesh.identity.authority import Issued
+from mesh.identity.authority import Issued, serial_hex
 from mesh.identity.files import HostIdentity
+from mesh.identity.keys import key_from_pem, key_sha256
 from mesh.settings.model import HostSettings
 from mesh.state import ClusterState
 from mesh.state.commands import UpdateMember
@@ -49,7 +50,9 @@ def renewed_row(row: Member, issued: Issued) -> Member:
 def announcement(state: ClusterState, settings: HostSettings, identity: HostIdentity) -> UpdateMember | None:
     """What the record of this host lacks of its settings; None when it is as it should be.
 
-    A host proposes it after each start: settings and version may have changed.
+    A host proposes it after each start and now and then: settings, version and
+    certificate may have changed. The record of the certificate is what a removal
+    revokes, so it is put right here should a renewal and another update cross.
     """
     row = state.members.get(identity.member)
     if row is None:
@@ -59,5 +62,7 @@ def announcement(state: ClusterState, settings: HostSettings, identity: HostIden
         address=str(settings.mesh.address),
         northbound=str(settings.northbound.address),
         version=own_version(),
+        certificate_serial=serial_hex(identity.certificate),
+        key_sha256=key_sha256(key_from_pem(identity.key_pem).public_key()),
     )
     return UpdateMember(updated) if updated != row else None

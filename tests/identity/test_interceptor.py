@@ -56,6 +56,7 @@ class Door:
     address: str = ""
     revoked: set[str] = field(default_factory=set)
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    removed: set[str] = field(default_factory=set)
 
     def channel(self, caller: Credentials) -> grpc.aio.Channel:
         return caller.channel(HostId("host1"), self.address)
@@ -70,7 +71,12 @@ async def door(listener: Listener, socket: Path | None = None) -> AsyncIterator[
     revoked: set[str] = set()
     opened: list[Door] = []
     interceptor = AuthorisationInterceptor(
-        listener, CLUSTER, build_table(), revoked.__contains__, lambda: opened[0].now
+        listener,
+        CLUSTER,
+        build_table(),
+        revoked.__contains__,
+        lambda: opened[0].now,
+        lambda member: member in opened[0].removed,
     )
     opened.append(Door(interceptor, credentials(CA, "host1.1"), revoked=revoked))
     server = grpc.aio.server(interceptors=[ErrorsInterceptor(_fail), interceptor])
@@ -169,6 +175,15 @@ async def test_revocation_ends_an_open_stream_and_refuses_the_next_call() -> Non
         with pytest.raises(Denied, match="revoked"):
             await who(channel)
         assert mesh.interceptor.recheck() == 0
+
+
+async def test_an_earlier_certificate_of_a_removed_member_is_no_way_in(tmp_path: Path) -> None:
+    """Goal: only the newest certificate is revoked by a removal; older ones must not outlive it."""
+    async with door(Listener.MESH) as mesh, mesh.channel(credentials(CA, "host2.1")) as channel:
+        assert await who(channel) == "host host2.1"
+        mesh.removed.add("host2.1")
+        with pytest.raises(Denied, match="not of this cluster any more"):
+            await who(channel)
 
 
 async def test_a_certificate_that_runs_out_on_an_open_channel_is_refused() -> None:
