@@ -81,7 +81,7 @@ class DriverSettings:
 class RaftDriver:
     """One member of the Raft group, live.
 
-    Order: `run` is running; everything is called from its event loop.
+    Order: everything is called from one event loop; what comes before `run` waits for it.
     Fails: `run` raises what ended it: `StorageFailed`, `Corruption`, a bug.
     """
 
@@ -112,11 +112,15 @@ class RaftDriver:
             self._snapshot_index = restored.snapshot.meta.last.index
         self._bytes_since_snapshot = 0
         self._late_hard_state: HardState | None = None
-        self._is_storing = self._is_compacting = self._is_scheduled = False
+        self._is_storing = self._is_compacting = self._is_scheduled = self._is_running = False
+        self._ended = asyncio.Event()
+        self._failure: BaseException | None = None
         self._proposals = PendingProposals()
         self._reads = PendingReads()
         self._applied = AppliedWaiters()
         self._conditions = ConditionWaiters()
+        #: The term this member leads; None when it does not.
+        self._led_term: Term | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._rounds = RoundClock()
         #: When the newest message of a leader was taken in, CLOCK_BOOTTIME ns; 0: never.
@@ -133,27 +137,30 @@ class RaftDriver:
 
         Cancellation: as `stop`. Waits at most `stop_grace_s` for the disk.
         """
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         self._network = network
-        self._ended: asyncio.Future[None] = self._loop.create_future()
-        self._writer = LogWriter(self._loop, "log-writer")
-        self._bulk_writer = LogWriter(self._loop, "snapshot-writer")
+        self._writer = LogWriter(loop, "log-writer")
+        self._bulk_writer = LogWriter(loop, "snapshot-writer")
+        self._is_running = True
         self._ticked_ns = boottime_ns()
         self._arm_tick()
         self._kick()
         try:
-            await self._ended
+            await self._ended.wait()
         finally:
+            self._ended.set()
             await self._close()
+        if self._failure is not None:
+            raise self._failure
 
     def stop(self) -> None:
-        """End `run` after the present turn."""
-        if not self._ended.done():
-            self._ended.set_result(None)
+        """End `run` after the present turn, or as soon as it begins."""
+        self._ended.set()
 
     def _fail(self, error: BaseException) -> None:
-        if not self._ended.done():
-            self._ended.set_exception(error)
+        if not self._ended.is_set():
+            self._failure = error
+            self._ended.set()
 
     async def _close(self) -> None:
         for timer in self._timers.values():
@@ -166,7 +173,7 @@ class RaftDriver:
         grace_s = self._settings.stop_grace_s
         is_idle = await self._bulk_writer.close(grace_s=grace_s) & await self._writer.close(grace_s=grace_s)
         if is_idle:
-            if self._late_hard_state and (not self._ended.done() or self._ended.exception() is None):
+            if self._late_hard_state and self._failure is None:
                 self._store.save(Ready(hard_state=self._late_hard_state, must_sync=True))
             self._store.close()
 
@@ -199,7 +206,7 @@ class RaftDriver:
         Cancellation: the command may still be applied.
         Fails: a `Refused` for certain; `OutcomeUnknown` when it may still be applied.
         """
-        answer: asyncio.Future[Answer] = self._loop.create_future()
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.submit(data, lambda each: None if answer.done() else answer.set_result(each))
         try:
             async with asyncio.timeout(timeout_s):
@@ -334,7 +341,7 @@ class RaftDriver:
     def _arm(self, name: str, delay_s: float, action: Callable[[], None]) -> None:
         if before := self._timers.get(name):
             before.cancel()
-        self._timers[name] = self._loop.call_later(delay_s, action)
+        self._timers[name] = asyncio.get_running_loop().call_later(delay_s, action)
 
     def _arm_tick(self) -> None:
         self._arm("tick", self._settings.tick_s, self._tick)
@@ -380,13 +387,13 @@ class RaftDriver:
 
     def _kick(self) -> None:
         """Have a turn in the next iteration of the event loop."""
-        if not self._is_scheduled:
+        if self._is_running and not self._is_scheduled:
             self._is_scheduled = True
-            self._loop.call_soon(self._turn)
+            asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
         self._is_scheduled = False
-        if self._ended.done():
+        if self._ended.is_set():
             return
         try:
             self._start_reads()
@@ -423,7 +430,7 @@ class RaftDriver:
             self._network.send(messages)
 
     def _stored(self, ready: Ready, error: BaseException | None) -> None:
-        if self._ended.done():
+        if self._ended.is_set():
             return
         if error is not None:
             self._fail(error)
@@ -459,10 +466,13 @@ class RaftDriver:
             counters.elections += 1
         if soft.leader is not None:
             counters.leader_changes += 1
-        if soft.role is not Role.LEADER and len(self._proposals):
+        if soft.role is Role.LEADER:
+            self._led_term = soft.term
+        elif self._led_term is not None:
             reason = f"{self.id} no longer leads and did not learn the command's fate"
-            lost = partial(self._proposals.give_up, reason, to_term=Term(soft.term - 1))
+            lost = partial(self._proposals.give_up, reason, to_term=self._led_term)
             self._arm("lost", self._settings.lost_grace_s, lambda: self._count_unknown(lost()))
+            self._led_term = None
         for observer in self._observers:
             observer.role_changed(soft)
 
@@ -511,7 +521,7 @@ class RaftDriver:
         )
 
     def _staged(self, snapshot: Snapshot, error: BaseException | None) -> None:
-        if self._ended.done():
+        if self._ended.is_set():
             return
         if error is not None:
             self._fail(error)
