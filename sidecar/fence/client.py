@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mesh.errors import Refused, Unavailable
+from mesh.errors import InvariantBroken, Refused, Unavailable
 
 PROGRAM: Final = Path(__file__).with_name("fence_process.py")
 START_S_MAX: Final = 5.0
@@ -105,6 +105,7 @@ class FenceClient:
         self._things: dict[str, str] = {}
         self._deadline = 0
         self._pings = 0
+        self._closing = False
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._refusals: dict[str, str] = {}
 
@@ -123,6 +124,7 @@ class FenceClient:
 
     async def close(self) -> None:
         """End it in order, without clearing anything; release everything first."""
+        self._closing = True
         if self._watch is not None:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -210,7 +212,10 @@ class FenceClient:
             async with asyncio.timeout(ANSWER_S_MAX):
                 await self._waiting[key]
         except TimeoutError as error:
-            raise FenceUnavailable("The fence process does not answer. It is started again.") from error
+            # After this process slept itself, the answer and the timeout arrive together.
+            answered = self._waiting[key]
+            if answered.cancelled() or answered.exception() is not None:
+                raise FenceUnavailable("The fence process does not answer. It is started again.") from error
         finally:
             del self._waiting[key]
 
@@ -284,11 +289,20 @@ class FenceClient:
     # ---- its loss ---------------------------------------------------------------
 
     async def _keep(self) -> None:
-        """Notice the end or silence of the fence process and start another."""
+        """Keep a fence process running; ends only by `close`, or after `on_lost`."""
+        lost = "The watch over the fence process ended by a defect."
+        try:
+            lost = await self._replace_until_lost()
+        finally:
+            if not self._closing:
+                self._on_lost(lost)
+
+    async def _replace_until_lost(self) -> str:
+        """Notice the end or silence of the fence process and start another; why none can be."""
         while True:
             channel = self._channel
             if channel is None:
-                return
+                raise InvariantBroken("the fence process is watched before it is started")
             if not await self._wait_exit(channel, PING_EACH_S):
                 with contextlib.suppress(FenceUnavailable):
                     await self._ping()
@@ -297,11 +311,14 @@ class FenceClient:
             self._channel = None
             self._fail_waiting()
             channel.close()
-            if not await self._open_again():
-                return
+            problem = await self._open_again()
+            if problem is not None:
+                return problem
 
-    async def _open_again(self) -> bool:
-        for left in reversed(range(STARTS_IN_A_ROW_MAX)):
+    async def _open_again(self) -> str | None:
+        """Start another and register everything anew; the problem if that cannot be done."""
+        problem = ""
+        for _ in range(STARTS_IN_A_ROW_MAX):
             try:
                 await self._open()
                 self.set_deadline(self._deadline)
@@ -313,11 +330,10 @@ class FenceClient:
                     asyncio.get_running_loop().remove_reader(self._channel.end)
                     self._channel.close()
                     self._channel = None
-                if left == 0:
-                    self._on_lost(error.message)
+                problem = error.message
             else:
-                return True
-        return False
+                return None
+        return problem
 
     async def _wait_exit(self, channel: _Channel, wait_s: float) -> bool:
         """True when the fence process has ended within `wait_s`."""

@@ -46,7 +46,7 @@ class Addresses:
 
     async def _ask(self, command: str, done: tuple[int, ...], **more: int) -> None:
         if self._netlink is None:
-            self._netlink = AsyncIPRoute()
+            self._netlink = AsyncIPRoute(groups=0)
             await self._netlink.setup_endpoint()
         family = socket.AF_INET6 if self._is_v6 else socket.AF_INET
         try:

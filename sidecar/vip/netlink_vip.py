@@ -56,6 +56,8 @@ class NetlinkVip:
         self._defended_at = -_DEFEND_EACH_NS
         self._rivals: list[bytes] = []
         self._changed = asyncio.Event()
+        #: One request at a time, so that none overtakes the release that came after it.
+        self._kernel = asyncio.Lock()
         loop = asyncio.get_running_loop()
         loop.add_reader(self._link, self._frames_came)
         loop.add_reader(self._watch, self._link_news_came)
@@ -73,13 +75,14 @@ class NetlinkVip:
     async def claim(self, fencing_term: FencingTerm, *, probe: bool = True) -> None:
         if probe and not self.is_held():
             await self._probe(fencing_term)
-        try:
-            await self._addresses.keep(decide.VALID_S)
-        except asyncio.CancelledError:
-            await self._addresses.remove()
-            raise
         now = _now()
-        self._held = decide.Held(announce_from=now, refreshed_at=now)
+        async with self._kernel:
+            try:
+                await self._addresses.keep(decide.VALID_S)
+            except asyncio.CancelledError:
+                await self._addresses.remove()
+                raise
+            self._held = decide.Held(announce_from=now, refreshed_at=now)
         self._announce()
         self._changed.set()
 
@@ -91,17 +94,20 @@ class NetlinkVip:
         if now >= decide.next_announcement(held):
             self._announce()
         if now >= decide.next_refresh(held):
-            await self._addresses.keep(decide.VALID_S)
-            if self._held is None:  # released meanwhile: the order of the two requests is unknown
-                await self._addresses.remove()
-            else:
+            async with self._kernel:
+                if self._held is None:
+                    return
                 # Counted from before the request, so that the kernel never is the earlier one.
-                self._held = replace(self._held, refreshed_at=now)
+                now = _now()
+                await self._addresses.keep(decide.VALID_S)
+                if self._held is not None:
+                    self._held = replace(self._held, refreshed_at=now)
 
     async def release(self) -> None:
         self._held = None
         self._changed.set()
-        await self._addresses.remove()
+        async with self._kernel:
+            await self._addresses.remove()
 
     def is_held(self) -> bool:
         return self._held is not None and decide.is_kept_by_kernel(self._held, _now())

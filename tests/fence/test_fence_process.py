@@ -6,6 +6,7 @@ fence through the real client, so that it can be killed and frozen.
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
 import select
@@ -74,6 +75,14 @@ async def wait_for(condition: Callable[[], bool], within_s: float = 5.0) -> None
             await asyncio.sleep(0.002)
 
 
+def pidfd_getfd(pidfd: int, number: int) -> int:
+    """A duplicate of another process's descriptor (Linux 5.6)."""
+    fd = int(ctypes.CDLL(None, use_errno=True).syscall(438, pidfd, number, 0))
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "pidfd_getfd")
+    return fd
+
+
 def unexpected(report: FenceReport) -> None:
     raise AssertionError(report)
 
@@ -138,6 +147,41 @@ def test_a_frozen_child_and_signals_to_the_fence_change_nothing() -> None:
         os.kill(child, signal.SIGSTOP)
         sidecar.kill()
         wait_until(lambda: not members(child))
+
+
+def test_a_child_that_never_stops_forking_is_cleared_without_a_cgroup() -> None:
+    with stand_in(FAR, "while true; do sleep 30 & (sleep 0.01; sleep 30 &) & done") as (sidecar, child, _):
+        wait_until(lambda: len(members(child)) >= 20)
+        sidecar.kill()
+        wait_until(lambda: not members(child))
+
+
+def test_a_leaked_socket_does_not_keep_a_dead_sidecars_child_alive() -> None:
+    """This test holds the sidecar's end open too, so only the end of the sidecar itself is seen."""
+    with stand_in(FAR, "sleep 3600; true") as (sidecar, child, _):
+        ends = [f"/proc/{sidecar.pid}/fd/{fd}" for fd in os.listdir(f"/proc/{sidecar.pid}/fd")]
+        sockets = [end for end in ends if os.readlink(end).startswith("socket:")]
+        pidfd = os.pidfd_open(sidecar.pid)
+        held = [pidfd_getfd(pidfd, int(Path(end).name)) for end in sockets]
+        sidecar.kill()
+        wait_until(lambda: not members(child))
+        for fd in [pidfd, *held]:
+            os.close(fd)
+
+
+@pytest.mark.integration
+async def test_a_frozen_fence_process_is_replaced(
+    client: FenceClient, reports: list[FenceReport], child: subprocess.Popen[bytes]
+) -> None:
+    await client.register_tree("child", child.pid, start_time_of(child.pid), None)
+    first = client.pid
+    assert first is not None
+    os.kill(first, signal.SIGSTOP)
+    await wait_for(lambda: client.pid not in (None, first), 8)
+    assert not is_running(first)
+    client.set_deadline(boottime_ns() - 1)
+    await wait_for(lambda: bool(reports))
+    assert child.wait() == -signal.SIGKILL
 
 
 @pytest.fixture
