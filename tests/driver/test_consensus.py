@@ -1,0 +1,203 @@
+"""Three members over real gRPC and TLS in one process: propose and read from anywhere."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from mesh.errors import NoLeader, OutcomeUnknown, Refused
+from mesh.ids import MemberId, host_of
+from mesh.raft.model import Role
+from tests.driver.switchboard import FAST, fast_raft
+from tests.driver.toys import Member, ToyAuthority, ToyIdentity, free_port, running_member
+
+
+@dataclass
+class Cluster:
+    directory: Path
+    identities: dict[MemberId, ToyIdentity]
+    addresses: dict[MemberId, str]
+    members: dict[MemberId, Member]
+    stacks: dict[MemberId, contextlib.AsyncExitStack]
+
+    async def start(self, member: MemberId, identity: ToyIdentity | None = None) -> Member:
+        stack = self.stacks[member] = contextlib.AsyncExitStack()
+        self.members[member] = await stack.enter_async_context(
+            running_member(
+                member,
+                self.directory / member,
+                identity or self.identities[member],
+                self.addresses,
+                founders=self.addresses,
+                settings=FAST,
+                raft=replace(fast_raft(member), trailing_entries=50),
+            )
+        )
+        return self.members[member]
+
+    async def stop(self, member: MemberId) -> None:
+        del self.members[member]
+        await self.stacks.pop(member).aclose()
+
+    async def leader(self) -> Member:
+        async with asyncio.timeout(10):
+            while True:
+                for member in self.members.values():
+                    if member.consensus.driver.role is Role.LEADER:
+                        return member
+                await asyncio.sleep(0.01)
+
+    async def followers(self) -> list[Member]:
+        leader = await self.leader()
+        return [each for each in self.members.values() if each is not leader]
+
+
+@contextlib.asynccontextmanager
+async def cluster_in(directory: Path) -> AsyncIterator[Cluster]:
+    authority = ToyAuthority.create()
+    ids = [MemberId(f"host{n}.1") for n in (1, 2, 3)]
+    cluster = Cluster(
+        directory,
+        {member: authority.issue(host_of(member)) for member in ids},
+        {member: f"127.0.0.1:{free_port()}" for member in ids},
+        {},
+        {},
+    )
+    try:
+        for member in ids:
+            await cluster.start(member)
+        yield cluster
+    finally:
+        for member in list(cluster.stacks):
+            await cluster.stop(member)
+
+
+async def test_any_member_proposes_and_every_member_reads_it(tmp_path: Path) -> None:
+    async with cluster_in(tmp_path) as cluster:
+        for number, member in enumerate(cluster.members.values()):
+            index, outcome = await member.consensus.propose_anywhere(
+                b"%d" % number, timeout_s=10, repeatable=False
+            )
+            assert outcome == number
+            for reader in cluster.members.values():
+                assert await reader.consensus.read_barrier(timeout_s=10) >= index
+                assert reader.machine.commands[-1] == b"%d" % number  # type: ignore[union-attr]
+
+
+async def test_many_commands_of_a_follower_share_its_stream_and_keep_their_answers(tmp_path: Path) -> None:
+    async with cluster_in(tmp_path) as cluster:
+        follower = (await cluster.followers())[0]
+        answers = await asyncio.gather(
+            *(
+                follower.consensus.propose_anywhere(b"%d" % n, timeout_s=10, repeatable=False)
+                for n in range(500)
+            )
+        )
+        await follower.consensus.read_barrier(timeout_s=10)
+        commands = follower.machine.commands  # type: ignore[union-attr]
+        assert [commands[int(str(outcome))] for _, outcome in answers] == [b"%d" % n for n in range(500)]
+
+
+async def test_a_command_waits_for_the_next_leader(tmp_path: Path) -> None:
+    """The leader stops; a follower is asked at once, and answers when somebody leads again."""
+    async with cluster_in(tmp_path) as cluster:
+        leader = await cluster.leader()
+        follower = (await cluster.followers())[0]
+        await follower.consensus.propose_anywhere(b"before", timeout_s=10, repeatable=True)
+        stopping = asyncio.create_task(cluster.stop(leader.id))
+        _, outcome = await follower.consensus.propose_anywhere(b"after", timeout_s=10, repeatable=True)
+        assert outcome in (1, 2)  # a repeated command may have been applied twice: no session here
+        await stopping
+
+
+async def test_a_minority_refuses_writes_and_reads(tmp_path: Path) -> None:
+    async with cluster_in(tmp_path) as cluster:
+        for follower in await cluster.followers():
+            await cluster.stop(follower.id)
+        last = next(iter(cluster.members.values()))
+        with pytest.raises((NoLeader, OutcomeUnknown)):
+            await last.consensus.propose_anywhere(b"x", timeout_s=1, repeatable=True)
+        with pytest.raises(NoLeader):
+            await last.consensus.read_barrier(timeout_s=1)
+        assert last.machine.commands == []  # type: ignore[union-attr]
+
+
+async def test_a_planned_transfer_loses_no_command_and_leaves_none_unknown(tmp_path: Path) -> None:
+    async with cluster_in(tmp_path) as cluster:
+        leader = await cluster.leader()
+        follower, target = await cluster.followers()
+        done = asyncio.Event()
+        acknowledged = 0
+
+        async def keep_proposing() -> None:
+            nonlocal acknowledged
+            while not done.is_set():
+                await follower.consensus.propose_anywhere(b"x", timeout_s=10, repeatable=False)
+                acknowledged += 1
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(5):
+                tasks.create_task(keep_proposing())
+            await follower.consensus.driver.wait_applied(leader.consensus.applied, timeout_s=5)
+            await leader.consensus.driver.transfer_leadership(target.id, timeout_s=5)
+            await target.consensus.propose_anywhere(b"moved", timeout_s=5, repeatable=False)
+            done.set()
+        assert (await cluster.leader()).id == target.id
+        await target.consensus.read_barrier(timeout_s=5)
+        assert len(target.machine.commands) == acknowledged + 1  # type: ignore[union-attr]
+
+
+async def test_a_member_that_was_away_catches_up_over_the_snapshot_stream(tmp_path: Path) -> None:
+    async with cluster_in(tmp_path) as cluster:
+        away = (await cluster.followers())[0].id
+        await cluster.stop(away)
+        leader = await cluster.leader()
+        driver = leader.consensus.driver
+        await asyncio.gather(*(driver.propose(b"x" * 1000, timeout_s=10) for _ in range(1500)))
+        driver._settings = replace(FAST, snapshot_entries=10)
+        await driver.propose(b"one more", timeout_s=10)
+        back = await cluster.start(away)
+        await back.consensus.driver.wait_applied(driver.applied, timeout_s=10)
+        assert back.consensus.driver.counters.snapshots_installed == 1
+        assert back.machine.commands == leader.machine.commands  # type: ignore[union-attr]
+
+
+async def test_a_host_of_another_authority_is_not_heard(tmp_path: Path) -> None:
+    async with cluster_in(tmp_path) as cluster:
+        out = (await cluster.followers())[0].id
+        await cluster.stop(out)
+        stranger = await cluster.start(out, ToyAuthority.create("other CA").issue(host_of(out)))
+        leader = await cluster.leader()
+        await leader.consensus.propose_anywhere(b"x", timeout_s=10, repeatable=False)
+        with pytest.raises(NoLeader):
+            await stranger.consensus.read_barrier(timeout_s=1)
+        assert stranger.consensus.driver.counters.messages_received == 0
+
+
+async def test_a_host_may_not_speak_for_another(tmp_path: Path) -> None:
+    """Its certificate is of the cluster, but names another host than its messages do."""
+    async with cluster_in(tmp_path) as cluster:
+        out = (await cluster.followers())[0].id
+        await cluster.stop(out)
+        authority_of_cluster = cluster.identities[out]
+        forged = next(identity for member, identity in cluster.identities.items() if member != out)
+        assert forged.ca == authority_of_cluster.ca
+        leader = await cluster.leader()
+        await cluster.start(out, forged)
+        counters = leader.consensus.driver.counters
+        async with asyncio.timeout(10):
+            while not sum(
+                each.consensus.driver.counters.dropped["forged-sender"] for each in cluster.members.values()
+            ):
+                await asyncio.sleep(0.01)
+        assert counters.dropped["malformed"] == 0
+
+
+async def test_an_oversized_command_is_refused(tmp_path: Path) -> None:
+    async with cluster_in(tmp_path) as cluster:
+        follower = (await cluster.followers())[0]
+        with pytest.raises(Refused, match="more than"):
+            await follower.consensus.propose_anywhere(bytes(1 << 20 | 1), timeout_s=5, repeatable=True)
