@@ -5,7 +5,7 @@ from dataclasses import replace
 from mesh.errors import Conflict, Denied, InvalidRequest, QueueFull
 from mesh.ids import member_id
 from mesh.limits import HOSTS_MAX
-from mesh.state.applying import Applying, check_name, invalid
+from mesh.state.applying import Applying, check_name, check_text, invalid, shortened
 from mesh.state.commands import (
     AdmitMember,
     Applied,
@@ -19,8 +19,11 @@ from mesh.state.commands import (
 )
 from mesh.state.model import ChangeKind, ClusterInfo, HostRecord, HostStatus, JoinToken, Member, MemberRole
 from mesh.state.security import check_token, consume, revoke
-from mesh.state.services import forget_instances_of
+from mesh.state.services import close_instances_of, forget_instances_of
 from mesh.state.tables import ONLY
+
+#: Why a host that was just admitted is not alive.
+NOT_HEARD = "it has not been heard from yet"
 
 
 def init_cluster(at: Applying, command: InitCluster) -> Applied:
@@ -34,7 +37,8 @@ def init_cluster(at: Applying, command: InitCluster) -> Applied:
         )
     if not command.cluster_id:
         raise InvalidRequest("a cluster id must not be empty")
-    outcome = _admit(at, command.member)
+    check_text("cluster_id", command.cluster_id, command.virtual_address)
+    outcome = _admit(at, command.member, HostStatus.ALIVE, reason="")
     state.cluster.put(ONLY, ClusterInfo(command.cluster_id, command.virtual_address, at.at_ns))
     at.changed(ChangeKind.CLUSTER, ONLY)
     if command.ca_pem:
@@ -48,6 +52,7 @@ def set_virtual_address(at: Applying, command: SetVirtualAddress) -> Applied:
     present = at.state.info
     if present is None:
         raise Conflict("there is no cluster yet; run `trellis init` first")
+    check_text("virtual_address", command.virtual_address)
     if present.virtual_address == command.virtual_address:
         return Applied(at.index, unchanged=True)
     at.state.cluster.put(ONLY, replace(present, virtual_address=command.virtual_address))
@@ -70,6 +75,7 @@ def admit_member(at: Applying, command: AdmitMember) -> Applied:
 
 def update_member(at: Applying, command: UpdateMember) -> Applied:
     present = at.member(command.member.member)
+    _check_member(command.member)
     updated = replace(
         command.member,
         host=present.host,
@@ -101,9 +107,11 @@ def set_host_status(at: Applying, command: SetHostStatus) -> Applied:
     record = at.host_with_member(command.host, command.member)
     if record.status is command.status:
         return Applied(at.index, unchanged=True)
-    reason = command.reason if command.status is not HostStatus.ALIVE else ""
+    reason = shortened(command.reason) if command.status is not HostStatus.ALIVE else ""
     at.state.hosts.put(command.host, replace(record, status=command.status, since=at.index, reason=reason))
     at.changed(ChangeKind.HOST, command.host)
+    if command.status is HostStatus.LOST:
+        close_instances_of(at, command.host)
     why = f": {command.reason}" if command.reason else ""
     at.record(
         f"host-{command.status.value}",
@@ -128,8 +136,13 @@ def drain_host(at: Applying, command: DrainHost) -> Applied:
     return Applied(at.index)
 
 
-def _admit(at: Applying, member: Member) -> Applied:
-    """Makes a member the present one of its host, in place of an earlier incarnation."""
+def _admit(
+    at: Applying, member: Member, status: HostStatus = HostStatus.LOST, reason: str = NOT_HEARD
+) -> Applied:
+    """Makes a member the present one of its host, in place of an earlier incarnation.
+
+    It counts as lost until it beats, so that nothing is placed on a host that does not run yet.
+    """
     state = at.state
     _check_member(member)
     counter = f"incarnation/{member.host}"
@@ -149,7 +162,9 @@ def _admit(at: Applying, member: Member) -> Applied:
         if earlier.certificate_serial:
             revoke(at, earlier.certificate_serial, f"{earlier.member} was replaced by {member.member}")
     state.members.put(member.member, replace(member, admitted=at.index))
-    state.hosts.put(member.host, HostRecord(member.host, member.member, since=at.index))
+    state.hosts.put(
+        member.host, HostRecord(member.host, member.member, status, since=at.index, reason=reason)
+    )
     at.changed(ChangeKind.MEMBER, member.member)
     at.changed(ChangeKind.HOST, member.host)
     at.record(
@@ -181,6 +196,8 @@ def _check_member(member: Member) -> None:
     check_name("host", member.host, "host1")
     if member.incarnation < 1 or member.member != member_id(member.host, member.incarnation):
         raise invalid("member", f"is not {member.host}.INCARNATION", f"{member.host}.1")
+    check_text("member", member.address, member.northbound, member.ingress, member.version)
+    check_text("member", member.certificate_serial, member.key_sha256)
     if not member.address:
         raise invalid("address", "is empty", "10.0.0.1:7400")
 

@@ -12,11 +12,13 @@ from mesh.errors import InvalidRequest, NotFound, QueueFull
 from mesh.ids import HostId, InstanceId, ServiceName
 from mesh.limits import (
     ENVIRONMENT_BYTES_MAX,
+    EVENT_CHARS_MAX,
     INSTANCES_PER_HOST_MAX,
     INSTANCES_PER_SERVICE_MAX,
     SERVICES_MAX,
+    SPEC_BYTES_MAX,
 )
-from mesh.state.applying import Applying, check_name, check_version, invalid
+from mesh.state.applying import Applying, check_name, check_text, check_version, invalid, shortened
 from mesh.state.commands import (
     Applied,
     ApplyService,
@@ -25,6 +27,7 @@ from mesh.state.commands import (
     SetPlacement,
     StopService,
 )
+from mesh.state.hash import encode
 from mesh.state.model import ChangeKind, DeclaredService, Placement
 from mesh.state.service import InstanceState, InstanceStatus, ServiceMode, ServiceSpec
 from mesh.state.tables import ClusterState
@@ -130,6 +133,8 @@ def report_instances(at: Applying, command: ReportInstances) -> Applied:
         )
     for identity, status in reported.items():
         before = instances.get(identity)
+        if len(status.reason) > EVENT_CHARS_MAX:
+            status = replace(status, reason=shortened(status.reason))
         if status.state is InstanceState.STOPPED:
             _forget(at, [identity])
         elif before != status:
@@ -142,6 +147,15 @@ def report_instances(at: Applying, command: ReportInstances) -> Applied:
 def forget_instances_of(at: Applying, host: HostId) -> None:
     """The host is gone or a new incarnation: nothing that was said of its instances holds."""
     _forget(at, [each.instance for each in at.state.instances.values() if each.host == host])
+
+
+def close_instances_of(at: Applying, host: HostId) -> None:
+    """The host is lost: none of its instances takes traffic until it reports again."""
+    for status in list(at.state.instances.values()):
+        if status.host == host and status.ready:
+            closed = replace(status, ready=False, reason=f"{host} is lost")
+            at.state.instances.put(status.instance, closed)
+            at.changed(ChangeKind.INSTANCE, status.instance)
 
 
 def _forget(at: Applying, identities: Iterable[InstanceId]) -> None:
@@ -180,6 +194,7 @@ def _check_report(command: ReportInstances) -> None:
     for status in command.statuses:
         if status.host != command.host:
             raise invalid("statuses", f"{status.instance} is on {status.host}, not on {command.host}")
+        check_text("statuses", status.instance, status.service, status.address, status.ingress)
 
 
 def _check_no_dependents(state: ClusterState, name: ServiceName) -> None:
@@ -207,6 +222,8 @@ def _check_spec(state: ClusterState, spec: ServiceSpec) -> None:
     size = sum(len(name) + len(value) for name, value in spec.environment)
     if size > ENVIRONMENT_BYTES_MAX:
         raise invalid("environment", f"has {size} characters; at most {ENVIRONMENT_BYTES_MAX}")
+    if len(encode(spec)) > SPEC_BYTES_MAX:
+        raise invalid("spec", f"is longer than {SPEC_BYTES_MAX} bytes altogether")
     _check_acyclic(state, spec)
 
 

@@ -10,6 +10,7 @@ from trellis.supervisor.v1 import supervisor_pb2_grpc
 
 from mesh.adapters.clock import wall_ns
 from mesh.errors import InvalidRequest, NotFound, Problem, TrellisError
+from mesh.identity.interceptor import forwarding_metadata
 from mesh.ids import FencingTerm, HostId, InstanceId, MemberId, ServiceName, host_of, owned_service
 from mesh.replica import Replica
 from mesh.state import ClusterState
@@ -188,7 +189,11 @@ class SupervisorServicer(supervisor_pb2_grpc.SupervisorServiceServicer):
                     await queue.put(line)
             else:
                 stub = supervisor_pb2_grpc.SupervisorServiceStub(self._channel_to(member))
-                async for line in stub.ReadLogs(request, timeout=None if request.follow else 5.0):
+                async for line in stub.ReadLogs(
+                    request,
+                    timeout=None if request.follow else 5.0,
+                    metadata=forwarding_metadata(),
+                ):
                     await queue.put(line)
         except grpc.aio.AioRpcError as error:
             await queue.put(_note(host_of(member), from_rpc_error(error)))

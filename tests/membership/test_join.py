@@ -195,9 +195,16 @@ async def test_another_version_name_or_address_is_refused_with_every_reason(tmp_
         assert {problem.path for problem in refused.value.problems} >= {"host", "address", "version", "now"}
 
 
+async def beats(cluster: Founded, host: str) -> None:
+    """The host has been heard from, as the leader of a running cluster would record."""
+    member = cluster.replicated.state.hosts[HostId(host)].member
+    await cluster.replicated.propose(SetHostStatus(HostId(host), member, HostStatus.ALIVE))
+
+
 async def test_the_name_of_a_living_host_and_the_address_of_another_are_taken(tmp_path: Path) -> None:
     async with founded(tmp_path, IP1) as cluster:
         await join(settings(tmp_path, "host2", IP2), await token(cluster), timeout_s=5)
+        await beats(cluster, "host2")
         twin = settings(tmp_path / "twin", "host2", IP3)
         with pytest.raises(Conflict, match=r"host2 is alive as host2\.1"):
             await join(twin, await token(cluster), timeout_s=5)
@@ -212,6 +219,7 @@ async def test_a_lost_host_comes_back_as_a_new_incarnation_and_its_old_certifica
     async with founded(tmp_path, IP1) as cluster:
         before = await join(settings(tmp_path, "host2", IP2), await token(cluster), timeout_s=5)
         old = cluster.replicated.state.members[before.member]
+        await beats(cluster, "host2")
         await cluster.replicated.propose(SetHostStatus(HostId("host2"), before.member, HostStatus.LOST))
         wiped = settings(tmp_path / "wiped", "host2", IP2)
         after = await join(wiped, await token(cluster), timeout_s=5)
@@ -230,7 +238,7 @@ async def test_without_an_answer_the_reason_and_the_address_are_told(tmp_path: P
         await join(settings(tmp_path, "host2", IP2), text, timeout_s=0.5)
 
 
-async def test_a_witness_joins_only_by_a_token_for_one(tmp_path: Path) -> None:
+async def test_a_witness_joins_by_a_token_for_one_and_is_given_no_sealing_key(tmp_path: Path) -> None:
     async with founded(tmp_path, IP1) as cluster:
         joined = await join(settings(tmp_path, "host2", IP2), await token(cluster, witness=True), timeout_s=5)
         assert cluster.replicated.state.members[joined.member].role is MemberRole.WITNESS
@@ -239,6 +247,7 @@ async def test_a_witness_joins_only_by_a_token_for_one(tmp_path: Path) -> None:
 async def test_hosts_are_listed_and_removed_with_reasons(tmp_path: Path) -> None:
     async with founded(tmp_path, IP1) as cluster:
         await join(settings(tmp_path, "host2", IP2), await token(cluster), timeout_s=5)
+        await beats(cluster, "host2")
         listed = (await admin(cluster, "ListHosts", membership_pb2.ListHostsRequest())).hosts
         assert [(host.host, host.leader) for host in listed] == [("host1", True), ("host2", False)]
         assert listed[0].last_beat_age.ToMilliseconds() == 7

@@ -11,8 +11,8 @@ from mesh.ids import (
     member_id,
 )
 from mesh.state import Applied, ClusterState, Effect, Rejected, Request, apply
-from mesh.state.commands import AdmitMember, Command, InitCluster
-from mesh.state.model import Member, MemberRole
+from mesh.state.commands import AdmitMember, Command, InitCluster, SetHostStatus
+from mesh.state.model import HostStatus, Member, MemberRole
 from mesh.state.service import InstanceState, InstanceStatus, ServiceSpec
 
 A, B, C = (HostId(f"host{n}") for n in (1, 2, 3))
@@ -59,6 +59,8 @@ class Cluster:
             self.do(InitCluster(ClusterId("c" * 32), member(A), "127.0.0.9:8443", b"PEM"))
             self.do(AdmitMember(member(B)))
             self.do(AdmitMember(member(C)))
+            for host in (B, C):
+                self.do(SetHostStatus(host, member(host).member, HostStatus.ALIVE))
 
     def apply(self, command: Command, session: str = "", sequence: int = 0, at_ns: int = 1_000) -> Effect:
         request = Request(command, SessionId(session), sequence, at_ns, "f" * 32)
