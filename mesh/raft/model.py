@@ -10,6 +10,7 @@ from enum import Enum, IntEnum
 from typing import Final, TypeAlias
 
 from mesh.ids import Index, MemberId, Term
+from mesh.limits import READS_PENDING_MAX, SNAPSHOT_BYTES_MAX
 from mesh.raft.membership import Membership as Membership
 
 #: Before the first entry.
@@ -306,9 +307,9 @@ class RaftSettings:
     #: Bytes of committed entries in one Ready; one entry always fits.
     committed_bytes_max: int = 4 << 20
     #: Reads waiting for confirmation before more are refused.
-    reads_max: int = 4096
+    reads_max: int = READS_PENDING_MAX
     #: Bytes of a whole snapshot; a larger one is neither made nor received.
-    snapshot_bytes_max: int = 256 << 20
+    snapshot_bytes_max: int = SNAPSHOT_BYTES_MAX
 
 
 class ProgressMode(Enum):

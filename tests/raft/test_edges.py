@@ -1,5 +1,7 @@
 """Corners that stories do not reach: refusals, broken invariants, impossible inputs."""
 
+from dataclasses import replace
+
 import pytest
 
 from mesh.errors import Conflict, InvalidRequest, InvariantBroken, NotLeader
@@ -19,6 +21,7 @@ from mesh.raft import (
     Restored,
     Role,
     SnapshotChunk,
+    SnapshotReply,
     TimeoutNow,
     first_log,
 )
@@ -156,12 +159,12 @@ def test_a_completion_from_before_an_installation_counts_for_nothing() -> None:
     node.step(append(3, at(2, 3), 3))
     ready = node.ready()
     node.step(append(4, at(2, 2), 4))
-    node.step(chunk(at(5, 3), term=5))
-    node.step(append(5, at(5, 3), 5))
+    node.step(chunk(at(2, 3), term=5))
+    node.step(append(5, at(2, 3), 3))
     node.advance(ready)
     second = node.ready()
     assert second.snapshot is not None
-    assert [each.id for each in second.entries] == [at(5, 4)]
+    assert [each.id for each in second.entries] == [ready.entries[0].id] == [at(3, 4)]
     node.advance(second)
     assert node.applied == 3
 
@@ -321,3 +324,28 @@ def test_bytes_beyond_the_size_start_the_transfer_again() -> None:
     meta = take_snapshot(at(1, 5), simple([A]), b"data").meta
     long = SnapshotChunk(sender=B, to=A, term=Term(1), meta=meta, offset=0, data=b"data!")
     assert assembly.add(long).next_offset == 0
+
+
+def test_a_damaged_snapshot_is_asked_for_again() -> None:
+    """Goal: nothing is installed unverified. Method: one bit."""
+    node = member()
+    whole = chunk(at(2, 5))
+    node.step(replace(whole, data=b"dat`"))
+    (reply,) = drain(node)
+    assert isinstance(reply, SnapshotReply)
+    assert (reply.next_offset, reply.installed, node.commit) == (0, False, 1)
+    node.step(whole)
+    assert node.commit == 5
+
+
+@pytest.mark.parametrize(("sender", "term"), [(C, 3), (B, 3)])
+def test_halves_of_two_leaders_or_terms_do_not_make_a_snapshot(sender: MemberId, term: int) -> None:
+    """Goal: a transfer belongs to one leader in one term. Method: second half from another."""
+    node = member()
+    whole = chunk(at(2, 5))
+    node.step(replace(whole, data=whole.data[:2]))
+    drain(node)
+    node.step(replace(whole, data=whole.data[2:], offset=2, sender=sender, term=Term(term)))
+    (reply,) = drain(node)
+    assert isinstance(reply, SnapshotReply)
+    assert (reply.next_offset, reply.installed) == (0, False)

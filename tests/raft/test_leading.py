@@ -2,13 +2,13 @@
 
 import pytest
 
-from mesh.errors import InvariantBroken, Unavailable
+from mesh.errors import InvariantBroken, QueueFull, Unavailable
 from mesh.ids import Index, MemberId, Term
 from mesh.raft import (
     Append,
+    AppendHeartbeat,
     AppendHeartbeatReply,
     AppendReply,
-    EntryId,
     HardState,
     Membership,
     RaftSettings,
@@ -25,26 +25,22 @@ from mesh.raft.outbox import Outbox
 from mesh.raft.replication import Feeder
 from mesh.raft.snapshot import take_snapshot
 from mesh.raft.tracker import Inflights, Progress
-from tests.raft.group import A, B, C, at, command, drain, leader, log_of, member, simple, tick
-
-JITTER = lambda low, high: low  # noqa: E731 # a value, like random.randint
-
-
-def append(term: int, previous: EntryId, *terms: int, commit: int = 0, sender: MemberId = B) -> Append:
-    entries = tuple(command(each, previous.index + 1 + n) for n, each in enumerate(terms))
-    return Append(
-        sender=sender, to=A, term=Term(term), previous=previous, entries=entries, commit=Index(commit)
-    )
-
-
-def chunk(
-    last: EntryId, data: bytes = b"data", *, term: int = 2, piece: slice = slice(None)
-) -> SnapshotChunk:
-    meta = take_snapshot(last, simple([A, B]), data).meta
-    return SnapshotChunk(
-        sender=B, to=A, term=Term(term), meta=meta, offset=piece.start or 0, data=data[piece]
-    )
-
+from tests.raft.group import (
+    TICKS_MAX,
+    A,
+    B,
+    C,
+    answer,
+    at,
+    command,
+    drain,
+    leader,
+    log_of,
+    member,
+    simple,
+    tick,
+    turn,
+)
 
 # ---- answers that come to somebody who no longer leads ----------------------------------
 
@@ -186,3 +182,71 @@ def test_a_transfer_ends_when_its_target_may_not_lead_any_more() -> None:
     node.step(AppendReply(sender=B, to=A, term=Term(2), matched=Index(3)))
     assert node.membership == simple([A, B])
     assert node.status().transferring_to is None
+
+
+def test_a_vote_for_oneself_counts_only_for_the_term_it_was_stored_for() -> None:
+    """Goal: no leader on the strength of an earlier campaign. Method: its completion comes a term late."""
+    node = member()
+    node.campaign()
+    answer(node, B, pre_vote=True)
+    late = node.ready()
+    tick(node, TICKS_MAX)
+    answer(node, B, pre_vote=True)
+    node.advance(late)
+    answer(node, B, pre_vote=False)
+    roles = [node.role]
+    turn(node)
+    assert (node.term, [*roles, node.role]) == (3, [Role.CANDIDATE, Role.LEADER])
+
+
+def test_a_leader_whose_own_vote_is_not_stored_yet_waits_with_its_messages() -> None:
+    """Goal: nothing is said in a term that could be forgotten. Method: both others vote meanwhile."""
+    node = member()
+    node.campaign()
+    answer(node, B, pre_vote=True)
+    outstanding = node.ready()
+    for voter in (B, C):
+        answer(node, voter, pre_vote=False)
+    node.advance(outstanding)
+    ready = node.ready()
+    assert {type(each) for each in ready.messages_after_durable} == {AppendHeartbeat}
+    assert {type(each) for each in ready.messages} == {Append}
+
+
+def test_a_late_refusal_does_not_slow_a_follower_down() -> None:
+    """Goal: reordered answers cost nothing. Method: stale rejects in replicate and in probe."""
+    node = leader(member([2, 2]))
+    node.step(AppendReply(sender=B, to=A, term=Term(3), matched=Index(4)))
+
+    def refuse(sender: MemberId, refused: int) -> None:
+        node.step(
+            AppendReply(
+                sender=sender,
+                to=A,
+                term=Term(3),
+                matched=Index(0),
+                rejected=True,
+                refused=Index(refused),
+                hint=at(1, 1),
+            )
+        )
+
+    refuse(B, 3)
+    refuse(C, 2)
+    replicating, probed = node.status().peers
+    assert (replicating.mode, replicating.next) == (ProgressMode.REPLICATE, 5)
+    assert (probed.mode, probed.next) == (ProgressMode.PROBE, 4)
+    refuse(B, 5)
+    refuse(C, 3)
+    replicating, probed = node.status().peers
+    assert (replicating.mode, replicating.next) == (ProgressMode.PROBE, 5)
+    assert (probed.mode, probed.next) == (ProgressMode.PROBE, 2)
+
+
+def test_one_proposal_always_fits() -> None:
+    """Goal: the bound stops a queue, not a single command. Method: a large one, then a small one."""
+    node = leader(member(uncommitted_bytes_max=50))
+    node.step(AppendReply(sender=B, to=A, term=Term(2), matched=Index(2)))
+    assert node.propose(bytes(100)) == at(2, 3)
+    with pytest.raises(QueueFull):
+        node.propose(b"")

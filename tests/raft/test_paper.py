@@ -7,6 +7,9 @@ from mesh.raft import (
     Append,
     AppendHeartbeat,
     AppendReply,
+    Entry,
+    EntryKind,
+    Membership,
     Message,
     RequestVote,
     RequestVoteReply,
@@ -316,6 +319,21 @@ def test_a_membership_counts_from_its_append_and_both_majorities_decide() -> Non
     node.step(reply(2, 3, B))
     assert node.commit == 3
     assert node.membership == simple([A, D, E])
+
+
+def test_an_election_in_the_joint_state_needs_both_majorities() -> None:
+    """§6. Method: the joint entry is in the log; votes of one side, then one of the other."""
+    node = member()
+    joint = Membership(voters=(A, D, E), outgoing=(A, B, C))
+    entry = Entry(Index(2), Term(2), EntryKind.MEMBERSHIP, joint.encode())
+    node.step(Append(sender=B, to=A, term=Term(2), previous=at(1, 1), entries=(entry,), commit=Index(1)))
+    node.step(TimeoutNow(sender=B, to=A, term=Term(2)))
+    drain(node)
+    answer(node, D, pre_vote=False)
+    answer(node, E, pre_vote=False)
+    roles = [node.role]
+    answer(node, C, pre_vote=False)
+    assert [*roles, node.role] == [Role.CANDIDATE, Role.LEADER]
 
 
 def test_a_leader_outside_the_new_membership_steps_down_after_its_commit() -> None:
