@@ -16,7 +16,7 @@ Everything is readable by the owner only.
 import json
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +24,9 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from mesh.errors import Conflict, Corruption
+from mesh.errors import Conflict, Corruption, Denied
 from mesh.identity.keys import key_from_pem, key_sha256
+from mesh.identity.proof import read_certificate
 from mesh.ids import ClusterId, HostId, MemberId, host_of
 
 _GENERATIONS_KEPT: Final = 2
@@ -37,10 +38,11 @@ class HostIdentity:
 
     cluster_id: ClusterId
     member: MemberId
-    key_pem: bytes
-    certificate_pem: bytes
-    ca_pem: bytes
-    sealing_key: bytes
+    key_pem: bytes = field(repr=False)
+    certificate_pem: bytes = field(repr=False)
+    ca_pem: bytes = field(repr=False)
+    #: Empty on a witness, which holds nothing that is sealed.
+    sealing_key: bytes = field(repr=False)
 
     @property
     def host(self) -> HostId:
@@ -150,7 +152,7 @@ class IdentityFiles:
 
 
 def check_belongs_together(identity: HostIdentity) -> None:
-    """Key and certificate match, and one of the trusted certificates signed it.
+    """Key, certificate and member match, and one of the trusted certificates signed it.
 
     Fails: `ValueError`.
     """
@@ -161,6 +163,12 @@ def check_belongs_together(identity: HostIdentity) -> None:
         raise ValueError("the certificate is for another key")
     if not any(_signed_by(certificate, ca) for ca in x509.load_pem_x509_certificates(identity.ca_pem)):
         raise ValueError("none of the trusted certificates signed the host's")
+    try:
+        proof = read_certificate(identity.certificate_pem)
+    except Denied as denied:
+        raise ValueError(str(denied)) from denied
+    if (proof.spiffe.cluster_id, proof.caller.member) != (identity.cluster_id, identity.member):
+        raise ValueError(f"the certificate is of {proof.caller} in cluster {proof.spiffe.cluster_id}")
 
 
 def _signed_by(certificate: x509.Certificate, ca: x509.Certificate) -> bool:

@@ -203,8 +203,9 @@ class AuthorisationInterceptor(grpc.aio.ServerInterceptor):
                 if isawaitable(produced):  # writes through the context instead of yielding
                     await produced
                     return
-                async for each in produced:
-                    yield each
+                async with contextlib.aclosing(produced):
+                    async for each in produced:
+                        yield each
 
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(

@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mesh.errors import InvalidRequest, Problem
@@ -25,8 +25,8 @@ class TokenText:
     """What `trellis token` prints and `trellis join` takes."""
 
     cluster_id: ClusterId
-    secret: str
-    ca_pem: bytes
+    secret: str = field(repr=False)
+    ca_pem: bytes = field(repr=False)
     #: Join listeners by host: "10.0.0.1:7401".
     addresses: tuple[tuple[HostId, str], ...]
 

@@ -11,6 +11,8 @@ from mesh.settings.model import HostSettings, Section, with_derived_defaults
 from mesh.settings.problems import problems_of
 from mesh.settings.rules import check_rules
 
+_SMALLEST = '[host] name = "host1" and [mesh] address = "10.0.0.1:7400" are enough'
+
 
 def load_settings(path: Path) -> HostSettings:
     """The settings in *path*.
@@ -61,7 +63,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        problem = Problem(str(path), "does not exist", "trellis init --settings FILE writes one")
+        problem = Problem(str(path), "does not exist", _SMALLEST)
     except OSError as error:
         problem = Problem(str(path), f"cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:

@@ -6,7 +6,7 @@ Repeating a join with the same token and key gives the same member.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from mesh.errors import Conflict, Denied, InvalidRequest, Problem
@@ -45,7 +45,7 @@ class Replicated(Protocol):
 class Applicant:
     """What a host that wants in says of itself."""
 
-    secret: str
+    secret: str = field(repr=False)
     host: str
     address: str
     csr_pem: bytes
@@ -61,6 +61,7 @@ class Admitted:
     certificate_pem: bytes
     #: Mesh addresses of the other members.
     members: tuple[tuple[MemberId, str], ...]
+    is_witness: bool
 
 
 class Admission:
@@ -110,11 +111,11 @@ class Admission:
 
     def _check(self, applicant: Applicant, received_ns: int) -> None:
         problems = []
-        for field, parse in (("host", parse_name), ("address", parse_endpoint)):
+        for name, parse in (("host", parse_name), ("address", parse_endpoint)):
             try:
-                parse(getattr(applicant, field))
+                parse(getattr(applicant, name))
             except ValueError as error:
-                problems.append(Problem(field, str(error)))
+                problems.append(Problem(name, str(error)))
         if applicant.version != self._version:
             problem = f"the host runs Trellis {applicant.version}, the cluster {self._version}"
             problems.append(Problem("version", problem, f"pip install trellis-mesh=={self._version}"))
@@ -130,9 +131,9 @@ class Admission:
         if token.consumed_by == key_hash and token.member is not None:
             return token.member
         record = state.hosts.get(host)
-        if record is not None and record.status is HostStatus.ALIVE:
+        if record is not None and record.status is not HostStatus.LOST:
             raise Conflict(
-                f"{host} is alive as {record.member}: two machines must not have one name."
+                f"{host} is {record.status.value} as {record.member}: two machines must not have one name."
                 f" Give the new one another, or stop {host} and wait until it is lost (see trellis hosts).",
                 member=record.member,
             )
@@ -168,7 +169,7 @@ class Admission:
             issued = self._issuer.issue_host(member, applicant.address, applicant.csr_pem)
         if outcome.unchanged:
             await self._update(member, applicant.address, issued.serial, timeout_s)
-        return Admitted(member, issued.certificate_pem, self._others(member))
+        return Admitted(member, issued.certificate_pem, self._others(member), token.witness)
 
     async def _update(self, member: MemberId, address: str, serial: str, timeout_s: float) -> None:
         await self._replicated.barrier(timeout_s=timeout_s)

@@ -13,7 +13,7 @@ def removal_problems(state: ClusterState, host: HostId) -> tuple[Problem, ...]:
         return ()
     problems = []
     if record.status is HostStatus.ALIVE and not record.draining:
-        problems.append(Problem("host", f"{host} is alive and in service", f"trellis hosts drain {host}"))
+        problems.append(Problem("host", f"{host} is alive and in service", f"trellis host drain {host}"))
     rows = [row for row in state.members.values() if row.host != host and row.role is not MemberRole.LEARNER]
     alive = [row for row in rows if state.hosts[row.host].status is HostStatus.ALIVE]
     if len(alive) <= len(rows) // 2:

@@ -103,7 +103,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             certificate_pem=admitted.certificate_pem,
             ca_pem=self._issuer.ca_pem,
             members=dict(admitted.members),
-            sealing_key=self._issuer.sealing_key,
+            sealing_key=b"" if admitted.is_witness else self._issuer.sealing_key,
         )
 
     async def RemoveHost(

@@ -4,13 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mesh.errors import Conflict, Corruption
 from mesh.identity.files import HostIdentity, IdentityFiles
-from tests.identity.cast import authority, identity
+from mesh.ids import MemberId
+from tests.identity.cast import OTHER_CLUSTER, authority, identity
 
 CA = authority()
 
@@ -56,6 +58,11 @@ def test_a_watcher_of_the_folder_sees_one_rename_that_changes_all_three(tmp_path
     assert {link.resolve().parent.name for link in links} == {"2"}
 
 
+def test_secrets_do_not_show_when_an_identity_is_printed() -> None:
+    assert "PRIVATE" not in repr(made())
+    assert "kkk" not in repr(made())
+
+
 def test_files_that_do_not_belong_together_are_corruption(tmp_path: Path) -> None:
     files = IdentityFiles(tmp_path / "identity")
     good = made()
@@ -63,6 +70,8 @@ def test_files_that_do_not_belong_together_are_corruption(tmp_path: Path) -> Non
         good.renewed(made().key_pem, good.certificate_pem, good.ca_pem),
         good.renewed(good.key_pem, good.certificate_pem, authority().certificate_pem),
         good.renewed(b"no key", good.certificate_pem, good.ca_pem),
+        replace(good, member=MemberId("host1.2")),
+        replace(good, cluster_id=OTHER_CLUSTER),
     ):
         files.save(broken)
         with pytest.raises(Corruption):
@@ -85,6 +94,7 @@ def test_the_key_of_a_join_under_way_is_kept_until_it_is_done(tmp_path: Path) ->
 
 SAVER = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from mesh.identity.files import IdentityFiles
 target, *sources = (IdentityFiles(Path(each)) for each in sys.argv[1:])

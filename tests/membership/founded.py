@@ -24,6 +24,8 @@ from mesh.identity.table import build_table
 from mesh.ids import HostId, Index
 from mesh.settings import HostSettings, parse_settings
 from mesh.state import Applied, ClusterState, Command, Rejected, Request, apply, error_of
+from mesh.state.commands import SetHostStatus
+from mesh.state.model import HostStatus
 from sidecar.membership.admission import Admission
 from sidecar.membership.founding import load_founding
 from sidecar.membership.init import founding_path, initialise
@@ -120,6 +122,11 @@ class Founded:
 
     def now_ns(self) -> int:
         return time.time_ns() + self.skew_ns
+
+    async def heard_from(self, host: str, status: HostStatus = HostStatus.ALIVE) -> None:
+        """The leader's verdict about a host that has joined; before it, the host counts as lost."""
+        record = self.replicated.state.hosts[HostId(host)]
+        await self.replicated.propose(SetHostStatus(record.host, record.member, status))
 
     def server(self, listener: Listener) -> grpc.aio.Server:
         guard = AuthorisationInterceptor(

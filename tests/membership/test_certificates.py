@@ -27,7 +27,7 @@ from sidecar.membership.renew import Renewal
 from sidecar.membership.renewal import announcement
 from tests.identity.cast import identity as made_by
 from tests.membership.founded import Founded, founded, settings
-from tests.membership.test_join import beats, token
+from tests.membership.test_join import token
 
 IP1, IP2 = "127.0.13.1", "127.0.13.2"
 
@@ -153,7 +153,7 @@ async def test_a_host_announces_what_its_settings_have_changed(tmp_path: Path) -
 async def test_what_speaks_against_a_removal(tmp_path: Path) -> None:
     async with founded(tmp_path, IP1) as cluster:
         await joined(cluster, tmp_path)
-        await beats(cluster, "host2")
+        await cluster.heard_from("host2")
         state = cluster.replicated.state
         assert [problem.problem for problem in removal_problems(state, HostId("host1"))] == [
             "host1 is alive and in service",

@@ -15,7 +15,6 @@ from mesh.errors import Conflict, Denied, InvalidRequest, TrellisError, Unavaila
 from mesh.identity.files import IdentityFiles
 from mesh.identity.token import TokenText
 from mesh.ids import HostId
-from mesh.state.commands import SetHostStatus
 from mesh.state.model import HostStatus, MemberRole
 from mesh.wire.errors import from_rpc_error
 from sidecar.membership import initialise, join
@@ -195,19 +194,15 @@ async def test_another_version_name_or_address_is_refused_with_every_reason(tmp_
         assert {problem.path for problem in refused.value.problems} >= {"host", "address", "version", "now"}
 
 
-async def beats(cluster: Founded, host: str) -> None:
-    """The host has been heard from, as the leader of a running cluster would record."""
-    member = cluster.replicated.state.hosts[HostId(host)].member
-    await cluster.replicated.propose(SetHostStatus(HostId(host), member, HostStatus.ALIVE))
-
-
 async def test_the_name_of_a_living_host_and_the_address_of_another_are_taken(tmp_path: Path) -> None:
     async with founded(tmp_path, IP1) as cluster:
         await join(settings(tmp_path, "host2", IP2), await token(cluster), timeout_s=5)
-        await beats(cluster, "host2")
+        await cluster.heard_from("host2")
         twin = settings(tmp_path / "twin", "host2", IP3)
-        with pytest.raises(Conflict, match=r"host2 is alive as host2\.1"):
-            await join(twin, await token(cluster), timeout_s=5)
+        for status in (HostStatus.ALIVE, HostStatus.SUSPECT):
+            await cluster.heard_from("host2", status)
+            with pytest.raises(Conflict, match=rf"host2 is {status.value} as host2\.1"):
+                await join(twin, await token(cluster), timeout_s=5)
         same_address = settings(tmp_path, "host3", IP2)
         with pytest.raises(Conflict, match=r"is the address of host2\.1"):
             await join(same_address, await token(cluster), timeout_s=5)
@@ -219,8 +214,8 @@ async def test_a_lost_host_comes_back_as_a_new_incarnation_and_its_old_certifica
     async with founded(tmp_path, IP1) as cluster:
         before = await join(settings(tmp_path, "host2", IP2), await token(cluster), timeout_s=5)
         old = cluster.replicated.state.members[before.member]
-        await beats(cluster, "host2")
-        await cluster.replicated.propose(SetHostStatus(HostId("host2"), before.member, HostStatus.LOST))
+        await cluster.heard_from("host2")
+        await cluster.heard_from("host2", HostStatus.LOST)
         wiped = settings(tmp_path / "wiped", "host2", IP2)
         after = await join(wiped, await token(cluster), timeout_s=5)
         assert after.member == "host2.2"
@@ -247,7 +242,7 @@ async def test_a_witness_joins_by_a_token_for_one_and_is_given_no_sealing_key(tm
 async def test_hosts_are_listed_and_removed_with_reasons(tmp_path: Path) -> None:
     async with founded(tmp_path, IP1) as cluster:
         await join(settings(tmp_path, "host2", IP2), await token(cluster), timeout_s=5)
-        await beats(cluster, "host2")
+        await cluster.heard_from("host2")
         listed = (await admin(cluster, "ListHosts", membership_pb2.ListHostsRequest())).hosts
         assert [(host.host, host.leader) for host in listed] == [("host1", True), ("host2", False)]
         assert listed[0].last_beat_age.ToMilliseconds() == 7
