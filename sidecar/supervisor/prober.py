@@ -6,7 +6,7 @@ asked once. Concurrency 1: the next question follows the answer to the last.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from mesh.state.service import Probe, ProbeKind, Probes
@@ -14,6 +14,7 @@ from sidecar.supervisor.probes import Target, ask_in_time, asker_for
 from sidecar.supervisor.verdict import (
     Question,
     Standing,
+    align_s,
     judge,
     pause_ms,
     question_of,
@@ -41,6 +42,10 @@ class _Verdict:
     probe: Probe
     standing: Standing
     reason: str = ""
+    question: Question = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.question = question_of(self.probe)
 
     def hear(self, reason: str) -> bool:
         """Take an answer in; return whether the verdict has changed."""
@@ -127,16 +132,25 @@ class Prober:
         """Bound: one question at a time, each with its own deadline."""
         asker = asker_for(question, self._target)
         tries, answered = 0, False
+        clock = asyncio.get_running_loop().time
+        count_s = clock() + question.interval_ms / 1000
         try:
             while True:
                 reason = await ask_in_time(asker, question.timeout_ms)
                 tries += 1
                 first = not answered and not reason
                 answered = answered or not reason
-                self._answer(question, reason)
+                # Quick questions of the first moments must not use up liveness: it counts at its own pace.
+                counts = answered or clock() >= count_s
+                if counts:
+                    count_s = clock() + question.interval_ms / 1000
+                self._answer(question, reason, for_liveness=counts)
                 pause = pause_ms(question, tries=tries, answered=answered, jitter=self._jitter())
                 # The first pause is cut at random, so that instances started together drift apart.
-                await asyncio.sleep(pause / 1000 * (self._jitter() if first else 1))
+                wake_s = clock() + pause / 1000 * (self._jitter() if first else 1)
+                if answered:
+                    wake_s = align_s(wake_s, question.interval_ms)
+                await _sleep_until(wake_s)
         finally:
             asker.close()
 
@@ -151,9 +165,9 @@ class Prober:
             if silent_s > silence_s:
                 self._answer(question, f"no heartbeat pushed for {silent_s:.1f} s")
 
-    def _answer(self, question: Question, reason: str) -> None:
-        for verdict in (self._startup, self._readiness, self._liveness):
-            if verdict is not None and question_of(verdict.probe) == question:
+    def _answer(self, question: Question, reason: str, *, for_liveness: bool = True) -> None:
+        for verdict in (self._startup, self._readiness, self._liveness if for_liveness else None):
+            if verdict is not None and verdict.question == question:
                 self._hear(verdict, reason)
 
     def _hear(self, verdict: _Verdict, reason: str) -> None:
@@ -166,3 +180,19 @@ class Prober:
             self._listener.on_readiness()
         elif not verdict.standing.well:
             self._listener.on_liveness_lost(f"liveness lost: {reason}")
+
+
+async def _sleep_until(when_s: float) -> None:
+    """Sleep to a moment of the loop's clock, exactly, so that equal moments share a wake-up."""
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[None] = loop.create_future()
+    timer = loop.call_at(when_s, _finish, over)
+    try:
+        await over
+    finally:
+        timer.cancel()
+
+
+def _finish(over: "asyncio.Future[None]") -> None:
+    if not over.done():
+        over.set_result(None)

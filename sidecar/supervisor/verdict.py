@@ -4,7 +4,8 @@
 two the verdict stays. Also when to ask again.
 """
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 from typing import Final
 
 from mesh.state.service import Probe, ProbeKind, Probes
@@ -15,6 +16,9 @@ FIRST_PAUSE_MS: Final = 15
 PAUSE_GROWTH: Final = 1.5
 #: exec probes cost a process each, so they begin slower.
 FIRST_EXEC_PAUSE_MS: Final = 100
+#: Parts of the interval at whose borders questions are put: those of many instances
+#: that fall into one part share one wake-up of the loop.
+PARTS: Final = 16
 #: Share of the interval by which a question may come early.
 SPREAD: Final = 0.1
 
@@ -41,11 +45,11 @@ class Question:
 def judge(standing: Standing, probe: Probe, *, ok: bool) -> Standing:
     """The verdict after one more answer."""
     if ok == standing.well:
-        return replace(standing, against=0)
+        return Standing(standing.well) if standing.against else standing
     needed = probe.rise if ok else probe.fall
     if standing.against + 1 >= needed:
         return Standing(well=ok)
-    return replace(standing, against=standing.against + 1)
+    return Standing(standing.well, standing.against + 1)
 
 
 def question_of(probe: Probe) -> Question:
@@ -69,3 +73,9 @@ def pause_ms(question: Question, *, tries: int, answered: bool, jitter: float) -
         return spread
     first = FIRST_EXEC_PAUSE_MS if question.kind is ProbeKind.EXEC else FIRST_PAUSE_MS
     return min(spread, first * PAUSE_GROWTH ** min(tries - 1, 40))
+
+
+def align_s(when_s: float, interval_ms: int) -> float:
+    """The border between parts of the interval that follows *when_s*."""
+    part_s = interval_ms / 1000 / PARTS
+    return math.ceil(when_s / part_s) * part_s

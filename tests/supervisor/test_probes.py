@@ -261,3 +261,22 @@ async def test_silence_after_pushed_heartbeats_fails_liveness(plain_site: Site) 
     plain_site.supervisor.pushed(name)
     await plain_site.until(lambda: plain_site.status("push").generation == 3)
     assert any("no heartbeat pushed for" in s.reason for s in plain_site.told)
+
+
+async def test_a_slow_start_without_a_startup_probe_is_not_taken_for_a_lost_liveness(
+    plain_site: Site,
+) -> None:
+    """The first questions come quickly; liveness falls only after `fall` intervals."""
+    slow = python(f"import time; time.sleep(0.7)\n{LISTEN}\ntime.sleep(1000)")
+    tcp = Probe(ProbeKind.TCP, fall=3, interval_ms=500)
+    plain_site.supervisor.assign([assigned("slow", slow, probes=Probes(readiness=tcp, liveness=tcp))])
+    await plain_site.until_ready("slow")
+    assert plain_site.status("slow").generation == 1
+
+
+async def test_an_instance_that_never_answers_loses_liveness_after_fall_intervals(plain_site: Site) -> None:
+    tcp = Probe(ProbeKind.TCP, fall=3, interval_ms=100)
+    began = time.perf_counter()
+    plain_site.supervisor.assign([assigned("mute", SLEEP, probes=Probes(liveness=tcp))])
+    await plain_site.until(lambda: plain_site.status("mute").generation == 2)
+    assert 0.3 <= time.perf_counter() - began < 2

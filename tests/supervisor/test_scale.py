@@ -84,7 +84,8 @@ async def test_among_200_instances_an_exit_is_noticed_within_50_ms(plain_site: S
     p99, bare_p99 = (statistics.quantiles(times, n=100)[98] for times in (noticed, bare))
     print(
         f"200 started in {started_s:.2f} s; exit noticed p50 {statistics.median(noticed):.2f} ms, "
-        f"p99 {p99:.2f} ms (a bare child {bare_p99:.2f} ms); replaced p50 {statistics.median(replaced):.2f} ms, max {max(replaced):.2f} ms"
+        f"p99 {p99:.2f} ms (a bare child {bare_p99:.2f} ms); "
+        f"replaced p50 {statistics.median(replaced):.2f} ms, max {max(replaced):.2f} ms"
     )
     assert p99 <= 50 + bare_p99  # what the kernel itself takes on a busy machine
     assert statistics.median(replaced) <= 50  # joining a cgroup takes the kernel about 10 ms
