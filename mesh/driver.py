@@ -144,6 +144,8 @@ class RaftDriver:
         self._is_running = True
         self._ticked_ns = boottime_ns()
         self._arm_tick()
+        if self._node.is_alone:  # nobody else can lead, so there is nothing to wait for
+            self._node.campaign()
         self._kick()
         try:
             await self._ended.wait()

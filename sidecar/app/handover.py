@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LOG = structlog.get_logger(__name__)
 
-LEAVE_S = 5.0
+LEAVE_S = 3.0
 
 
 class HandOver:

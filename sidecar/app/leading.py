@@ -1,5 +1,6 @@
 """What comes with leadership beside ownerships: placement, membership, founding, hand-over."""
 
+import contextlib
 from collections.abc import Callable
 
 import structlog
@@ -76,6 +77,11 @@ class Leading:
         info = self.state.info
         trace = trace_id_of_term(info.cluster_id, self.term) if info is not None else ""
         return await self._replica.propose(command, timeout_s=timeout_s, at_ns=wall_ns(), trace_id=trace)
+
+    async def wait_applied(self, index: Index) -> None:
+        """Return once `index` is applied here, or after a while."""
+        with contextlib.suppress(TrellisError):
+            await self._consensus.driver.wait_applied(index, timeout_s=CHANGE_TIMEOUT_S)
 
     # ---- a leadership ---------------------------------------------------------------
 

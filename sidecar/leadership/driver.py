@@ -54,6 +54,9 @@ class Replicated(Protocol):
     async def propose(self, command: SingleCommand, *, timeout_s: float) -> Applied:
         """Have a command applied."""
 
+    async def wait_applied(self, index: Index) -> None:
+        """Return once `index` is applied here, or after a while."""
+
 
 class Own(Protocol):
     """The leader's own host, which does not beat to itself."""
@@ -159,6 +162,7 @@ class LeaderDuty:
 
     async def run(self) -> None:
         """Decide until cancelled, on every news and at least once per heartbeat."""
+        await self._replicated.wait_applied(self._serve_from)
         while True:
             self._wake.clear()
             if self._ready():
