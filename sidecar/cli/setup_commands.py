@@ -73,9 +73,12 @@ def token(
 
 
 def join(
-    token: Annotated[
+    words: Annotated[
         str,
-        typer.Argument(help="What `trellis token` printed on a member; '-': read it from standard input."),
+        typer.Argument(
+            metavar="TOKEN",
+            help="What `trellis token` printed on a member; '-': read it from standard input.",
+        ),
     ],
     *,
     json: Json = False,
@@ -97,7 +100,7 @@ def join(
     from sidecar.membership.join import join as join_cluster
 
     loaded = load_settings(settings)
-    text = sys.stdin.readline().strip() if token == "-" else token
+    text = sys.stdin.readline().strip() if words == "-" else words
     with working(f"Joining as {loaded.host.name}", quiet=json) as tell:
         joined = asyncio.run(join_cluster(loaded, text, timeout_s=timeout, on_step=tell))
     if json:

@@ -28,7 +28,7 @@ DEADLINE_S: Final = 5.0
 COUNT_EVERY: Final = 5
 
 
-async def call_once(stub: echo_pb2_grpc.EchoServiceAsyncStub, *, idempotent: bool) -> None:
+async def call_once(stub: "echo_pb2_grpc.EchoServiceAsyncStub", *, idempotent: bool) -> None:
     """Make one call and print what came of it."""
     started_ns = time.monotonic_ns()
     host, code = "", "OK"
