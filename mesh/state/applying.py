@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from mesh.errors import Conflict, InvalidRequest, NotFound, Problem, QueueFull, StaleTerm, VersionConflict
 from mesh.ids import NAME_PATTERN, HostId, Index, MemberId
-from mesh.limits import COUNTERS_MAX, EVENT_CHARS_MAX, NAME_CHARS_MAX
+from mesh.limits import COUNTERS_MAX, EVENT_CHARS_MAX, NAME_CHARS_MAX, TEXT_CHARS_MAX
 from mesh.state.commands import EventDraft
 from mesh.state.model import Change, ChangeKind, Document, HostRecord, Member
 from mesh.state.tables import ClusterState
@@ -112,6 +112,13 @@ def check_name(path: str, name: str, example: str) -> None:
 def check_hex(path: str, value: str) -> None:
     if not HEX_PATTERN.fullmatch(value):
         raise invalid(path, "is not lower-case hexadecimal", "5f3a")
+
+
+def check_text(path: str, *values: str) -> None:
+    """Refuses text that is longer than anything it could be."""
+    for value in values:
+        if len(value) > TEXT_CHARS_MAX:
+            raise invalid(path, f"has a text of {len(value)} characters; at most {TEXT_CHARS_MAX}")
 
 
 def invalid(path: str, problem: str, example: str = "") -> InvalidRequest:

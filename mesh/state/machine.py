@@ -8,13 +8,13 @@ Invariant: equal states and equal requests give equal states, outcomes, changes
 and events, on every host and under every hash seed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from mesh import errors
 from mesh.errors import InvalidRequest, InvariantBroken, Problem, Refused, TrellisError, UnknownCommand
 from mesh.ids import Index
-from mesh.limits import EVENTS_MAX
+from mesh.limits import EVENT_FACTS_MAX, EVENTS_MAX
 from mesh.state import commands as c
 from mesh.state import documents, hosts, ownership, security, services
 from mesh.state.applying import Applying, shortened
@@ -143,7 +143,7 @@ def _record_events(at: Applying, trace_id: str) -> tuple[Event, ...]:
             draft.kind,
             shortened(draft.subject),
             shortened(draft.message),
-            tuple(sorted((name, shortened(value)) for name, value in draft.attributes)),
+            tuple(sorted(_facts(draft))),
             trace_id,
         )
         for position, draft in enumerate(at.events[:EVENTS_MAX])
@@ -154,6 +154,11 @@ def _record_events(at: Applying, trace_id: str) -> tuple[Event, ...]:
     while len(table) > EVENTS_MAX:
         table.drop(next(iter(table.rows)))
     return recorded
+
+
+def _facts(draft: c.EventDraft) -> Iterator[tuple[str, str]]:
+    for name, value in draft.attributes[:EVENT_FACTS_MAX]:
+        yield shortened(name), shortened(value)
 
 
 def _journal(at: Applying, command: c.RecordEvents) -> Applied:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from mesh.errors import Denied, QueueFull
 from mesh.ids import HostId, MemberId
 from mesh.limits import REVOKED_MAX, SECRET_BYTES_MAX, SECRETS_MAX, TOKENS_MAX, TRUST_BYTES_MAX
-from mesh.state.applying import Applying, check_hex, check_name, invalid
+from mesh.state.applying import Applying, check_hex, check_name, check_text, invalid, shortened
 from mesh.state.commands import AddToken, Applied, ConsumeToken, PutSecret, RevokeCertificate, SetTrust
 from mesh.state.model import ChangeKind, JoinToken, RevokedCertificate
 from mesh.state.tables import ONLY
@@ -14,6 +14,8 @@ from mesh.state.tables import ONLY
 def add_token(at: Applying, command: AddToken) -> Applied:
     tokens, token = at.state.tokens, command.token
     check_hex("sha256", token.sha256)
+    if token.host is not None:
+        check_name("host", token.host, "host1")
     if token.sha256 in tokens:
         return Applied(at.index, unchanged=True)
     _forget_expired(at)
@@ -29,6 +31,7 @@ def consume_token(at: Applying, command: ConsumeToken) -> Applied:
     token = check_token(at, command.sha256, command.host, command.key_sha256)
     if token.consumed_by:
         return Applied(at.index, member=token.member, unchanged=True)
+    check_text("member", command.member)
     consume(at, token, command.key_sha256, command.member)
     return Applied(at.index, member=command.member)
 
@@ -71,7 +74,7 @@ def revoke(at: Applying, serial: str, reason: str) -> None:
         return
     if len(revoked) >= REVOKED_MAX:
         raise QueueFull(f"{REVOKED_MAX} certificates are revoked; roll the CA over", revoked=REVOKED_MAX)
-    revoked.put(serial, RevokedCertificate(serial, reason, at.index))
+    revoked.put(serial, RevokedCertificate(serial, shortened(reason), at.index))
     at.changed(ChangeKind.REVOKED, serial)
     at.record("certificate-revoked", serial, f"certificate {serial} is refused from now on: {reason}")
 

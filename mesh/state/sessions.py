@@ -12,7 +12,7 @@ Source: D. Ongaro, "Consensus: Bridging Theory and Practice", section 6.3.
 from bisect import insort
 
 from mesh.ids import Index
-from mesh.limits import SESSION_OUTCOMES_MAX, SESSIONS_MAX
+from mesh.limits import SESSION_CHARS_MAX, SESSION_OUTCOMES_MAX, SESSIONS_MAX
 from mesh.state.commands import Outcome, Rejected, Request
 from mesh.state.model import Session
 from mesh.state.tables import ClusterState
@@ -23,15 +23,17 @@ def recall(state: ClusterState, request: Request) -> Outcome | None:
     kept = state.outcomes.rows.get((request.session, request.sequence))
     if kept is not None:
         return kept
+    if len(request.session) > SESSION_CHARS_MAX:
+        return Rejected("INVALID_REQUEST", f"session: has more than {SESSION_CHARS_MAX} characters")
     if request.sequence < 1:
         return Rejected("INVALID_REQUEST", "sequence: with a session, sequences count from 1")
     session = state.sessions.rows.get(request.session)
     if session is None:
         if request.sequence <= SESSION_OUTCOMES_MAX:
             return None
-        return _forgotten(request, "its session is not known here (any more)")
+        return _forgotten(request, "its session is not known here (any more)", "session")
     if request.sequence <= session.floor:
-        return _forgotten(request, f"only outcomes above sequence {session.floor} are kept")
+        return _forgotten(request, f"only outcomes above sequence {session.floor} are kept", "sequence")
     return None
 
 
@@ -58,10 +60,15 @@ def _forget_oldest(state: ClusterState) -> None:
     state.sessions.drop(oldest)
 
 
-def _forgotten(request: Request, why: str) -> Rejected:
+def _forgotten(request: Request, why: str, what: str) -> Rejected:
+    """Metadata `forgotten` is "session" or "sequence".
+
+    Who knows that the request was never sent before, knows by "session" that it
+    was not applied, and may go on with a new session.
+    """
     return Rejected(
         "OUTCOME_UNKNOWN",
         f"request {request.sequence} may or may not have been applied before: {why};"
         " read the state, and go on with a new session",
-        (("sequence", str(request.sequence)),),
+        (("forgotten", what), ("sequence", str(request.sequence))),
     )

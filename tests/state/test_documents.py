@@ -149,4 +149,7 @@ def test_a_document_written_twice_in_one_batch_gets_two_versions() -> None:
     cluster = Cluster()
     outcome = cluster.do(Batch((PutDocument(DNS, b"1"), PutDocument(DNS, b"2", expected_version=1))))
     assert [part.version for part in outcome.parts] == [1, 2]
-    assert [each.value for each in cluster.state.kept.since(Index(outcome.index - 1))[0].documents] == [b"1", b"2"]
+    assert [each.value for each in cluster.state.kept.since(Index(outcome.index - 1))[0].documents] == [
+        b"1",
+        b"2",
+    ]

@@ -89,6 +89,7 @@ def test_a_cycle_of_dependencies_is_refused_with_its_path() -> None:
         (replace(spec(), instances_max=33), "instances_min"),
         (replace(spec(), mode=ServiceMode.ACTIVE_STANDBY), "instances_max"),
         (replace(spec(), environment=(("A", "x" * 40_000),)), "environment"),
+        (replace(spec(), command=("x" * 140_000,)), "spec"),
     ],
 )
 def test_what_the_state_relies_on_is_checked_again(wrong: ServiceSpec, path: str) -> None:
@@ -194,3 +195,10 @@ def test_a_report_about_another_host_or_of_too_many_is_refused(monkeypatch: pyte
     assert cluster.refuse(ReportInstances(A, M, (status(B),))).reason == "INVALID_REQUEST"
     monkeypatch.setattr(services, "INSTANCES_PER_HOST_MAX", 0)
     assert cluster.refuse(ReportInstances(A, M, (status(A),))).reason == "QUEUE_FULL"
+
+
+def test_what_a_host_reports_is_cut_or_refused_beyond_any_sense() -> None:
+    cluster = Cluster()
+    cluster.do(ReportInstances(A, M, (replace(status(A), reason="x" * 5_000),)))
+    assert len(cluster.state.instances_of(ECHO)[0].reason) == 1_000
+    assert cluster.refuse(ReportInstances(A, M, (replace(status(A), address="x" * 256),))).problems

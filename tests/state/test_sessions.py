@@ -72,6 +72,7 @@ def test_a_forgotten_session_is_not_taken_up_in_the_middle(monkeypatch: pytest.M
     outcome = put(cluster, "old", SESSION_OUTCOMES_MAX + 3)
     assert isinstance(outcome, Rejected)
     assert outcome.reason == "OUTCOME_UNKNOWN"
+    assert dict(outcome.metadata)["forgotten"] == "session"
 
 
 def test_without_a_session_every_request_counts() -> None:
@@ -86,5 +87,11 @@ def test_sequences_count_from_one(sequence: int) -> None:
     cluster = Cluster()
     request = Request(PutDocument(NAME, b""), SessionId("s"), sequence)
     outcome = apply(cluster.state, Index(99), request).outcome
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason == "INVALID_REQUEST"
+
+
+def test_the_name_of_a_session_is_bounded() -> None:
+    outcome = put(Cluster(), "s" * 129, 1)
     assert isinstance(outcome, Rejected)
     assert outcome.reason == "INVALID_REQUEST"
