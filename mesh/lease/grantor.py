@@ -144,7 +144,8 @@ class LeaseTable:
         `quorum_confirmed_at` is when the newest heartbeat round that a quorum
         has confirmed was sent; None before that and before this leader has
         applied an entry of its own term. `applied_index` is the host's own.
-        The leader does not ask for itself: see `HostLease.leadership_confirmed`.
+        The leader itself is never granted: counted from its beat, its lease would
+        outlast the quorum by up to L; it lives by `HostLease.leadership_confirmed`.
 
         Refused: while leadership is unconfirmed, to a host that has not applied
         the newest change of ownerships, and to one that is just losing an
@@ -155,7 +156,8 @@ class LeaseTable:
             for name, reservation in self._reserved.items()
         )
         if (
-            self._ownerships is None
+            host == self._leader
+            or self._ownerships is None
             or not self.is_confirmed(now, quorum_confirmed_at)
             or applied_index < self._barrier
             or losing

@@ -6,149 +6,47 @@ What is true is known here and nowhere else: `Host.acting` says for what a host
 *really* acts, and `Cluster.begin_acting` checks that nobody else does.
 """
 
-import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from functools import partial
-from random import Random
 
-from mesh.ids import VIP, FencingTerm, HostId, Index, OwnedName, ServiceName, Term, owned_service
+from mesh.ids import VIP, FencingTerm, HostId, Index, OwnedName, Term
 from mesh.lease import hosts as verdicts
 from mesh.lease.acting import may_act
-from mesh.lease.grantor import LeaseTable
-from mesh.lease.holder import HostLease
 from mesh.lease.model import (
     Assign,
     BeatAnswer,
-    Decision,
     ElectedBy,
     Election,
-    HostStanding,
     HostView,
     OwnershipSituation,
-    OwnershipView,
     RequestRelease,
     Unassign,
     Verdict,
 )
 from mesh.lease.ownership import decide_ownerships
 from mesh.lease.timers import LeaseTimers
-
-MS = 1_000_000
-ELECTION_MIN = 1_500 * MS
-ELECTION_MAX = 2_500 * MS
-MARGIN = 50 * MS
-NO_TERM = Term(0)
-REPORTER = owned_service(ServiceName("reporter"))
-Ownerships = dict[OwnedName, OwnershipView]
-
-
-class TwoActedError(AssertionError):
-    """The one thing that must never happen."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    """The decisions under test; a broken variant replaces one."""
-
-    make_table: Callable[[HostId, Election, LeaseTimers], LeaseTable] = LeaseTable
-    make_lease: Callable[[Term], HostLease] = HostLease
-    #: How a leader says it was elected.
-    elected_by: Callable[[ElectedBy], ElectedBy] = ElectedBy
-    #: What a voter waits for.
-    loyal_ns: int = ELECTION_MIN
-    #: A leader that a quorum has not confirmed for so long steps down.
-    steps_down_ns: int = ELECTION_MIN
+from tests.lease.model_host import (
+    ELECTION_MAX,
+    ELECTION_MIN,
+    MARGIN,
+    MS,
+    REPORTER,
+    Host,
+    Record,
+    Rules,
+    TwoActedError,
+)
+from tests.lease.model_time import SimulatedTime
 
 
-@dataclass(frozen=True)
-class Record:
-    term: Term
-    command: Decision | None = None
-
-
-def apply(state: Ownerships, record: Record) -> None:
-    """What the replicated state machine does with one entry."""
-    command = record.command
-    if isinstance(command, Assign):
-        former = state.get(command.name)
-        term = FencingTerm(0) if former is None else former.fencing_term
-        if term == command.expected_fencing_term:
-            state[command.name] = OwnershipView(command.name, command.holder, FencingTerm(term + 1))
-    elif isinstance(command, RequestRelease):
-        present = state.get(command.name)
-        if present is not None and present.fencing_term == command.expected_fencing_term:
-            state[command.name] = replace(present, successor=command.successor)
-
-
-@dataclass
-class Host:
-    """One host: what is durable, what its present process knows, what it really does."""
-
-    id: HostId
-    rate: float
-    offset: int
-    lease: HostLease
-    # durable
-    term: Term = NO_TERM
-    vote: HostId | None = None
-    log: list[Record] = field(default_factory=list)
-    commit: int = 0
-    # process
-    process: int = 0
-    up: bool = True
-    frozen: bool = False
-    leader: HostId | None = None
-    heard: dict[HostId, int] = field(default_factory=dict)
-    led: dict[Term, HostId] = field(default_factory=dict)
-    loyal_from: int = 0
-    campaign_at: int = 0
-    votes: set[HostId] = field(default_factory=set)
-    standing_by: ElectedBy = ElectedBy.TIMEOUT
-    sequence: int = 0
-    applied: int = 0
-    state: Ownerships = field(default_factory=dict)
-    inbox: list[Callable[[], None]] = field(default_factory=list)
-    # leading
-    table: LeaseTable | None = None
-    election: Election | None = None
-    is_leader: bool = False
-    rounds: dict[int, int] = field(default_factory=dict)
-    round: int = 0
-    confirmed: dict[HostId, int] = field(default_factory=dict)
-    matched: dict[HostId, int] = field(default_factory=dict)
-    standings: dict[HostId, HostStanding] = field(default_factory=dict)
-    processes: dict[HostId, int] = field(default_factory=dict)
-    proofs: dict[HostId, int] = field(default_factory=dict)
-    draining: bool = False
-    # the truth
-    acting: dict[OwnedName, FencingTerm] = field(default_factory=dict)
-    #: When what is being stopped will have stopped.
-    stopping: dict[OwnedName, int] = field(default_factory=dict)
-    deadline: int = 0
-
-    def apply_committed(self) -> None:
-        while self.applied < self.commit:
-            apply(self.state, self.log[self.applied])
-            self.applied += 1
-
-    @property
-    def last(self) -> tuple[Term, int]:
-        return (self.log[-1].term if self.log else Term(0), len(self.log))
-
-
-class Cluster:
-    """All hosts, the links between them and the events to come."""
+class Cluster(SimulatedTime):
+    """All hosts, what they do, and what is really so."""
 
     def __init__(self, seed: int, rules: Rules, size: int = 3) -> None:
-        self.random = Random(seed)
+        super().__init__(seed)
         self.rules = rules
         self.timers = LeaseTimers()
-        self.now = 0
-        self._events: list[tuple[int, int, Callable[[], None]]] = []
-        self._count = 0
-        self.cut: set[frozenset[HostId]] = set()
-        self.slow = False
+        #: How often a host began to act for something.
         self.moves = 0
         error = self.timers.clock_rate_error_ppm / 1e6
         self.hosts: dict[HostId, Host] = {}
@@ -159,54 +57,6 @@ class Cluster:
             self.hosts[host_id] = Host(host_id, rate, offset, rules.make_lease(Term(0)))
         for host in self.hosts.values():
             self.start(host)
-
-    # ---- time and messages ------------------------------------------------------
-
-    def at(self, real: int, event: Callable[[], None]) -> None:
-        self._count += 1
-        heapq.heappush(self._events, (max(real, self.now), self._count, event))
-
-    def after(self, delay: int, event: Callable[[], None]) -> None:
-        self.at(self.now + delay, event)
-
-    def run(self, until: int) -> None:
-        while self._events and self._events[0][0] <= until:
-            self.now, _, event = heapq.heappop(self._events)
-            event()
-        self.now = until
-
-    def local(self, host: Host) -> int:
-        return int(self.now * host.rate) + host.offset
-
-    def real_delay(self, host: Host, local_at: int) -> int:
-        return max(0, int((local_at - self.local(host)) / host.rate)) + 2  # never early by rounding
-
-    def deliver(self, sender: Host, to: Host, what: Callable[[], None]) -> None:
-        """Run `what` at `to` unless the link is cut now or either process is another one by then."""
-        if frozenset((sender.id, to.id)) in self.cut:
-            return
-        process = to.process
-        worst = 600 * MS if self.slow and self.random.random() < 0.3 else 15 * MS
-        delay = 0 if sender is to else self.random.randrange(MS // 10, worst)
-
-        def arrive() -> None:
-            if to.up and to.process == process:
-                (to.inbox.append if to.frozen else lambda act: act())(what)
-
-        self.after(delay, arrive)
-
-    def each(self, host: Host, every: int, act: Callable[[Host], None]) -> None:
-        """A loop of the present process of `host`."""
-        process = host.process
-
-        def turn() -> None:
-            if host.process != process or not host.up:
-                return
-            if not host.frozen:
-                act(host)
-            self.after(every, turn)
-
-        self.after(self.random.randrange(every), turn)
 
     # ---- faults -----------------------------------------------------------------
 

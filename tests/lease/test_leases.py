@@ -235,6 +235,10 @@ def test_a_release_of_exactly_this_ownership_frees_it_at_once() -> None:
     assert leases.may_reassign(owned(B)) > TE + S, "the new process has promised nothing"
 
 
+def test_a_leader_never_grants_itself() -> None:
+    assert not granted(table(), A, TE + S)
+
+
 def test_what_the_leader_itself_holds_is_freed_only_by_its_release() -> None:
     leases = table()
     assert leases.may_reassign(owned(A)) == NEVER

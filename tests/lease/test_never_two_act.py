@@ -11,9 +11,13 @@ from mesh.ids import FencingTerm, HostId, Index
 from mesh.lease.grantor import LeaseTable
 from mesh.lease.holder import HostLease
 from mesh.lease.model import BeatAnswer, ElectedBy, OwnershipView
-from tests.lease.model_cluster import MS, Cluster, Host, Rules, TwoActedError
+from tests.lease.model_cluster import Cluster
+from tests.lease.model_host import MS, Host, Rules, TwoActedError
 
 SECOND = 1000 * MS
+
+
+KINDS = ("crash", "freeze", "cut", "cut", "pair", "one-link", "drain", "transfer", "slow") + 4 * ("heal",)
 
 
 def fault(cluster: Cluster, random: Random) -> None:
@@ -21,10 +25,9 @@ def fault(cluster: Cluster, random: Random) -> None:
     hosts = list(cluster.hosts.values())
     host = random.choice(hosts)
     leader = next((each for each in hosts if each.is_leader and each.up), None)
-    victim = leader if leader is not None and random.random() < 0.5 else host
-    kind = random.choice(
-        ("crash", "freeze", "cut", "cut", "one-link", "heal", "heal", "drain", "transfer", "slow")
-    )
+    owner = next((each for each in hosts if each.acting and not each.is_leader), None)
+    victim = random.choice([each for each in (leader, owner, host) if each is not None])
+    kind = random.choice(KINDS)
     if kind == "crash" and victim.up and sum(each.up for each in hosts) == len(hosts):
         cluster.crash(victim)
     elif kind == "freeze" and victim.up:
@@ -74,10 +77,10 @@ def simulate(seed: int, rules: Rules, seconds: int = 60, size: int = 3) -> Clust
 @pytest.mark.parametrize(
     ("size", "seeds"),
     [
-        (3, range(8)),
-        (5, range(4)),
-        pytest.param(3, range(8, 120), marks=pytest.mark.integration),
-        pytest.param(5, range(4, 60), marks=pytest.mark.integration),
+        (3, range(5)),
+        (5, range(2)),
+        pytest.param(3, range(5, 100), marks=pytest.mark.integration),
+        pytest.param(5, range(2, 50), marks=pytest.mark.integration),
     ],
 )
 def test_never_two_hosts_act_at_the_same_time(size: int, seeds: range) -> None:
@@ -149,9 +152,13 @@ BROKEN: dict[str, Callable[[], Rules]] = {
     "takes a transfer for an ordinary election": lambda: Rules(elected_by=lambda _: ElectedBy.TIMEOUT),
     "votes while a leader may be alive": lambda: Rules(loyal_ns=0),
 }
+SLOW_TO_CATCH = ("grants without a quorum",)
 
 
-@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.integration if name in SLOW_TO_CATCH else ()) for name in BROKEN],
+)
 def test_the_simulation_catches_rules_that_are_broken(name: str) -> None:
     """Proves that the check above can fail."""
     for seed in range(200):
