@@ -57,7 +57,8 @@ class AdmitMember:
     Conflict. With the token already used by the same key, nothing changes and
     the outcome names the member admitted then; by another key: Denied. A
     present member of the same host is replaced (its instances are forgotten)
-    unless it still owns something: Conflict.
+    unless it still owns something: Conflict. It counts as lost until
+    SetHostStatus says that it beats.
     """
 
     member: Member
@@ -92,7 +93,10 @@ class RemoveMember:
 
 @dataclass(frozen=True, slots=True)
 class SetHostStatus:
-    """Verdict about a host; StaleTerm when `member` is no longer the host's member."""
+    """Verdict about a host; StaleTerm when `member` is no longer the host's member.
+
+    LOST takes every instance of the host out of traffic until it reports again.
+    """
 
     host: HostId
     member: MemberId

@@ -8,11 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.ids import HostId, OwnedName, ServiceName, owned_service
-from mesh.placement import HostRoom, PlacementDecision, decide_placement, placement_commands
-from mesh.state.commands import SetPlacement
-from mesh.state.model import DeclaredService, Placement, Slot
+from mesh.ids import VIP, FencingTerm, HostId, OwnedName, ServiceName, owned_service
+from mesh.placement import (
+    HostRoom,
+    PlacementDecision,
+    decide_placement,
+    owners_of,
+    placement_commands,
+    rooms_of,
+)
+from mesh.state.commands import AdmitMember, AssignOwner, DrainHost, SetHostStatus, SetPlacement
+from mesh.state.model import DeclaredService, HostStatus, MemberRole, Placement, Slot
 from mesh.state.service import ServiceMode, ServiceSpec
+from tests.state.model_state import Cluster, member
 
 A, B, C, D = (HostId(f"host{n}") for n in (1, 2, 3, 4))
 ECHO = ServiceName("echo")
@@ -141,6 +149,23 @@ def test_what_differs_is_proposed_from_the_version_it_was_decided_from() -> None
         SetPlacement(ECHO, (Slot(A, 0), Slot(B, 0)), 7),
         SetPlacement(ServiceName("new"), (Slot(A, 0),), 0),
     )
+
+
+def test_rooms_and_owners_are_taken_from_the_applied_state() -> None:
+    cluster = Cluster()
+    cluster.do(AdmitMember(member(D, role=MemberRole.WITNESS)))
+    cluster.do(SetHostStatus(D, member(D).member, HostStatus.ALIVE))
+    cluster.do(SetHostStatus(B, member(B).member, HostStatus.SUSPECT))
+    cluster.do(SetHostStatus(C, member(C).member, HostStatus.LOST))
+    cluster.do(DrainHost(B, True))
+    cluster.do(AssignOwner(VIP, A, FencingTerm(0)))
+    assert rooms_of(cluster.state, full=[A]) == (
+        HostRoom(A, full=True),
+        HostRoom(B, draining=True),
+        HostRoom(C, alive=False),
+        HostRoom(D, alive=False),
+    )
+    assert owners_of(cluster.state) == {VIP: A}
 
 
 # ---- properties ---------------------------------------------------------------------

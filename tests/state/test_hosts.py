@@ -25,7 +25,7 @@ from mesh.state.commands import (
     SetVirtualAddress,
     UpdateMember,
 )
-from mesh.state.model import HostStatus, JoinToken, MemberRole
+from mesh.state.model import Change, ChangeKind, HostStatus, JoinToken, MemberRole
 from tests.state.model_state import A, B, C, Cluster, member, status
 
 D = HostId("host4")
@@ -94,6 +94,8 @@ def test_a_host_that_owns_something_is_neither_removed_nor_replaced() -> None:
 
 def test_a_removed_member_is_unknown_and_its_certificate_refused() -> None:
     cluster = Cluster()
+    cluster.do(AdmitMember(replace(member(HostId("host5")), certificate_serial="")))
+    cluster.do(RemoveMember(member(HostId("host5")).member))
     cluster.do(AdmitMember(replace(member(D), certificate_serial="")))
     cluster.do(AdmitMember(member(D, 2)))
     cluster.do(RemoveMember(member(D, 2).member))
@@ -151,6 +153,21 @@ def test_verdicts_are_journalled_once_with_their_reason() -> None:
     cluster.do(SetHostStatus(B, member(B).member, HostStatus.ALIVE, "beats again"))
     assert cluster.state.hosts[B].reason == ""
     assert cluster.refuse(SetHostStatus(D, member(D).member, HostStatus.LOST)).reason == "NOT_FOUND"
+
+
+def test_the_instances_of_a_lost_host_take_no_traffic_until_it_reports_again() -> None:
+    cluster = Cluster()
+    report = ReportInstances(B, member(B).member, (status(B),))
+    cluster.do(report)
+    cluster.do(ReportInstances(A, member(A).member, (status(A),)))
+    cluster.do(SetHostStatus(B, member(B).member, HostStatus.SUSPECT))
+    assert all(each.ready for each in cluster.state.instances.values())
+    effect = cluster.apply(SetHostStatus(B, member(B).member, HostStatus.LOST))
+    assert [each.ready for each in cluster.state.instances_of(status(B).service)] == [True, False]
+    assert Change(ChangeKind.INSTANCE, status(B).instance) in effect.changed.changes
+    cluster.do(SetHostStatus(B, member(B).member, HostStatus.ALIVE))
+    assert not cluster.do(report).unchanged
+    assert cluster.state.instances[status(B).instance].ready
 
 
 def test_a_host_is_drained_and_taken_back() -> None:
