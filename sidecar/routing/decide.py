@@ -135,7 +135,7 @@ def _has_leader_methods(spec: ServiceSpec) -> bool:
 
 
 def _northbound(view: RoutingView, settings: RoutingSettings) -> tuple[AnyListener, ...]:
-    if not view.northbound_open:
+    if not view.northbound_open or view.draining:
         return ()
     own = NorthboundListener(NORTHBOUND, settings.northbound_address, NORTHBOUND_ROUTES)
     if not (view.owns_vip and settings.vip_address):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from sidecar.routing import bootstrap
+from sidecar.routing.admin import calls_in_hand
 from sidecar.routing.decide import decide
 from sidecar.routing.in_force import InForce
 from sidecar.routing.model import (
@@ -28,6 +29,11 @@ BIND_RETRY_S: Final = 0.02
 #: this often; after that it is not a matter of moments and is tried less often.
 BIND_RETRIES_QUICK: Final = 250
 BIND_RETRY_S_MAX: Final = 0.25
+DRAIN_POLL_S: Final = 0.02
+#: Routes follow their listener within a millisecond or two.
+ROUTES_S: Final = 0.1
+#: Envoy ends at once when asked; this is for one that does not hear.
+ENVOY_EXIT_S: Final = 1.0
 
 
 class Routing:
@@ -35,7 +41,7 @@ class Routing:
 
     Until the first `publish`, Envoy and clients are told nothing and keep what
     they have. Events (name, facts) go to *on_event*: envoy-started, envoy-adopted,
-    envoy-replaced, envoy-exited, xds-rejected, snapshot-held, view-refused,
+    envoy-replaced, envoy-frozen, envoy-exited, xds-rejected, snapshot-held, view-refused,
     vip-listening, drain-overrun.
     """
 
@@ -125,15 +131,31 @@ class Routing:
         if self._view is not None:
             self.publish(replace(self._view, northbound_open=False, owns_vip=False))
             await self.wait_northbound_closed()
+            # without a listener Envoy may have let go of the routes, and then never confirms them
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ROUTES_S):
+                    while not self._in_force.has_routes_of(self._serial):
+                        await self._changed.wait()
 
     async def stop(self, *, grace_s: float) -> None:
-        """Closes the northbound listeners, then ends Envoy; `run` has to be cancelled by the caller."""
+        """Takes no new connection, finishes the calls in hand within *grace_s*, ends Envoy.
+
+        `run` has to be cancelled by the caller.
+        """
         try:
             async with asyncio.timeout(grace_s):
-                await self.close_northbound()
+                await self._drain()
         except TimeoutError:
             self._on_event("drain-overrun", {"grace_s": grace_s})
-        await self._envoy.stop(grace_s=grace_s)
+        await self._envoy.stop(grace_s=ENVOY_EXIT_S)
+
+    async def _drain(self) -> None:
+        if self._view is None:
+            return
+        self.publish(replace(self._view, draining=True, owns_vip=False))
+        await self.wait_northbound_closed()
+        while await calls_in_hand(self._settings):  # noqa: ASYNC110 - Envoy knows, and must be asked
+            await asyncio.sleep(DRAIN_POLL_S)
 
     def _on_report(self, node: str, report: Report) -> None:
         reason = report.reason if isinstance(report, Rejected) else ""
@@ -173,11 +195,10 @@ class Routing:
 
     @contextlib.contextmanager
     def _watching(self) -> Iterator[None]:
-        """Wakes those who wait when what Envoy has in force has changed."""
-        before, vip_before = self._in_force.listening, self.vip_listening
+        """Wakes those who wait for something to be in force."""
+        vip_before = self.vip_listening
         yield
         if vip_before != self.vip_listening:
             self._on_event("vip-listening", {"listening": self.vip_listening})
-        if before != self._in_force.listening:
-            changed, self._changed = self._changed, asyncio.Event()
-            changed.set()
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

@@ -23,6 +23,10 @@ class InForce:
         """Names of the listeners that take connections."""
         return self._listeners if self._routes_serial >= max(self._opened_serial, 1) else frozenset()
 
+    def has_routes_of(self, serial: int) -> bool:
+        """Envoy routes by the push *serial*, or a later one."""
+        return self._routes_serial >= serial
+
     def on_opened(self, serial: int) -> None:
         """The push *serial* opens the northbound side, which was closed before."""
         self._opened_serial = serial

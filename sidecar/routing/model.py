@@ -74,8 +74,10 @@ class RoutingView:
     leader: HostId | None = None
     #: This host owns the virtual IP and its lease is live.
     owns_vip: bool = False
-    #: False while fenced or draining: no northbound listener, every call UNAVAILABLE.
+    #: False while fenced: no northbound listener, every call UNAVAILABLE.
     northbound_open: bool = True
+    #: This host is about to stop: no northbound listener, but open connections are served.
+    draining: bool = False
 
 
 # ---- snapshot -------------------------------------------------------------------

@@ -21,6 +21,7 @@ from typing import Final
 from mesh import limits
 from mesh.errors import Problem, SettingsError
 from sidecar.routing import bootstrap
+from sidecar.routing.admin import is_answering
 from sidecar.routing.model import RoutingSettings
 
 OnEvent = Callable[[str, Mapping[str, object]], None]
@@ -28,7 +29,10 @@ OnEvent = Callable[[str, Mapping[str, object]], None]
 RESTART_S_MIN, RESTART_S_MAX = 0.02, 5.0
 #: Running this long resets the back-off.
 STABLE_S: Final = 10.0
-LOG_CHECK_S: Final = 30.0
+#: Envoy is asked this often whether it is alive, may take as long to say so,
+PROBE_S: Final = 1.0
+#: and is killed after this many misses in a row (a busy machine causes one now and then).
+MISSES_MAX: Final = 3
 #: How long listeners that were removed finish what they have in hand.
 DRAIN_S: Final = 5
 
@@ -164,11 +168,15 @@ class EnvoyProcess:
     # ---- watch and end ------------------------------------------------------------
 
     async def _watch(self) -> None:
-        """Returns when Envoy has ended; keeps its log bounded meanwhile."""
+        """Returns when Envoy has ended; one that is frozen is ended. Keeps its log bounded."""
         assert self._handle is not None
-        handle = self._handle
-        while not await wait_exit(handle, timeout_s=LOG_CHECK_S):
+        handle, misses = self._handle, 0
+        while not await wait_exit(handle, timeout_s=PROBE_S):
             self._bound_log(handle)
+            misses = 0 if await is_answering(self._settings, timeout_s=PROBE_S) else misses + 1
+            if misses == MISSES_MAX:
+                self._on_event("envoy-frozen", {"pid": handle.pid, "misses": misses})
+                _signal(handle, signal.SIGKILL)
         code = _reap(handle.pid) if self._is_child else None
         self._is_child = False
         self._handle = None

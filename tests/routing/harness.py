@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import datetime
-import json
 import os
 import signal
 import socket
@@ -307,16 +306,3 @@ def _replace(path: Path, content: bytes) -> None:
     fresh = path.with_suffix(".new")
     fresh.write_bytes(content)
     fresh.replace(path)
-
-
-async def admin(chosen: RoutingSettings, path: str) -> Any:
-    """A GET on Envoy's admin socket."""
-    reader, writer = await asyncio.open_unix_connection(f"{chosen.run_dir}/envoy-admin.sock")
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n".encode())
-    raw = await reader.read()
-    writer.close()
-    await writer.wait_closed()
-    body = raw.partition(b"\r\n\r\n")[2].decode()
-    if "chunked" in raw.partition(b"\r\n\r\n")[0].decode():
-        body = "".join(body.split("\r\n")[1::2])
-    return json.loads(body) if body.startswith("{") else body

@@ -162,6 +162,12 @@ def test_a_closed_host_has_no_northbound_listener_and_answers_unavailable() -> N
     assert snapshot.routes == (Routes("northbound", (Route("/", cluster=""),)),)
 
 
+def test_a_draining_host_takes_no_connection_and_serves_those_it_has() -> None:
+    snapshot = decide(view(instance("host1"), draining=True), PLAIN).envoy
+    assert snapshot.listeners == ()
+    assert snapshot.routes[0].routes[0].cluster == "echo"
+
+
 def test_methods_with_a_policy_come_before_their_service() -> None:
     policies = (MethodPolicy("/t.Echo/B", timeout_ms=9), MethodPolicy("/t.Echo/A", idempotent=True))
     snapshot = decide(view(services=(replace(ECHO, methods=policies),)), PLAIN).envoy

@@ -127,7 +127,7 @@ async def test_the_virtual_ip_is_taken_as_soon_as_the_other_envoy_lets_go(tmp_pa
         await h1.routing.wait_vip_listening()
         h2.publish(b.status(), owns_vip=True)
         await until(lambda: "xds-rejected" in h2.names())
-        assert h2.routing.northbound_listening
+        await ready(h2)
         assert not h2.routing.vip_listening
         async with client(vip) as caller:
             assert await caller.echo() == a.name

@@ -6,9 +6,12 @@ import signal
 from pathlib import Path
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
+from sidecar.routing import admin
+from sidecar.routing.admin import calls_in_hand
 from sidecar.routing.model import RoutingView
-from tests.routing.harness import admin, backend, client, echo_spec, load, ready, running, settings, until
+from tests.routing.harness import backend, client, echo_spec, load, ready, running, settings, until
 
 pytestmark = pytest.mark.integration
 
@@ -79,6 +82,20 @@ async def test_an_envoy_that_dies_is_started_again(tmp_path: Path) -> None:
             assert await caller.echo() == a.name
 
 
+async def test_a_frozen_envoy_is_replaced(tmp_path: Path) -> None:
+    """SIGSTOP: its port still accepts, nothing answers. Within seconds another one serves."""
+    async with backend("host1", 0) as a, running(settings(tmp_path)) as host:
+        host.publish(a.status())
+        await ready(host)
+        before = host.routing.envoy_handle()
+        assert before is not None
+        os.kill(before.pid, signal.SIGSTOP)
+        await until(lambda: "envoy-exited" in host.names(), within_s=20)
+        await ready(host)
+        async with client(host.settings.northbound_address) as caller:
+            assert await caller.echo() == a.name
+
+
 async def test_an_envoy_with_another_bootstrap_is_replaced(tmp_path: Path) -> None:
     one = settings(tmp_path)
     async with running(one, leave_envoy=True) as first:
@@ -121,6 +138,19 @@ async def test_fencing_closes_the_northbound_listener_and_open_connections_get_u
             await ready(host)
 
 
+async def test_stopping_finishes_the_calls_in_hand(tmp_path: Path) -> None:
+    """A call that takes half a second is under way when routing is told to stop."""
+    async with backend("host1", 0) as a, running(settings(tmp_path)) as host:
+        host.publish(a.status())
+        await ready(host)
+        async with client(host.settings.northbound_address) as caller, asyncio.TaskGroup() as group:
+            slow = group.create_task(caller.echo(delay=Duration(nanos=500_000_000)), name="slow")
+            await until(lambda: calls_in_hand(host.settings))
+            await host.routing.stop(grace_s=5)
+            assert await slow == a.name
+        await until(lambda: "envoy-exited" in host.names())
+
+
 async def test_a_resource_that_envoy_refuses_leaves_the_rest_in_force(tmp_path: Path) -> None:
     """An ingress address that is not this machine's cannot be bound; calls are routed all the same."""
     async with backend("host1", 0) as a, running(settings(tmp_path, vip_address="192.0.2.1:1")) as host:
@@ -159,6 +189,6 @@ async def test_envoy_keeps_only_the_statistics_that_are_read(tmp_path: Path) -> 
     async with backend("host1", 0) as a, running(settings(tmp_path)) as host:
         host.publish(a.status())
         await ready(host)
-        names = [line.partition(":")[0] for line in (await admin(host.settings, "/stats")).splitlines()]
+        names = [line.partition(":")[0] for line in (await admin.get(host.settings, "/stats")).splitlines()]
         assert "cluster.echo.upstream_rq_total" in names
         assert len([name for name in names if name.startswith("cluster.echo.")]) < 20
