@@ -11,12 +11,20 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 from trellis.cluster.v1 import cluster_pb2, cluster_pb2_grpc
 
 from mesh.adapters.errors_interceptor import ErrorsInterceptor
 from mesh.errors import Denied, InvariantBroken, PeerUnreachable
 from mesh.identity.credentials import Credentials
-from mesh.identity.interceptor import ON_BEHALF, AuthorisationInterceptor, Listener, present_caller
+from mesh.identity.interceptor import (
+    ON_BEHALF,
+    AuthorisationInterceptor,
+    Listener,
+    forwarding_metadata,
+    present_caller,
+)
 from mesh.identity.keys import key_to_pem, make_csr, new_key
 from mesh.identity.table import build_table
 from mesh.ids import HostId
@@ -81,6 +89,8 @@ async def door(listener: Listener, socket: Path | None = None) -> AsyncIterator[
     opened.append(Door(interceptor, credentials(CA, "host1.1"), revoked=revoked))
     server = grpc.aio.server(interceptors=[ErrorsInterceptor(_fail), interceptor])
     cluster_pb2_grpc.add_ClusterServiceServicer_to_server(WhoCalls(), server)
+    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+    reflection.enable_server_reflection([reflection.SERVICE_NAME], server)
     if socket is None:
         secure = opened[0].own.server_credentials(require_client=listener is Listener.MESH)
         opened[0].address = f"127.0.0.1:{server.add_secure_port('127.0.0.1:0', secure)}"
@@ -235,3 +245,41 @@ async def test_a_renewed_server_certificate_is_used_by_the_next_handshake() -> N
         assert told == [2]
         async with caller.channel(HostId("host9"), mesh.address) as channel:
             assert await who(channel) == "host host2.1"
+
+
+async def test_health_is_for_all_and_reflection_for_operators(tmp_path: Path) -> None:
+    """Method: the servicers of grpcio themselves, one of which writes its stream through the context."""
+    question = reflection_pb2.ServerReflectionRequest(list_services="")
+    path = tmp_path / "a"
+    async with door(Listener.ADMIN_SOCKET, path), grpc.aio.insecure_channel(f"unix:{path}") as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+        asked = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([question]))
+        answer = await asked.read()
+        assert [each.name for each in answer.list_services_response.service] == [reflection.SERVICE_NAME]
+        asked.cancel()
+    async with door(Listener.MESH) as mesh, mesh.channel(credentials(CA, "host2.1")) as channel:
+        assert await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        asked = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([question]))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await asked.read()
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_a_peer_is_a_host_of_this_cluster_or_denied() -> None:
+    own = credentials(CA, "host1.1")
+    other = type(CA)(OTHER_CLUSTER, CA.certificate, CA.key)
+    key = new_key()
+    alice = CA.issue_operator("alice", make_csr(key, "alice"), time.time_ns())
+    proven = identity(CA, "host2.4")[0].certificate_pem
+    assert own.check_peer({"x509_pem_cert": [proven]}) == "host2"
+    for certificate in (alice.certificate_pem, identity(other, "host2.4")[0].certificate_pem):
+        with pytest.raises(Denied, match="is not a host"):
+            own.check_peer({"x509_pem_cert": [certificate]})
+    with pytest.raises(Denied, match="no client certificate"):
+        own.check_peer({})
+
+
+def test_outside_a_call_nobody_calls() -> None:
+    assert forwarding_metadata() == ((ON_BEHALF, "anonymous/"),)

@@ -3,10 +3,18 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.ids import Index, MemberId, host_of
+from mesh.ids import HostId, Index, MemberId, Term, host_of, incarnation_of
 from mesh.raft.confchange import find_problems, leave_joint, plan_change
-from mesh.raft.model import Membership
-from sidecar.membership.decide import MembershipView, next_membership_change
+from mesh.raft.model import EntryId, Membership, PeerStatus, ProgressMode, Role, Status
+from mesh.state import ClusterState
+from mesh.state.commands import SetMemberRole
+from mesh.state.model import Member, MemberRole
+from sidecar.membership.decide import (
+    MembershipView,
+    next_membership_change,
+    role_commands,
+    view_of,
+)
 
 
 def ids(*names: str) -> tuple[MemberId, ...]:
@@ -114,6 +122,58 @@ def test_nothing_is_proposed_while_a_change_is_under_way() -> None:
     now = view("a.1", wanted="a.1 b.1")
     joint = Membership(voters=ids("a.1", "b.1"), outgoing=ids("a.1"))
     assert next_membership_change(MembershipView(MemberId("a.1"), joint, now.wanted, Index(1), {})) is None
+
+
+def _row(member: str, role: MemberRole) -> Member:
+    made = MemberId(member)
+    return Member(made, host_of(made), incarnation_of(made), role, "10.0.0.1:7400")
+
+
+def _state() -> ClusterState:
+    state = ClusterState()
+    rows = (
+        ("a.1", MemberRole.VOTER),
+        ("b.1", MemberRole.LEARNER),
+        ("c.1", MemberRole.WITNESS),
+        ("d.1", MemberRole.LEARNER),
+    )
+    for member, role in rows:
+        state.members.put(MemberId(member), _row(member, role))
+    return state
+
+
+def test_the_state_records_what_rafts_membership_made_of_each_member() -> None:
+    state = _state()
+    membership = Membership.of(ids("a.1", "b.1", "c.1"), (), ids("c.1"))
+    assert role_commands(state, membership) == (SetMemberRole(MemberId("b.1"), MemberRole.VOTER),)
+    joint = Membership(voters=ids("a.1", "b.1"), outgoing=ids("a.1"))
+    assert role_commands(state, joint) == ()
+
+
+def test_the_view_holds_what_was_heard_lately_only() -> None:
+    peers = (
+        PeerStatus(MemberId("b.1"), ProgressMode.REPLICATE, Index(7), Index(8), recently_active=True),
+        PeerStatus(MemberId("d.1"), ProgressMode.REPLICATE, Index(7), Index(8), recently_active=False),
+    )
+    status = Status(
+        id=MemberId("a.1"),
+        role=Role.LEADER,
+        term=Term(1),
+        vote=None,
+        leader=MemberId("a.1"),
+        commit=Index(9),
+        applied=Index(9),
+        first_index=Index(1),
+        last=EntryId(Term(1), Index(9)),
+        membership=Membership.of(ids("a.1")),
+        transferring_to=None,
+        quorum_confirmed_ticks_ago=0,
+        peers=peers,
+    )
+    made = view_of(status, _state(), (HostId("c"),))
+    assert made.matched == {"b.1": 7}
+    assert made.wanted == {"a.1": False, "b.1": False, "c.1": True, "d.1": False}
+    assert (made.leader, made.commit, made.beating) == ("a.1", 9, ("c",))
 
 
 HOSTS = st.sampled_from("abcdef")

@@ -179,3 +179,32 @@ def test_a_file_that_is_missing_or_no_toml_says_so(tmp_path: Path) -> None:
         load_settings(path)
     path.write_text(SMALLEST)
     assert load_settings(path).host.name == "host1"
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "says"),
+    [
+        ("[services]\nport_min = 20010\nport_max = 20000", "services.port_max", "less than"),
+        ("[envoy]\ningress_port_min = 22000", "envoy.ingress_port_max", "less than"),
+        ('[xds]\naddress = "127.0.0.1"', "xds.address", "ADDRESS:PORT"),
+        ('[xds]\naddress = "127.0.0.1:0"', "xds.address", "number from 1"),
+        ('[xds]\naddress = "127.0.0.1:1e3"', "xds.address", "number from 1"),
+        ("[xds]\naddress = 18000", "xds.address", "text in quotes"),
+        ("[development]\nfailpoints = [1]", "development.failpoints", "list of texts"),
+        ("[envoy]\nconcurrency = 1.5", "envoy.concurrency", "whole number"),
+        ('[development]\nmode = "yes"', "development.mode", "true or false"),
+        ('[northbound]\ntls_certificate = "/c"', "northbound.tls_key", "is needed"),
+        ("[timers]\nheartbeat_ms = 0", "timers.heartbeat_ms", "at least 1"),
+        ("[logs]\nzzz = 1", "logs.zzz", "known here: format, level"),
+        ('[virtual_ip]\naddress = "10.0.0.7"\ninterfaces = "e"', "virtual_ip.interfaces", "'interface'"),
+    ],
+)
+def test_each_kind_of_mistake_has_its_own_sentence(text: str, path: str, says: str) -> None:
+    found = problems_of(f"{SMALLEST}{text}\n")
+    assert says in found[path].problem
+
+
+def test_names_are_bounded_and_plain() -> None:
+    for name in ("Host1", "1host", "host_1", "host--1", "host1-", "h" * 64, ""):
+        assert "is not a name" in problems_of(SMALLEST.replace("host1", name))["host.name"].problem
+    assert parse(SMALLEST.replace("host1", "h" * 63)).host_id == "h" * 63
