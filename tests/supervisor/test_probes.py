@@ -263,7 +263,7 @@ async def test_silence_after_pushed_heartbeats_fails_liveness(plain_site: Site) 
     assert any("no heartbeat pushed for" in s.reason for s in plain_site.told)
 
 
-async def test_a_slow_start_without_a_startup_probe_is_not_taken_for_a_lost_liveness(
+async def test_a_slow_start_without_a_startup_probe_keeps_its_liveness(
     plain_site: Site,
 ) -> None:
     """The first questions come quickly; liveness falls only after `fall` intervals."""
