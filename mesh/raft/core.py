@@ -116,7 +116,7 @@ class Core:
 
     def tick(self) -> None:
         self._now += 1
-        self._promise.tick()
+        self._answer_again(self._promise.tick())
         if self.leadership is not None:
             if not self.leadership.tick():
                 self._become_follower(self.term, None)
@@ -148,17 +148,17 @@ class Core:
             self._become_pre_candidate()
 
     def report_crash(self, member: MemberId) -> None:
-        """*member* is certainly dead: what was promised to it binds nobody any more.
-
-        Who asked a moment too early, before this proof came, gets a second answer.
-        """
+        """*member* is certainly dead: what was promised to it binds nobody any more."""
         if self.leadership is not None:
             self.leadership.report_unreachable(member)
             self.leadership.give_up_transfer(member)
             return
         if self.leader == member:
             self.leader = None
-        refused = self._promise.void_for(member)
+        self._answer_again(self._promise.void_for(member))
+
+    def _answer_again(self, refused: RequestVote | None) -> None:
+        """A pre-vote was refused only for a promise that is over now: who asked need not ask again."""
         if refused is not None and refused.term > self.term:
             self._on_request_vote(refused)
 

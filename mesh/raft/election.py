@@ -50,8 +50,12 @@ class Promise:
         self._holder, self._ticks_left = holder, ticks
         self._refused = None
 
-    def tick(self) -> None:
-        self._ticks_left = max(0, self._ticks_left - 1)
+    def tick(self) -> RequestVote | None:
+        """One tick; when the promise runs out with it, the pre-vote that it refused, if any."""
+        if self._ticks_left != 1:
+            self._ticks_left = max(0, self._ticks_left - 1)
+            return None
+        return self._release()
 
     def refuse(self, request: RequestVote) -> None:
         self._refused = request
@@ -61,8 +65,9 @@ class Promise:
 
     def void_for(self, member: MemberId) -> RequestVote | None:
         """*member* is certainly dead; the pre-vote that was refused for its sake, if any."""
-        if self._holder != member:
-            return None
+        return self._release() if self._holder == member else None
+
+    def _release(self) -> RequestVote | None:
         self._ticks_left = 0
         refused, self._refused = self._refused, None
         return refused

@@ -31,7 +31,7 @@ from mesh.raft.log import RaftLog
 from mesh.raft.membership import Membership as SameMembership
 from mesh.raft.model import Standing
 from mesh.raft.snapshot import Assembly, take_snapshot
-from tests.raft.group import A, B, C, D, at, command, drain, leader, log_of, member, simple, turn
+from tests.raft.group import A, B, C, D, at, command, drain, leader, log_of, member, simple, tick, turn
 
 JITTER = lambda low, high: low  # noqa: E731 # a value, like random.randint
 
@@ -285,6 +285,21 @@ def test_a_crash_proof_revives_only_a_request_that_still_matters() -> None:
     assert drain(node) == []
 
 
+def test_who_asked_a_tick_too_early_is_answered_when_the_promise_ends() -> None:
+    """Goal: clocks out of phase cost a tick, not a timeout. Method: ask in the last tick of the promise."""
+    node = member()
+    node.step(append(2, at(1, 1)))
+    tick(node, 9)
+    node.step(RequestVote(sender=C, to=A, term=Term(3), last=at(1, 1), pre_vote=True))
+    drain(node)
+    tick(node, 1)
+    (reply,) = drain(node)
+    assert isinstance(reply, RequestVoteReply)
+    assert (reply.to, reply.granted, reply.term) == (C, True, 3)
+    tick(node, 1)
+    assert drain(node) == []
+
+
 def test_ranks_skip_the_dead_and_those_who_can_not_lead() -> None:
     """Goal: two followers do not stand at the same moment. Method: ranks for one and for several dead."""
     node = member(id=C)
@@ -324,6 +339,14 @@ def test_bytes_beyond_the_size_start_the_transfer_again() -> None:
     meta = take_snapshot(at(1, 5), simple([A]), b"data").meta
     long = SnapshotChunk(sender=B, to=A, term=Term(1), meta=meta, offset=0, data=b"data!")
     assert assembly.add(long).next_offset == 0
+
+
+def test_an_assembly_belongs_to_one_sender_and_term() -> None:
+    """Goal: the guard below the guards. Method: the same meta, another sender."""
+    assembly = Assembly()
+    whole = chunk(at(2, 5))
+    assert assembly.add(replace(whole, data=b"da")).next_offset == 2
+    assert assembly.add(replace(whole, data=b"ta", offset=2, sender=C)).next_offset == 0
 
 
 def test_a_damaged_snapshot_is_asked_for_again() -> None:
