@@ -161,7 +161,9 @@ def _promotions(voters: int, candidates: int) -> int:
 
 
 def _has_caught_up(view: MembershipView, member: MemberId) -> bool:
-    return view.matched.get(member, Index(0)) + LAG_ENTRIES_MAX >= view.commit and member in view.matched
+    # Nothing matched: it has never answered, and with a short log 0 would count as close behind.
+    matched = view.matched.get(member, Index(0))
+    return matched > 0 and matched + LAG_ENTRIES_MAX >= view.commit
 
 
 def _and(members: list[MemberId]) -> str:
