@@ -13,9 +13,10 @@ B. A host that is granted at A has beaten before A, so its lease ends at or
    before A + L on its own clock. A leader's own lease ends at Tq + L.
 C. Whatever acts under a lease is gone R after it ended.
 D. A voter gives no vote for E after it heard from a leader of *any* term that it
-   has not proven dead, after it voted in a transfer, and after it started;
-   except in an election by transfer. (At most one Raft tick is lost to counting;
-   the `margin` of `acting.may_act` covers it.)
+   has not proven dead, after it voted in a transfer, after it stepped down as
+   leader itself, and after it started; except in an election by transfer. (At
+   most one Raft tick is lost to counting; the `margin` of `acting.may_act`
+   covers it.)
 E. A host takes no grant of a term lower than its own durable one, nor acts for
    a name that its applied state does not give it.
 

@@ -181,7 +181,7 @@ class Cluster(SimulatedTime):
             host.lease.term_seen(term)
 
     def _step_down(self, host: Host, term: Term) -> None:
-        if host.is_leader:
+        if host.is_leader and self.rules.loyal_to_itself:
             host.loyal_from = self.local(host)
         host.term, host.is_leader, host.table, host.leader = term, False, None, None
         self._await_election(host)

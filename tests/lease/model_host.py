@@ -40,6 +40,8 @@ class Rules:
     elected_by: Callable[[ElectedBy], ElectedBy] = ElectedBy
     #: What a voter waits for.
     loyal_ns: int = ELECTION_MIN
+    #: A leader that steps down stays loyal to itself: its own lease may still run.
+    loyal_to_itself: bool = True
     #: A leader that a quorum has not confirmed for so long steps down.
     steps_down_ns: int = ELECTION_MIN
 

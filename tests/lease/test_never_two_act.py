@@ -151,6 +151,7 @@ BROKEN: dict[str, Callable[[], Rules]] = {
     "counts the lease from the answer": lambda: Rules(make_lease=FromReceipt),
     "takes a transfer for an ordinary election": lambda: Rules(elected_by=lambda _: ElectedBy.TIMEOUT),
     "votes while a leader may be alive": lambda: Rules(loyal_ns=0),
+    "votes at once after it stepped down": lambda: Rules(loyal_to_itself=False),
 }
 SLOW_TO_CATCH = ("grants without a quorum",)
 
