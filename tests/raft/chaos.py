@@ -121,19 +121,35 @@ class Chaos:
         for action in self.dice.choices(actions, weights, k=steps):
             action()
 
-    def settle(self, ticks: int) -> MemberId:
-        """Heal everything and let it run undisturbed; who leads in the end."""
+    def calm(self) -> None:
+        """The storm is over: every host runs, every link works."""
         self.cut.clear()
         self.loss = self.doubling = self.damage = 0.0
         for machine in self.machines.values():
             if not machine.is_up:
                 machine.start()
+
+    def wait_for_leader(self, ticks_max: int) -> int:
+        """Run undisturbed until one member leads; the ticks that took."""
+        for ticks in range(ticks_max):
+            if len(self.leaders()) == 1:
+                return ticks
+            self.tick_all()
+            self.drain()
+        raise AssertionError(f"{len(self.leaders())} leaders after {ticks_max} quiet ticks")
+
+    def settle(self, ticks: int) -> MemberId:
+        """Calm down and run for a while; who leads in the end."""
+        self.calm()
         for _ in range(ticks):
             self.tick_all()
             self.drain()
-        leaders = [each for each in self.machines.values() if each.node.role is Role.LEADER]
+        leaders = self.leaders()
         assert len(leaders) == 1, f"{len(leaders)} leaders after {ticks} quiet ticks"
-        return leaders[0].id
+        return leaders[0]
+
+    def leaders(self) -> list[MemberId]:
+        return [each.id for each in self.machines.values() if each.is_up and each.node.role is Role.LEADER]
 
     def drain(self) -> None:
         """Deliver and finish until nothing is left to do."""
