@@ -10,6 +10,6 @@ python -m grpc_tools.protoc -Iprotos \
   --python_out="$out" --mypy_out=quiet:"$out" \
   --grpc_python_out="$out" --mypy_grpc_out=quiet:"$out" \
   $(find protos -name '*.proto' | sort)
-for folder in $(cd protos && find trellis -type d | sort); do
+for folder in $(cd protos && find trellis -type d -not -name __pycache__ | sort); do
   : >"$out/$folder/__init__.py"
 done
