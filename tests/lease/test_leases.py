@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.errors import InvariantBroken
-from mesh.ids import VIP, FencingTerm, HostId, Index, Term
+from mesh.ids import VIP, FencingTerm, HostId, Index, OwnedName, Term
 from mesh.lease.acting import held_term, may_act
 from mesh.lease.grantor import NEVER, LeaseTable
 from mesh.lease.holder import BEATS_REMEMBERED_MAX, HostLease
@@ -124,6 +124,7 @@ def test_only_the_present_owner_with_a_live_lease_may_act() -> None:
         return may_act(A, VIP, FencingTerm(term), views, lease, now=now, margin=50 * MS)
 
     assert allowed((owned,))
+    assert allowed((OwnershipView(OwnedName("service/reporter"), B, FencingTerm(3)), owned))
     assert allowed(staying)
     assert not allowed((owned,), term=2)
     assert not allowed((owned,), now=S + LEASE - 50 * MS)
@@ -231,6 +232,8 @@ def test_a_release_of_exactly_this_ownership_frees_it_at_once() -> None:
     assert leases.may_reassign(owned(B)) == TE
     leases.process_started(C)
     assert leases.may_reassign(owned(B)) == TE
+    leases.state_applied([owned(B, successor=A)], Index(6))
+    assert leases.may_reassign(owned(B)) == TE, "the ownership is still the one that was released"
     leases.process_started(B)
     assert leases.may_reassign(owned(B)) > TE + S, "the new process has promised nothing"
 
