@@ -14,7 +14,7 @@ from typing import Annotated, Final
 from pydantic import BeforeValidator
 
 from mesh import limits
-from mesh.ids import DOCUMENT_PATTERN, NAME_PATTERN
+from mesh.ids import NAME_PATTERN
 
 PORT_MAX: Final = 65_535
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
@@ -95,14 +95,6 @@ def parse_name(value: object) -> str:
             f"{text!r} is not a name: lower-case letters and digits, words joined by '-',"
             f" beginning with a letter, at most {limits.NAME_CHARS_MAX} characters"
         )
-    return text
-
-
-def parse_document_name(value: object) -> str:
-    """A name of a replicated document."""
-    text = _text(value)
-    if not DOCUMENT_PATTERN.fullmatch(text) or len(text) > limits.DOCUMENT_NAME_CHARS_MAX:
-        raise ValueError(f"{text!r} is not a document name")
     return text
 
 
