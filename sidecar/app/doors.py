@@ -24,6 +24,7 @@ from sidecar.app.observed import LocalInstances
 from sidecar.leadership.server import HeartbeatServicer
 from sidecar.membership.admission import Admission
 from sidecar.membership.server import CertificateServicer, MembershipServicer
+from sidecar.membership.standing import is_removed
 
 if TYPE_CHECKING:
     from sidecar.app.sidecar import Sidecar
@@ -50,6 +51,7 @@ class Doors:
         self._listeners = Listeners(
             credentials=sidecar.credentials,
             is_revoked=lambda serial: serial in state.state.revoked,
+            is_removed=lambda member: is_removed(state.state, member),
             on_bug=sidecar.fail,
         )
         self._make_servicers()

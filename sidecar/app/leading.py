@@ -17,6 +17,7 @@ from mesh.replica import Replica
 from mesh.settings.model import HostSettings
 from mesh.state import ClusterState
 from mesh.state.commands import Applied, Command, SingleCommand
+from mesh.state.model import HostStatus
 from mesh.telemetry.traces import trace_id_of_term
 from sidecar.leadership.driver import LeaderDuty, Own
 from sidecar.membership.decide import next_membership_change, role_commands, view_of
@@ -121,7 +122,9 @@ class Leading:
         try:
             await self._found()
             status = self._consensus.driver.status()
-            beating = tuple(self.state.hosts)
+            beating = tuple(
+                record.host for record in self.state.hosts.values() if record.status is HostStatus.ALIVE
+            )
             change = next_membership_change(view_of(status, self.state, beating))
             if change is not None:
                 LOG.info("membership-change", reason=change.reason)

@@ -24,6 +24,7 @@ from mesh.errors import InvariantBroken, Problem, SettingsError
 from mesh.identity.credentials import Credentials
 from mesh.identity.interceptor import AuthorisationInterceptor, Listener
 from mesh.identity.table import build_table
+from mesh.ids import MemberId
 from mesh.limits import MESSAGE_BYTES_MAX
 
 Register = Callable[[grpc.aio.Server], None]
@@ -42,10 +43,12 @@ class Listeners:
         *,
         credentials: Credentials,
         is_revoked: Callable[[str], bool],
+        is_removed: Callable[[MemberId], bool],
         on_bug: Callable[[InvariantBroken], None],
     ) -> None:
         self._credentials = credentials
         self._is_revoked = is_revoked
+        self._is_removed = is_removed
         self._on_bug = on_bug
         self._table = build_table()
         self._guards: list[AuthorisationInterceptor] = []
@@ -60,7 +63,9 @@ class Listeners:
         self, door: Listener, register: Iterable[Register], options: Sequence[Any]
     ) -> grpc.aio.Server:
         cluster = self._credentials.identity.cluster_id
-        guard = AuthorisationInterceptor(door, cluster, self._table, self._is_revoked)
+        guard = AuthorisationInterceptor(
+            door, cluster, self._table, self._is_revoked, is_removed=self._is_removed
+        )
         self._guards.append(guard)
         server = grpc.aio.server(interceptors=[ErrorsInterceptor(self._on_bug), guard], options=options)
         for add in register:

@@ -4,17 +4,20 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+import grpc
 import structlog
+from trellis.certificate.v1 import certificate_pb2, certificate_pb2_grpc
 
 from mesh.adapters.clock import wall_ns
 from mesh.adapters.sqlite_log import SqliteLog
-from mesh.errors import Conflict, Corruption, Denied, TrellisError
+from mesh.errors import Conflict, Corruption, Denied, NoLeader, TrellisError
 from mesh.identity.credentials import Credentials
 from mesh.identity.files import HostIdentity, IdentityFiles
 from mesh.raft import first_log
 from mesh.raft.model import Ready
 from mesh.settings.model import HostSettings
 from mesh.state.commands import UpdateMember
+from mesh.wire.errors import from_rpc_error
 from sidecar.membership.init import founding_path, raft_dir
 from sidecar.membership.join import load_seeds, seeds_path
 from sidecar.membership.renew import Renewal
@@ -116,8 +119,13 @@ class Membership:
             LOG.info("not-announced", error=str(error))
 
     async def _renew(self, csr_pem: bytes) -> tuple[bytes, bytes]:
-        """Sign this host's own new certificate and have it recorded before it is used."""
+        """Sign this host's own new certificate and have it recorded before it is used.
+
+        A witness has no key to the authority: another host signs for it.
+        """
         made = self._sidecar
+        if not made.credentials.identity.sealing_key:
+            return await self._have_renewed(csr_pem)
         await made.replica.barrier(timeout_s=PROPOSE_S)
         row = made.replica.state.members.get(made.member)
         if row is None:
@@ -127,3 +135,15 @@ class Membership:
             UpdateMember(renewed_row(row, issued)), at_ns=wall_ns(), timeout_s=PROPOSE_S
         )
         return issued.certificate_pem, made.issuer.ca_pem
+
+    async def _have_renewed(self, csr_pem: bytes) -> tuple[bytes, bytes]:
+        leader = self._sidecar.node.leader
+        if leader is None:
+            raise NoLeader("No leader is known; the certificate is renewed later.")
+        stub = certificate_pb2_grpc.CertificateServiceStub(self._sidecar.channel_to(leader))
+        request = certificate_pb2.RenewCertificateRequest(csr_pem=csr_pem)
+        try:
+            answer = await stub.RenewCertificate(request, timeout=PROPOSE_S)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        return answer.certificate_pem, answer.ca_pem

@@ -50,6 +50,7 @@ class Node:
         self._leaders: OrderedDict[Term, MemberId] = OrderedDict()
         self._last_term = driver.status().last.term
         self._leading: Term | None = None
+        self._serve_from = Index(0)
         self._crashed: OrderedDict[MemberId, int] = OrderedDict()
         self._tasks: asyncio.TaskGroup | None = None
         self._task: asyncio.Task[None] | None = None
@@ -97,7 +98,13 @@ class Node:
             self.duty.wake()
 
     def quorum_confirmed_at(self) -> int | None:
-        """On the leader: when the newest round that a quorum confirmed was sent, CLOCK_BOOTTIME."""
+        """On the leader: when the newest round that a quorum confirmed was sent, CLOCK_BOOTTIME.
+
+        None until an entry of this term is applied: before that the applied state may be an
+        older one than what was committed, and a lease must not go with it.
+        """
+        if self.duty is None or self.driver.applied < self._serve_from:
+            return None
         return self.driver.quorum_confirmed_at()
 
     def beat_age_ns(self, host: HostId) -> int | None:
@@ -155,7 +162,8 @@ class Node:
             predecessor=host_of(heard) if heard is not None else None,
             predecessor_heard_at=self.driver.leader_heard_at,
         )
-        self.duty = self._make_duty(election, self.driver.status().last.index)
+        self._serve_from = self.driver.status().last.index
+        self.duty = self._make_duty(election, self._serve_from)
         for crashed, at in self._crashed.items():
             self.duty.crash_proven(crashed, at)
         self._on_elected(soft, elected_by)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 LOG = structlog.get_logger(__name__)
 
 ENVOY = "envoy"
+FIRST_TERM = FencingTerm(1)
 
 
 class VipHold:
@@ -66,7 +67,8 @@ class VipHold:
         try:
             await self._register()
             if self.term != wanted or not self._is_claimed():
-                await self._vip.claim(wanted, probe=self.term is None and self._netlink is not None)
+                # A stranger is looked for once. Later owners follow one that held it, and a probe is outage.
+                await self._vip.claim(wanted, probe=wanted == FIRST_TERM)
                 self.term = wanted
         except TrellisError as error:
             LOG.warning("vip-not-claimed", address=self._address, fencing_term=wanted, error=str(error))

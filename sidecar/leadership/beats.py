@@ -18,7 +18,7 @@ import grpc
 import structlog
 from trellis.heartbeat.v1 import heartbeat_pb2, heartbeat_pb2_grpc
 
-from mesh.errors import TrellisError
+from mesh.errors import PeerUnreachable, TrellisError
 from mesh.ids import ClusterId, FencingTerm, Index, InstanceId, MemberId, OwnedName, Term
 from mesh.lease.holder import HostLease
 from mesh.lease.model import BeatAnswer
@@ -139,8 +139,12 @@ class Beats:
             self._on_lease()
 
     async def _beat_to(self, leader: MemberId) -> None:
-        stub = heartbeat_pb2_grpc.HeartbeatServiceStub(self._channel_to(leader))
-        stream = stub.Beat()
+        try:
+            channel = self._channel_to(leader)
+        except PeerUnreachable:  # the address comes with the state
+            await self._pause(REOPEN_S)
+            return
+        stream = heartbeat_pb2_grpc.HeartbeatServiceStub(channel).Beat()
         self._reported.clear()
         self._capacity_at = 0
         reader = asyncio.ensure_future(self._read(stream))

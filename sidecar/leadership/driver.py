@@ -127,7 +127,10 @@ class LeaderDuty:
         row = self._replicated.state.member_of(host)
         if row is None or row.member != member:
             return False
-        if self._sources.get(host) != source:
+        known = self._sources.get(host, 0)
+        if source < known:
+            return False  # a late beat of a stream that has been replaced
+        if source > known:
             self._sources[host] = source
             self._leases.process_started(host)
         standing = self._standings.get(host) or verdicts.opened(host, now, self._verdict(host))
