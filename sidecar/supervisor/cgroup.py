@@ -34,6 +34,13 @@ class Hierarchies:
             return []
         return sorted(entry.name for entry in self.unified.iterdir() if entry.is_dir())
 
+    def remove(self) -> None:
+        """Delete our own folders, unless something outlives this sidecar there."""
+        for folder in (self.unified, self.memory):
+            if folder is not None:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
 
 NOWHERE: Final = Hierarchies(None, None, unified_memory=False)
 

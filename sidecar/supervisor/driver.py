@@ -33,6 +33,10 @@ from sidecar.supervisor.tree import Tree
 
 #: Beyond the longest grace: what killing and verifying may take when the sidecar stops.
 _CLOSE_S = 5.0
+#: How long what an earlier sidecar left may take to vanish once it is killed.
+_TAKE_OVER_S = 5.0
+#: Starts in one go, about 1.5 ms each; then the loop does other things.
+_STARTS_AT_ONCE = 4
 
 
 class Supervisor:
@@ -65,6 +69,7 @@ class Supervisor:
         self._generations: dict[InstanceId, int] = {}
         self._site: Site | None = None
         self._advancing = False
+        self._advance_due = False
         self._changed = asyncio.Event()
 
     # ---- life of the supervisor --------------------------------------------------------
@@ -75,7 +80,7 @@ class Supervisor:
         Cancellation: exclusive instances are killed at once; active-active ones
         are stopped in order, within their grace, unless `keep_running` is set.
         The cancellation continues when all that is verified, or after the
-        longest grace and some seconds.
+        longest grace and some seconds. Further cancellations change nothing.
         """
         become_subreaper()
         async with asyncio.TaskGroup() as tasks:
@@ -87,12 +92,13 @@ class Supervisor:
             try:
                 await self._look_after(Reaper(site.hierarchies.unified))
             finally:
-                await self._close()
+                closing = asyncio.ensure_future(self._close())
+                while not closing.done():
+                    with contextlib.suppress(asyncio.CancelledError):  # once more changes nothing
+                        await asyncio.shield(closing)
+                closing.result()
                 self._site = None
-                for folder in (site.hierarchies.unified, site.hierarchies.memory):
-                    if folder is not None:
-                        with contextlib.suppress(OSError):  # something outlives this sidecar there
-                            folder.rmdir()
+                site.hierarchies.remove()
 
     def _open_site(self, tasks: asyncio.TaskGroup) -> Site:
         settings = self._settings
@@ -128,7 +134,9 @@ class Supervisor:
             pid = child.pid if child is not None else 0
             tree = Tree(record.instance, self._settings.socket_path, leaf, pid, inherited=True)
             tree.kill(child)
-            await tree.clear()
+            with contextlib.suppress(TimeoutError):  # killed, but held by the kernel (state D)
+                async with asyncio.timeout(_TAKE_OVER_S):
+                    await tree.clear()
             if child is not None:
                 child.release()
         await self._clear_nameless(site)
@@ -139,7 +147,9 @@ class Supervisor:
         for stem in site.hierarchies.leaves():
             if stem not in known:
                 leaf = Leaf(site.hierarchies, stem)
-                await Tree(InstanceId(""), "", leaf, 0).clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_TAKE_OVER_S):
+                        await Tree(InstanceId(""), "", leaf, 0).clear()
                 leaf.remove()
 
     async def _look_after(self, reaper: Reaper) -> None:
@@ -161,8 +171,10 @@ class Supervisor:
                 instance.detach()
         self._desired = None
         self._advance()
-        graces = [i.assignment.spec.grace_ms for i in self._instances.values()]
-        deadline_s = max(graces, default=0) / 1000 * (len(graces) or 1) + _CLOSE_S
+        specs = [instance.started_with.spec for instance in self._instances.values()]
+        # Those that others depend on stop later, so one grace may follow another.
+        rounds = 1 + len({spec.name for spec in specs if spec.depends_on})
+        deadline_s = max((spec.grace_ms for spec in specs), default=0) / 1000 * rounds + _CLOSE_S
         try:
             async with asyncio.timeout(deadline_s):
                 await self._wait_until(lambda: all(i.wanted or i.at_rest for i in self._instances.values()))
@@ -205,7 +217,9 @@ class Supervisor:
 
     def _adopt(self, site: Site, wanted: dict[InstanceId, Assignment]) -> None:
         for name, (record, child) in self._left_over.items():
-            assignment = wanted.get(name) or _unwanted(record)
+            assignment = wanted.get(name)
+            if assignment is None or assignment.exclusive:
+                assignment = _unwanted(record)
             instance = Instance(assignment, site, generation=record.generation)
             self._instances[name] = instance
             instance.adopt(record, child)
@@ -216,6 +230,7 @@ class Supervisor:
         if self._advancing:
             return
         self._advancing = True
+        self._advance_due = False
         try:
             while self._advance_once():
                 pass
@@ -226,14 +241,15 @@ class Supervisor:
     def _advance_once(self) -> bool:
         unsettled = [i for i in self._instances.values() if i.wanted is (i.life.goal is Goal.STOP)]
         moved = False
+        started = 0
         present = self._present() if unsettled else {}
         for instance in unsettled:
             if instance.wanted:
                 waiting = waits_for(instance.assignment, present)
                 instance.waiting = f"waits for {', '.join(waiting)}" if waiting else ""
-                if not waiting:
+                if not waiting and started < _STARTS_AT_ONCE:
+                    started += 1
                     instance.handle(Event(Kind.START))
-                    moved = True
             elif may_stop(instance.started_with, present):
                 instance.handle(Event(Kind.STOP))
                 moved = True
@@ -251,7 +267,9 @@ class Supervisor:
 
     def _tell(self, instance: Instance) -> None:
         self._on_change(instance.status())
-        asyncio.get_running_loop().call_soon(self._advance)
+        if not self._advance_due:
+            self._advance_due = True
+            asyncio.get_running_loop().call_soon(self._advance)
 
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -291,7 +309,8 @@ class Supervisor:
         for instance in exclusive:
             instance.wanted = False
             instance.handle(Event(Kind.FENCE, "this host may not act any more"))
-        await self._wait_until(lambda: all(i.at_rest or i.wanted for i in exclusive))
+        before = [(instance, instance.life.generation) for instance in exclusive]
+        await self._wait_until(lambda: all(i.at_rest or i.life.generation > was for i, was in before))
         self._advance()
 
     async def stop_all(self) -> None:

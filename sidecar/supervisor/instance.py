@@ -43,7 +43,7 @@ from sidecar.supervisor.process import (
 )
 from sidecar.supervisor.records import Record, Records, file_stem
 from sidecar.supervisor.surroundings import address_text, environment_of, make_state_dir, state_dir_of
-from sidecar.supervisor.tree import Tree
+from sidecar.supervisor.tree import CLEAR_S_MAX, CLEAR_S_MIN, Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,17 +288,15 @@ class Instance:
             # A stopped process would sleep through its grace.
             self._child.signal_group(signal.SIGCONT)
 
-    def _clear(self) -> None:
+    def _clear(self, pause_s: float = CLEAR_S_MIN) -> None:
+        """Kill and look until the tree is empty; timers only, so that it works to the very end."""
         assert self._tree is not None
         if self._tree.empty():
             self._gone()
-        else:
-            name = f"clear:{self.id}"
-            self._site.tasks.create_task(self._clear_and_tell(self._tree), name=name)
-
-    async def _clear_and_tell(self, tree: Tree) -> None:
-        await tree.clear()
-        self._gone()
+            return
+        self._tree.kill(None)
+        longer_s = min(2 * pause_s, CLEAR_S_MAX)
+        asyncio.get_running_loop().call_later(pause_s, self._clear, longer_s)
 
     def _gone(self) -> None:
         if self._child is not None:
@@ -312,7 +310,9 @@ class Instance:
     def _forget(self) -> None:
         site = self._site
         self._leaf.remove()
-        Leaf(site.hierarchies, f"{self._stem}.probe").remove()
+        for name in site.hierarchies.leaves():
+            if name.startswith(f"{self._stem}.probe."):
+                Leaf(site.hierarchies, name).remove()
         site.records.remove(self.id)
         site.ports.release(self.id)
         site.ports.release(f"{self.id}/ingress")
@@ -355,7 +355,8 @@ class Instance:
                 environment=environment_of(settings, self._started, self._port, self.life.generation),
                 directory=spec.directory or str(state_dir_of(settings, self._started)),
                 user=spec.user,
-                leaf=Leaf(self._site.hierarchies, f"{self._stem}.probe"),
+                hierarchies=self._site.hierarchies,
+                stem=self._stem,
             ),
             listener=self,
             tasks=self._site.tasks,

@@ -8,12 +8,13 @@ import asyncio
 import os
 import signal
 import socket
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from mesh.state.service import ProbeKind
-from sidecar.supervisor.cgroup import Leaf
+from sidecar.supervisor.cgroup import Hierarchies, Leaf
 from sidecar.supervisor.health import GrpcHealth
 from sidecar.supervisor.model import Exit
 from sidecar.supervisor.process import Child, Launch, spawn
@@ -41,8 +42,9 @@ class Target:
     environment: Mapping[str, str]
     directory: str
     user: str
-    #: Where an exec probe and all it starts live.
-    leaf: Leaf
+    #: Where an exec probe and all it starts live: in a group of its own.
+    hierarchies: Hierarchies
+    stem: str
 
 
 def asker_for(question: Question, target: Target) -> Asker:
@@ -137,16 +139,17 @@ class _Exec:
     """A command whose exit code 0 means well; its output goes nowhere."""
 
     def __init__(self, command: tuple[str, ...], target: Target) -> None:
+        number = zlib.crc32("\0".join(command).encode())
+        leaf = Leaf(target.hierarchies, f"{target.stem}.probe.{number:08x}")
         self._launch = Launch(
             command=command,
             environment=target.environment,
             directory=target.directory,
             user=target.user,
             dies_with_parent=True,
-            groups=target.leaf.entrances(),
+            groups=leaf.entrances(),
         )
-        self._leaf = target.leaf
-        self._leaf.make(0)
+        self._leaf = leaf
         self._child: Child | None = None
         self._ended: asyncio.Future[Exit] | None = None
 
@@ -154,6 +157,7 @@ class _Exec:
         if self._child is not None:
             return "the probe's last command does not die"
         loop = asyncio.get_running_loop()
+        self._leaf.make(0)
         self._child = child = spawn(self._launch)
         self._ended = ended = loop.create_future()
         loop.add_reader(child.pidfd, self._on_end, child)

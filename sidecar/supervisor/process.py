@@ -1,8 +1,8 @@
 """Starting one process so that nothing leaks into it, and knowing when it ends.
 
 Everything a process must do to itself is done by small programs that become
-one another: a fixed line of sh(1) joins the cgroups, setpriv(1) sets the parent
-death signal of exclusive instances, no-new-privileges and the user, and then
+one another: setpriv(1) sets the parent death signal of exclusive instances,
+no-new-privileges and the user, a fixed line of sh(1) joins the cgroups, and then
 comes the command, as a list of arguments that no shell ever reads. Where one
 of the two is missing, launcher.py stands in. No Python code runs between fork
 and exec, which could deadlock beside gRPC's threads, and nothing of the
@@ -37,9 +37,12 @@ from sidecar.supervisor.model import Exit
 _PR_SET_CHILD_SUBREAPER: Final = 36
 #: Of two processes the kernel prefers to kill a service, not the sidecar.
 _OOM_SCORE_ADJ: Final = "500"
-#: Joins the groups named before "--", then becomes what stands after it.
+#: PARENT [PROCS-FILE…] -- COMMAND…: ends if the parent is gone already (its death signal
+#: came too early then), joins the groups, and becomes the command.
 _JOIN: Final = (
-    'while [ "$1" != -- ]; do echo 0 >"$1" || exit 126; shift; done; shift; unset PWD OLDPWD SHLVL; exec "$@"'
+    'if [ -n "$1" ] && [ "$1" != "$PPID" ]; then exit 125; fi; shift; '
+    'while [ "$1" != -- ]; do echo 0 >"$1" || exit 126; shift; done; shift; '
+    'unset PWD OLDPWD SHLVL; exec "$@"'
 )
 _PASSED_ON: Final = ("PATH", "LANG", "TZ")
 _PATH_DEFAULT: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -277,20 +280,26 @@ def _setpriv() -> str | None:
 
 
 def _prefix(launch: Launch) -> list[str]:
+    """The programs that become one another before the command.
+
+    Order: death signal first, so that hardly a moment is without it; then the
+    groups, which takes rights; then the user, and the death signal once more,
+    because a change of user clears it.
+    """
     setpriv, shell = _setpriv(), _shell()
+    parent = str(os.getpid()) if launch.dies_with_parent else ""
     if setpriv is None or shell is None:
         if launch.user:
             raise OSError("setpriv (util-linux) and sh are needed to run a service as another user")
-        death = str(int(signal.SIGKILL)) if launch.dies_with_parent else "0"
         launcher = str(Path(__file__).with_name("launcher.py"))
-        return [sys.executable, "-IS", launcher, death, *launch.groups, "--"]
-    arguments = [shell, "-c", _JOIN, "sh", *launch.groups, "--"] if launch.groups else []
-    arguments += [setpriv, "--no-new-privs", "--inh-caps=-all"]
+        return [sys.executable, "-IS", launcher, parent, *launch.groups, "--"]
+    death = ["--pdeathsig", "KILL"] if launch.dies_with_parent else []
+    arguments = [setpriv, "--no-new-privs", "--inh-caps=-all", *death, "--"]
+    if launch.groups or parent:
+        arguments += [shell, "-c", _JOIN, "sh", parent, *launch.groups, "--"]
     if launch.user:
-        arguments += _user_arguments(launch.user)
-    if launch.dies_with_parent:
-        arguments += ["--pdeathsig", "KILL"]
-    return [*arguments, "--"]
+        arguments += [setpriv, *_user_arguments(launch.user), *death, "--"]
+    return arguments
 
 
 def _user_arguments(user: str) -> list[str]:

@@ -17,8 +17,8 @@ from mesh.ids import InstanceId
 from sidecar.supervisor.cgroup import Leaf
 from sidecar.supervisor.process import Child
 
-_LOOK_S_MIN: Final = 0.001
-_LOOK_S_MAX: Final = 0.1
+CLEAR_S_MIN: Final = 0.001
+CLEAR_S_MAX: Final = 0.1
 
 
 class Tree:
@@ -67,11 +67,11 @@ class Tree:
         being killed. A process that cannot die (state D) keeps this waiting:
         a replacement beside it would be two at a time.
         """
-        pause = _LOOK_S_MIN
+        pause = CLEAR_S_MIN
         while not self.empty():
             self.kill(None)
             await asyncio.sleep(pause)
-            pause = min(pause * 2, _LOOK_S_MAX)
+            pause = min(pause * 2, CLEAR_S_MAX)
 
 
 def _kill(pid: int) -> None:

@@ -1,5 +1,6 @@
 """Active-standby instances: told to the fence, killed at once, never left behind."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -39,11 +40,11 @@ def dead_sidecar(folder: Path, mode: str) -> tuple[int, int]:
     return free, only
 
 
-def wait_until_dead(pid: int) -> None:
+async def wait_until_dead(pid: int) -> None:
     end = time.monotonic() + 2
     while is_alive(pid):
         assert time.monotonic() < end, f"{pid} lives"
-        time.sleep(0.001)  # no loop here to wait on
+        await asyncio.sleep(0.001)
 
 
 async def test_the_fence_is_told_whom_to_kill_and_when_it_is_gone(site: Site) -> None:
@@ -88,7 +89,7 @@ async def test_a_new_fencing_term_kills_at_once_and_starts_anew(site: Site) -> N
 
 async def test_exclusive_instances_die_with_the_sidecar_and_others_are_adopted(tmp_path: Path) -> None:
     free, only = dead_sidecar(tmp_path, "cgroups")
-    wait_until_dead(only)
+    await wait_until_dead(only)
     assert is_alive(free)
     async with supervised(settings_in(tmp_path)) as site:
         site.supervisor.assign([assigned("free")])
@@ -105,7 +106,7 @@ async def test_exclusive_instances_die_with_the_sidecar_and_others_are_adopted(t
 
 async def test_without_cgroups_too_nothing_runs_twice(tmp_path: Path) -> None:
     free, only = dead_sidecar(tmp_path, "none")
-    wait_until_dead(only)
+    await wait_until_dead(only)
     async with supervised(settings_in(tmp_path, cgroups=False)) as site:
         site.supervisor.assign([assigned("free", version=2)])
         await site.until_ready("free", generation=2)

@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
 from mesh.state.service import InstanceState, Probe, ProbeKind, Probes, Restart
-from sidecar.supervisor.cgroup import NOWHERE, Leaf
+from sidecar.supervisor.cgroup import NOWHERE
 from sidecar.supervisor.health import GrpcHealth
 from sidecar.supervisor.probes import Target, ask_in_time, asker_for
 from sidecar.supervisor.verdict import question_of
@@ -30,7 +30,7 @@ server = socket.create_server((host, int(port)))
 
 
 def target(port: int) -> Target:
-    return Target("127.0.0.1", port, {"PATH": os.environ["PATH"]}, "/", "", Leaf(NOWHERE, "probe"))
+    return Target("127.0.0.1", port, {"PATH": os.environ["PATH"]}, "/", "", NOWHERE, "probed")
 
 
 async def ask(probe: Probe, port: int = 0) -> str:

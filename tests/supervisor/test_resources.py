@@ -19,9 +19,11 @@ GREEDY = python("import time\nkept = []\nwhile True: kept.append(b'x' * 1_000_00
 
 async def test_want_of_memory_is_told_as_the_reason(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
-    leaf = Leaf(find_hierarchies("trial", settings.run_dir), "trial")
+    hierarchies = find_hierarchies("trial", settings.run_dir)
+    leaf = Leaf(hierarchies, "trial")
     limited = leaf.make(64 * limits.MIB)
     leaf.remove()
+    hierarchies.remove()
     if not limited:
         pytest.skip("this machine has no writable cgroup memory controller")
     async with supervised(settings) as site:
@@ -114,10 +116,14 @@ def test_a_command_that_is_there_is_no_problem() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may start a process as another user")
 async def test_an_instance_runs_as_its_user_without_the_sidecars_rights(plain_site: Site) -> None:
+    code = "import ctypes; n = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(n)); print(n.value)"
+    death = assigned("death", python(code), user="nobody", fencing_term=1, restart=ONCE)
     command = ("/bin/sh", "-c", "id -u; grep -E 'NoNewPrivs|CapEff' /proc/self/status; touch f && pwd")
     declared = assigned("who", command, user="nobody", restart=ONCE)
-    plain_site.supervisor.assign([declared])
+    plain_site.supervisor.assign([declared, death])
     await plain_site.until_state("who", InstanceState.EXITED)
+    await plain_site.until_state("death", InstanceState.EXITED)
+    assert plain_site.supervisor.tail(death.instance, 1) == ("9",), "a change of user clears it"
     lines = plain_site.supervisor.tail(declared.instance, 10)
     assert lines[0] == "65534"
     assert {line.split()[-1] for line in lines[1:3]} == {"0000000000000000", "1"}
