@@ -31,9 +31,6 @@ address = {northbound}         # where this host's Envoy takes calls
 [envoy]
 # path = "/usr/bin/envoy"               # the one installed with Trellis
 # concurrency = 2
-admin = {admin}
-ingress_port_min = 21000                # mTLS ports for calls from other hosts
-ingress_port_max = 21999
 
 [xds]
 address = {xds}
@@ -94,7 +91,6 @@ def example_settings(
         "address": address,
         "join_address": address.with_port(address.port + 1),
         "northbound": address.with_port(northbound_port),
-        "admin": Endpoint(local, 9901),
         "xds": Endpoint(local, 18_000),
         "local": local,
         "prometheus": Endpoint(local, 9464),

@@ -98,10 +98,6 @@ class Envoy(Section):
     #: Program to run; empty: the one installed with Trellis.
     path: Annotated[AbsolutePath | None, Field(examples=["/usr/bin/envoy"])] = None
     concurrency: Annotated[int, Field(ge=1, le=256, examples=[2])] = 2
-    admin: Annotated[Address, Field(examples=["127.0.0.1:9901"])]
-    #: mTLS ports through which other hosts reach this host's instances, on the mesh address.
-    ingress_port_min: Annotated[Port, Field(examples=[21_000])] = 21_000
-    ingress_port_max: Annotated[Port, Field(examples=[21_999])] = 21_999
 
 
 class Xds(Section):
@@ -111,7 +107,11 @@ class Xds(Section):
 
 
 class Services(Section):
-    """[services] Where instances listen and how they are confined."""
+    """[services] Where instances listen and how they are confined.
+
+    The ports are for the instances at `listen` and, each paired with one, for the
+    mTLS listeners at the mesh address through which other hosts reach them.
+    """
 
     listen: Annotated[Ip, Field(examples=["127.0.0.1"])]
     port_min: Annotated[Port, Field(examples=[20_000])] = 20_000
@@ -232,7 +232,7 @@ def with_derived_defaults(raw: dict[str, Any]) -> dict[str, Any]:
     derived: dict[str, dict[str, object]] = {
         "mesh": {"join_address": mesh.with_port(min(mesh.port + 1, PORT_MAX))},
         "northbound": {"address": mesh.with_port(NORTHBOUND_PORT)},
-        "envoy": {"admin": Endpoint(local, 9901)},
+        "envoy": {},
         "xds": {"address": Endpoint(local, 18_000)},
         "services": {"listen": local},
         "telemetry": {"prometheus": Endpoint(local, 9464)},

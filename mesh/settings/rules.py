@@ -12,7 +12,6 @@ from mesh.errors import Problem
 from mesh.lease.timers import check_timers
 from mesh.settings.model import (
     Development,
-    Envoy,
     Mesh,
     Northbound,
     Section,
@@ -67,31 +66,13 @@ def _in_file_words(text: str) -> str:
 
 
 def port_ranges_fit(tables: Tables) -> Iterator[Problem]:
-    """Ranges are not empty and do not cover each other on one address."""
-    services, envoy = _table(tables, "services", Services), _table(tables, "envoy", Envoy)
+    """The range that instances get their ports from is not empty."""
+    services = _table(tables, "services", Services)
     if services and services.port_min > services.port_max:
         yield Problem(
             "services.port_max",
             f"{services.port_max} is less than port_min = {services.port_min}",
             f"port_max = {min(services.port_min + 999, 65_535)}",
-        )
-    if envoy and envoy.ingress_port_min > envoy.ingress_port_max:
-        yield Problem(
-            "envoy.ingress_port_max",
-            f"{envoy.ingress_port_max} is less than ingress_port_min = {envoy.ingress_port_min}",
-            f"ingress_port_max = {min(envoy.ingress_port_min + 999, 65_535)}",
-        )
-    if (
-        services
-        and envoy
-        and services.port_min <= envoy.ingress_port_max
-        and envoy.ingress_port_min <= services.port_max
-    ):
-        yield Problem(
-            "envoy.ingress_port_min",
-            f"{envoy.ingress_port_min}-{envoy.ingress_port_max} overlaps services.port_min to port_max"
-            f" ({services.port_min}-{services.port_max})",
-            "ingress_port_min = 21000, ingress_port_max = 21999",
         )
 
 
@@ -105,8 +86,6 @@ def listeners_of(tables: Tables) -> dict[str, Endpoint]:
         found["northbound.address"] = northbound.address
     if virtual_ip := _table(tables, "virtual_ip", VirtualIp):
         found["virtual_ip.port"] = virtual_ip.endpoint
-    if envoy := _table(tables, "envoy", Envoy):
-        found["envoy.admin"] = envoy.admin
     if xds := _table(tables, "xds", Xds):
         found["xds.address"] = xds.address
     if telemetry := _table(tables, "telemetry", Telemetry):
@@ -143,9 +122,6 @@ def _inside_ranges(tables: Tables, listeners: Mapping[str, Endpoint]) -> Iterato
     ranges = []
     if services := _table(tables, "services", Services):
         ranges.append(("services.port_min to port_max", services.port_min, services.port_max))
-    if envoy := _table(tables, "envoy", Envoy):
-        ports = (envoy.ingress_port_min, envoy.ingress_port_max)
-        ranges.append(("envoy.ingress_port_min to ingress_port_max", *ports))
     for key, endpoint in listeners.items():
         for name, low, high in ranges:
             if low <= endpoint.port <= high:

@@ -18,8 +18,8 @@ VIRTUAL_ADDRESS: Final = "127.0.0.100"
 #: sun_path of a UNIX socket, without its closing zero (unix(7)).
 SOCKET_PATH_BYTES_MAX: Final = 107
 #: Ports of one host, moved together in steps of 100 until all are free.
-MESH, JOIN, VIRTUAL, NORTHBOUND, ENVOY_ADMIN, XDS, PROMETHEUS = 7400, 7401, 7480, 8480, 9901, 18_400, 9464
-SERVICES, INGRESS, PORTS_PER_RANGE = 20_400, 21_400, 50
+MESH, JOIN, VIRTUAL, NORTHBOUND, XDS, PROMETHEUS = 7400, 7401, 7480, 8480, 18_400, 9464
+SERVICES, PORTS_PER_RANGE = 20_400, 50
 
 _SETTINGS: Final = """\
 # Made by `trellis demo`.
@@ -41,10 +41,7 @@ address = "{virtual_address}"
 port = {virtual}
 
 [envoy]
-admin = "{ip}:{envoy_admin}"
 concurrency = 1
-ingress_port_min = {ingress}
-ingress_port_max = {ingress_max}
 
 [xds]
 address = "{ip}:{xds}"
@@ -102,13 +99,10 @@ class HostPlan:
             northbound=NORTHBOUND + self.shift,
             virtual_address=VIRTUAL_ADDRESS,
             virtual=VIRTUAL + self.shift,
-            envoy_admin=ENVOY_ADMIN + self.shift,
             xds=XDS + self.shift,
             prometheus=PROMETHEUS + self.shift,
             services=SERVICES + self.shift,
             services_max=SERVICES + self.shift + PORTS_PER_RANGE,
-            ingress=INGRESS + self.shift,
-            ingress_max=INGRESS + self.shift + PORTS_PER_RANGE,
         )
 
 
@@ -157,7 +151,7 @@ def make_plan(directory: Path) -> Plan:
 
 def _listeners(shift: int) -> Iterator[tuple[str, int]]:
     for number in range(1, len(HOSTS) + 1):
-        for port in (MESH, JOIN, NORTHBOUND, ENVOY_ADMIN, XDS, PROMETHEUS, SERVICES, INGRESS):
+        for port in (MESH, JOIN, NORTHBOUND, XDS, PROMETHEUS, SERVICES):
             yield f"127.0.0.{number}", port + shift
     yield VIRTUAL_ADDRESS, VIRTUAL + shift
 
