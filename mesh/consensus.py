@@ -13,12 +13,13 @@ from trellis.replication.v1.replication_pb2_grpc import add_ReplicationServiceSe
 
 from mesh.adapters.leader_client import LeaderClient
 from mesh.adapters.transport import GrpcTransport
-from mesh.driver import CHANCE, RaftDriver
+from mesh.driver import RaftDriver
 from mesh.errors import NoLeader, NotLeader, OutcomeUnknown, QueueFull, TrellisError, Unavailable
 from mesh.ids import ClusterId, Index, MemberId
 from mesh.ports import MeshIdentity, OutcomeCodec
 from mesh.raft.model import Membership, Role, SoftState
 from mesh.server import ElectionServicer, ReplicationServicer
+from mesh.succession import CHANCE
 from mesh.waiting import PendingReads
 
 #: A former leader may still answer for so long after another was heard of.

@@ -12,70 +12,45 @@ proposals from other hosts (consensus.py).
 """
 
 import asyncio
-import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from mesh import limits
 from mesh.adapters.clock import boottime_ns
 from mesh.adapters.log_writer import LogWriter
+from mesh.applying import Applier
 from mesh.counters import ConsensusCounters
 from mesh.errors import Draining, NoLeader, OutcomeUnknown, TrellisError
 from mesh.ids import Index, MemberId, Term
-from mesh.pacing import CATCH_UP_TICKS_MAX, ticks_due
+from mesh.pacing import DriverSettings as DriverSettings
+from mesh.pacing import Ticker
 from mesh.ports import DriverObserver, LogStore, Network, StateMachine
 from mesh.raft import RawNode
 from mesh.raft.model import (
-    Entry,
-    EntryKind,
     HardState,
     Membership,
     Message,
     RaftSettings,
     Ready,
     Role,
-    Snapshot,
-    SoftState,
     Standing,
     Status,
 )
 from mesh.rounds import RoundClock
+from mesh.succession import CHANCE, Succession
+from mesh.tenure import Tenure
 from mesh.waiting import (
     Answer,
     Answered,
     Applied,
     AppliedWaiters,
     ConditionWaiters,
-    PendingProposals,
     PendingReads,
     not_leader,
 )
 
 T = TypeVar("T")
-
-#: Spreads candidates; nothing is decided by it.
-CHANCE = random.SystemRandom()
-
-
-@dataclass(frozen=True, slots=True)
-class DriverSettings:
-    """Paces and bounds of one driver."""
-
-    tick_s: float = 0.05
-    #: A snapshot is taken after so many entries or bytes.
-    snapshot_entries: int = 4_096
-    snapshot_bytes: int = 16 * limits.MIB
-    #: After a crash proof of the leader: wait per rank, so that followers do not split the vote.
-    stagger_s: float = 0.03
-    #: Then, until somebody leads: pause between attempts (drawn), and their number.
-    recampaign_s: tuple[float, float] = (0.05, 0.15)
-    recampaigns_max: int = 8
-    #: A member that lost leadership waits so long for its proposals' fate before it calls it unknown.
-    lost_grace_s: float = 1.0
-    #: How long stopping waits for a write that the disk holds up.
-    stop_grace_s: float = 2.0
 
 
 class RaftDriver:
@@ -99,29 +74,39 @@ class RaftDriver:
         """Read the store and restore the state machine. Fails: `Corruption`, `StorageFailed`."""
         self.id = raft.id
         self.counters = counters or ConsensusCounters()
-        self._raft = raft
         self._settings = settings or DriverSettings()
         self._store = store
-        self._machine = machine
         self._observers = list(observers)
         restored = store.load()
         self._node = RawNode(raft, restored, jitter)
-        self._snapshot_index = Index(0)
+        self._applier = Applier(
+            node=self._node,
+            machine=machine,
+            store=store,
+            settings=self._settings,
+            counters=self.counters,
+            observers=self._observers,
+        )
         if restored.snapshot:
-            machine.restore(restored.snapshot.data)
-            self._snapshot_index = restored.snapshot.meta.last.index
-        self._bytes_since_snapshot = 0
+            self._applier.restore(restored.snapshot)
+        self._proposals = self._applier.proposals
+        self._ticker = Ticker(
+            self._settings.tick_s,
+            period=raft.heartbeat_ticks,
+            leader_max=raft.election_ticks_max,
+            is_leader=lambda: self._node.role is Role.LEADER,
+            tick=self._node.tick,
+            ticked=self._ticked,
+        )
+        self._succession = Succession(self._node, self._settings, self._kick)
+        self._tenure = Tenure(self._proposals, self.counters, self._settings.lost_grace_s)
         self._late_hard_state: HardState | None = None
-        self._is_storing = self._is_compacting = self._is_scheduled = self._is_running = False
+        self._is_storing = self._is_scheduled = self._is_running = False
         self._ended = asyncio.Event()
         self._failure: BaseException | None = None
-        self._proposals = PendingProposals()
         self._reads = PendingReads()
         self._applied = AppliedWaiters()
         self._conditions = ConditionWaiters()
-        #: The term this member leads; None when it does not.
-        self._led_term: Term | None = None
-        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._rounds = RoundClock()
         #: When the newest message of a leader was taken in, CLOCK_BOOTTIME ns; 0: never.
         self.leader_heard_at = 0
@@ -142,8 +127,7 @@ class RaftDriver:
         self._writer = LogWriter(loop, "log-writer")
         self._bulk_writer = LogWriter(loop, "snapshot-writer")
         self._is_running = True
-        self._ticked_ns = boottime_ns()
-        self._arm_tick()
+        self._ticker.start()
         if self._node.is_alone:  # nobody else can lead, so there is nothing to wait for
             self._node.campaign()
         self._kick()
@@ -165,8 +149,9 @@ class RaftDriver:
             self._ended.set()
 
     async def _close(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
+        self._ticker.stop()
+        self._succession.stop()
+        self._tenure.stop()
         gone = Draining("this sidecar is stopping; ask another host")
         self._proposals.give_up("this sidecar stopped before the command was applied")
         self._reads.refuse_all(gone)
@@ -232,9 +217,13 @@ class RaftDriver:
         return await self._in_time(read, timeout_s, "no quorum confirmed this leader")
 
     def lease_read_index(self) -> Index | None:
-        """The same without asking, while the leader's lease holds; None: use `read_index`."""
-        is_on_time = boottime_ns() - self._ticked_ns < 2 * self._tick_ns
-        return self._node.lease_read_index() if is_on_time else None
+        """The same without asking, while the leader's lease holds; None: use `read_index`.
+
+        Counts the time that has passed first, so that a process that was stopped does not
+        believe in the lease it had before.
+        """
+        self._ticker.catch_up()
+        return self._node.lease_read_index()
 
     async def wait_applied(self, index: Index, *, timeout_s: float) -> Index:
         """Wait until the state machine here has applied *index*. Fails: `NoLeader`."""
@@ -245,7 +234,7 @@ class RaftDriver:
     async def wait_until(self, condition: Callable[[Status], bool], *, timeout_s: float) -> None:
         """Wait until *condition* holds for this member. Fails: `NoLeader` after the timeout."""
         if not condition(self._node.status()):
-            future = self._conditions.add(lambda: condition(self._node.status()))
+            future = self._conditions.add(condition)
             await self._in_time(future, timeout_s, "the member did not get there")
 
     async def wait_leader(self, *, timeout_s: float) -> MemberId:
@@ -289,10 +278,8 @@ class RaftDriver:
             observer.crash_proven(member)
         led = self._node.leader == member
         self._node.report_crash(member)
-        rank = self._node.stagger(member)
-        if led and rank is not None:
-            attempts = self._settings.recampaigns_max
-            self._arm("campaign", rank * self._settings.stagger_s, partial(self._campaign, attempts))
+        if led:
+            self._succession.leader_died(member)
         self._kick()
 
     # ---- looking --------------------------------------------------------------------
@@ -336,44 +323,8 @@ class RaftDriver:
 
     # ---- time -----------------------------------------------------------------------
 
-    @property
-    def _tick_ns(self) -> int:
-        return int(self._settings.tick_s * 1e9)
-
-    def _arm(self, name: str, delay_s: float, action: Callable[[], None]) -> None:
-        if before := self._timers.get(name):
-            before.cancel()
-        self._timers[name] = asyncio.get_running_loop().call_later(delay_s, action)
-
-    def _arm_tick(self) -> None:
-        self._arm("tick", self._settings.tick_s, self._tick)
-
-    def _tick(self) -> None:
-        now_ns = boottime_ns()
-        ticks, was_paused = ticks_due(
-            now_ns - self._ticked_ns,
-            self._tick_ns,
-            is_leader=self._node.role is Role.LEADER,
-            leader_max=self._raft.election_ticks_max + CATCH_UP_TICKS_MAX,
-        )
-        if was_paused:
-            self.counters.stalls += 1
-            self._ticked_ns = now_ns
-        else:
-            self._ticked_ns += ticks * self._tick_ns
-        for _ in range(ticks):
-            self._node.tick()
-        self._arm_tick()
-        self._kick()
-
-    def _campaign(self, attempts_left: int) -> None:
-        if self._node.leader is not None:
-            return
-        self.counters.elections += 1
-        self._node.campaign(after_crash=True)
-        if attempts_left:
-            pause_s = CHANCE.uniform(*self._settings.recampaign_s)
-            self._arm("campaign", pause_s, partial(self._campaign, attempts_left - 1))
+    def _ticked(self, was_paused: bool) -> None:
+        self.counters.stalls += was_paused
         self._kick()
 
     async def _in_time(self, future: "asyncio.Future[T]", timeout_s: float, what: str) -> T:
@@ -415,7 +366,9 @@ class RaftDriver:
     def _begin(self, ready: Ready) -> None:
         """Send what may leave at once, and store what must be durable."""
         if ready.soft_state:
-            self._note_role(ready.soft_state)
+            self._tenure.role_changed(ready.soft_state)
+            for observer in self._observers:
+                observer.role_changed(ready.soft_state)
         self._send(ready.messages)
         if not ready.must_sync:
             self._late_hard_state = ready.hard_state or self._late_hard_state
@@ -448,9 +401,8 @@ class RaftDriver:
         """All of *ready* is durable: keep its promises, apply, answer."""
         self._send(ready.messages_after_durable)
         if ready.snapshot:
-            self._install(ready.snapshot)
-        for entry in ready.committed:
-            self._apply(entry)
+            self._applier.install(ready.snapshot)
+        self._applier.apply(ready.committed)
         for read in ready.reads:
             self._reads.confirmed(read.request, read.index)
         if ready.reads_lost:
@@ -458,80 +410,6 @@ class RaftDriver:
         self._node.advance(ready)
         if ready.committed or ready.snapshot:
             self._applied.reached(self._node.applied)
-            self._compact_if_due()
-        self._conditions.check()
+            self._applier.compact_if_due(self._writer, self._bulk_writer, self._fail)
+        self._conditions.check(self._node.status)
         self._kick()
-
-    def _note_role(self, soft: SoftState) -> None:
-        counters = self.counters
-        if soft.role is Role.CANDIDATE:
-            counters.elections += 1
-        if soft.leader is not None:
-            counters.leader_changes += 1
-        if soft.role is Role.LEADER:
-            self._led_term = soft.term
-        elif self._led_term is not None:
-            reason = f"{self.id} no longer leads and did not learn the command's fate"
-            lost = partial(self._proposals.give_up, reason, to_term=self._led_term)
-            self._arm("lost", self._settings.lost_grace_s, lambda: self._count_unknown(lost()))
-            self._led_term = None
-        for observer in self._observers:
-            observer.role_changed(soft)
-
-    def _count_unknown(self, count: int) -> None:
-        self.counters.proposals_unknown += count
-
-    # ---- state machine --------------------------------------------------------------
-
-    def _apply(self, entry: Entry) -> None:
-        outcome: object = None
-        if entry.kind is EntryKind.COMMAND:
-            if self.id not in self._node.membership.witnesses:
-                outcome = self._machine.apply(entry.index, entry.data)
-                for observer in self._observers:
-                    observer.command_applied(entry.index, outcome)
-        elif entry.kind is EntryKind.MEMBERSHIP:
-            for observer in self._observers:
-                observer.membership_changed(Membership.decode(entry.data))
-        self._bytes_since_snapshot += len(entry.data)
-        self.counters.entries_applied += 1
-        self._proposals.applied(entry.id, outcome)
-
-    def _install(self, snapshot: Snapshot) -> None:
-        last = snapshot.meta.last.index
-        self._machine.restore(snapshot.data)
-        self._snapshot_index, self._bytes_since_snapshot = last, 0
-        self.counters.snapshots_installed += 1
-        self._count_unknown(self._proposals.give_up("a snapshot replaced the log", to_index=last))
-        for observer in self._observers:
-            observer.membership_changed(snapshot.meta.membership)
-
-    def _compact_if_due(self) -> None:
-        """Take a snapshot when the log has grown enough; its bytes are written beside the log's thread."""
-        settings, applied = self._settings, self._node.applied
-        is_due = (
-            applied - self._snapshot_index >= settings.snapshot_entries
-            or self._bytes_since_snapshot >= settings.snapshot_bytes
-        )
-        if not is_due or self._is_compacting:
-            return
-        snapshot = self._node.compact(applied, self._machine.snapshot())
-        self._is_compacting = True
-        self._snapshot_index, self._bytes_since_snapshot = applied, 0
-        self._bulk_writer.submit(
-            partial(self._store.stage_snapshot, snapshot), partial(self._staged, snapshot)
-        )
-
-    def _staged(self, snapshot: Snapshot, error: BaseException | None) -> None:
-        if self._ended.is_set():
-            return
-        if error is not None:
-            self._fail(error)
-            return
-        self._writer.submit(partial(self._store.save_snapshot, snapshot), self._compacted)
-
-    def _compacted(self, error: BaseException | None) -> None:
-        self._is_compacting = False
-        self.counters.snapshots_taken += 1
-        if error is not None:
-            self._fail(error)

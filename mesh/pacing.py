@@ -1,4 +1,4 @@
-"""How many ticks of Raft time have passed, also after a pause of the whole process.
+"""The pace of a driver: its settings, and how Raft time follows the clock, also after a pause.
 
 A member that was stopped for seconds finds seconds of time and an inbox full of
 messages when it goes on. Time first would make a follower stand for election
@@ -7,18 +7,99 @@ and reads on. A leader counts all of it: its lease and its quorum may be gone,
 and it must not act on them.
 """
 
-from typing import Final
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 
-#: More ticks than this at once are a pause, not a late timer.
-CATCH_UP_TICKS_MAX: Final = 3
+from mesh import limits
+from mesh.adapters.clock import boottime_ns
 
 
-def ticks_due(elapsed_ns: int, tick_ns: int, *, is_leader: bool, leader_max: int) -> tuple[int, bool]:
-    """Ticks to count for *elapsed_ns*, and whether there was a pause.
+@dataclass(frozen=True, slots=True)
+class DriverSettings:
+    """Paces and bounds of one driver."""
+
+    tick_s: float = 0.05
+    #: A snapshot is taken after so many entries or bytes.
+    snapshot_entries: int = 4_096
+    snapshot_bytes: int = 16 * limits.MIB
+    #: After a crash proof of the leader: wait per rank, so that followers do not split the vote.
+    stagger_s: float = 0.03
+    #: Then, until somebody leads: pause between attempts (drawn), and their number.
+    recampaign_s: tuple[float, float] = (0.05, 0.15)
+    recampaigns_max: int = 8
+    #: A member that lost leadership waits so long for its proposals' fate before it calls it unknown.
+    lost_grace_s: float = 1.0
+    #: How long stopping waits for a write that the disk holds up.
+    stop_grace_s: float = 2.0
+
+
+def ticks_due(
+    elapsed_ns: int, tick_ns: int, *, late_max: int, is_leader: bool, leader_max: int
+) -> tuple[int, bool]:
+    """Ticks to count for *elapsed_ns*, and whether there was a pause: more than *late_max* of them.
 
     Bound: *leader_max* for a leader; after that many without an answer it has stepped down.
     """
     passed = elapsed_ns // tick_ns
-    if passed <= CATCH_UP_TICKS_MAX:
+    if passed <= late_max:
         return passed, False
     return (min(passed, leader_max) if is_leader else 1), True
+
+
+class Ticker:
+    """Calls *tick* as often as the clock says, a few ticks with one timer.
+
+    The clock is CLOCK_BOOTTIME: a suspended machine's lease runs out too.
+    """
+
+    def __init__(
+        self,
+        tick_s: float,
+        *,
+        period: int,
+        leader_max: int,
+        is_leader: Callable[[], bool],
+        tick: Callable[[], None],
+        ticked: Callable[[bool], None],
+    ) -> None:
+        """*period*: ticks per timer; *ticked* is told after each, and whether there was a pause."""
+        self._tick_ns = int(tick_s * 1e9)
+        self._period_s = tick_s * period
+        self._late_max = period + 3
+        self._leader_max = leader_max + self._late_max
+        self._is_leader = is_leader
+        self._tick = tick
+        self._ticked = ticked
+        self._counted_ns = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        self._counted_ns = boottime_ns()
+        self._arm()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _arm(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._period_s, self._fire)
+
+    def _fire(self) -> None:
+        self._arm()
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Count the time that has passed by now."""
+        now_ns = boottime_ns()
+        ticks, was_paused = ticks_due(
+            now_ns - self._counted_ns,
+            self._tick_ns,
+            late_max=self._late_max,
+            is_leader=self._is_leader(),
+            leader_max=self._leader_max,
+        )
+        self._counted_ns = now_ns if was_paused else self._counted_ns + ticks * self._tick_ns
+        for _ in range(ticks):
+            self._tick()
+        self._ticked(was_paused)

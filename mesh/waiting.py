@@ -10,7 +10,7 @@ from typing import TypeAlias
 from mesh import limits
 from mesh.errors import NotLeader, OutcomeUnknown, QueueFull, TrellisError
 from mesh.ids import Index, MemberId, Term
-from mesh.raft.model import EntryId
+from mesh.raft.model import EntryId, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,21 +166,21 @@ class ConditionWaiters:
     """Callers that wait until something about the member is true."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Callable[[Status], bool], asyncio.Future[None]]] = []
 
-    def add(self, condition: Callable[[], bool]) -> asyncio.Future[None]:
+    def add(self, condition: Callable[[Status], bool]) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((condition, future))
         return future
 
-    def check(self) -> None:
+    def check(self, look: Callable[[], Status]) -> None:
         """Look again; called whenever the member has changed."""
         if self._waiting:
-            kept = []
+            status, kept = look(), []
             for condition, future in self._waiting:
                 if future.done():
                     continue
-                if condition():
+                if condition(status):
                     future.set_result(None)
                 else:
                     kept.append((condition, future))

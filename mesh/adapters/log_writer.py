@@ -30,13 +30,13 @@ class LogWriter:
         self._loop = loop
         self._jobs: queue.SimpleQueue[tuple[Callable[[], None], Done] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._is_closed = False
+        self.is_closed = False
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
         self._thread.start()
 
     def submit(self, write: Callable[[], None], done: Done) -> None:
         """Run *write* in the thread, then *done* in the event loop."""
-        if self._is_closed:
+        if self.is_closed:
             raise InvariantBroken("a write was submitted after the writer was closed")
         self._jobs.put((write, done))
 
@@ -52,7 +52,7 @@ class LogWriter:
 
     async def close(self, *, grace_s: float) -> bool:
         """Finish what was submitted, then end the thread; False if the disk held it longer than *grace_s*."""
-        self._is_closed = True
+        self.is_closed = True
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join, grace_s)
         return not self._thread.is_alive()

@@ -6,7 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def test_a_writer_killed_at_any_moment_loses_nothing_it_reported_durable(tmp_pat
         writer = subprocess.Popen([*PROGRAM, str(tmp_path), str(life)], stdout=subprocess.PIPE, text=True)
         assert writer.stdout is not None
         reported = [writer.stdout.readline()]
-        time.sleep(chance.uniform(0.0, 0.15))  # the moment of death is the input here
+        threading.Event().wait(chance.uniform(0.0, 0.15))  # the moment of death is the input
         writer.kill()
         reported += writer.stdout.read().splitlines()
         writer.stdout.close()

