@@ -21,6 +21,8 @@ SOCKET_PATH_BYTES_MAX: Final = 107
 #: How soon Envoy looks for its ADS server again.
 RECONNECT_MS_MIN, RECONNECT_MS_MAX = 20, 250
 CONNECTIONS_MAX: Final = 10_000
+#: No service can have this name.
+XDS_CLUSTER: Final = "trellis/xds"
 ENVOY_NODE_PREFIX: Final = "envoy/"
 CERTIFICATE_REFRESH: Final = "10s"
 
@@ -103,7 +105,7 @@ def _ads_config() -> Json:
         "base_interval": f"{RECONNECT_MS_MIN / 1000}s",
         "max_interval": f"{RECONNECT_MS_MAX / 1000}s",
     }
-    service = {"cluster_name": "xds", "retry_policy": {"retry_back_off": back_off}}
+    service = {"cluster_name": XDS_CLUSTER, "retry_policy": {"retry_back_off": back_off}}
     return {
         "api_type": "GRPC",
         "transport_api_version": "V3",
@@ -116,10 +118,10 @@ def _xds_cluster(settings: RoutingSettings) -> Json:
     endpoint = {"endpoint": {"address": {"pipe": {"path": xds_socket(settings)}}}}
     options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     return {
-        "name": "xds",
+        "name": XDS_CLUSTER,
         "type": "STATIC",
         "connect_timeout": "1s",
-        "load_assignment": {"cluster_name": "xds", "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "load_assignment": {"cluster_name": XDS_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
         "typed_extension_protocol_options": {
             options: {
                 "@type": f"type.googleapis.com/{options}",

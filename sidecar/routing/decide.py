@@ -8,6 +8,8 @@ Absent here: what a resource looks like on the wire (resources.py), and who is
 sent what when (stream.py).
 """
 
+from typing import Final
+
 from mesh.errors import InvariantBroken
 from mesh.ids import HostId
 from mesh.state.service import InstanceStatus, MethodPolicy, ProbeKind, ServiceSpec
@@ -36,7 +38,8 @@ from sidecar.routing.model import (
 )
 from sidecar.routing.retries import retry_of
 
-OTLP_CLUSTER = "otlp"
+#: No service can have this name.
+OTLP_CLUSTER: Final = "trellis/otlp"
 
 
 def decide(view: RoutingView, settings: RoutingSettings) -> Snapshots:
@@ -52,12 +55,23 @@ def decide(view: RoutingView, settings: RoutingSettings) -> Snapshots:
     return snapshots
 
 
+def is_address(text: str) -> bool:
+    """Whether this names a listener: "127.0.0.1:80", "[::1]:80" or "unix:/path"."""
+    if text.startswith("unix:/"):
+        return True
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16
+
+
 def _ready_by_service(view: RoutingView) -> dict[str, list[InstanceStatus]]:
-    """Instances that take traffic, by service, in a stable order."""
+    """Instances that take traffic, by service, in a stable order.
+
+    One whose address cannot be read is left out, so that it cannot hold up the others.
+    """
     out = frozenset(view.hosts_out)
     ready: dict[str, list[InstanceStatus]] = {}
     for instance in sorted(view.instances, key=lambda each: each.instance):
-        if instance.ready and instance.address and instance.host not in out:
+        if instance.ready and is_address(instance.address) and instance.host not in out:
             ready.setdefault(instance.service, []).append(instance)
     return ready
 
@@ -112,7 +126,7 @@ def _reachable(
     for instance in instances:
         if instance.host == settings.host:
             found.append((instance.host, Endpoint(instance.address)))
-        elif instance.host in peers and instance.ingress:
+        elif instance.host in peers and is_address(instance.ingress):
             found.append((instance.host, Endpoint(instance.ingress, peer=instance.host)))
     return found
 
@@ -181,7 +195,8 @@ def _ingress(
         return listeners, targets
     routed = frozenset(spec.name for spec in services)
     for each in sorted(view.instances, key=lambda instance: instance.instance):
-        if each.host == settings.host and each.service in routed and each.ingress and each.address:
+        is_here = each.host == settings.host and each.service in routed
+        if is_here and is_address(each.ingress) and is_address(each.address):
             name = f"ingress/{each.instance}"
             listeners.append(IngressListener(name, each.ingress, name))
             targets.append(LocalCluster(name, each.address))

@@ -54,7 +54,7 @@ class Routing:
         self._pushed: RoutingView | None = None
         self._snapshots = Snapshots(Snapshot(0), Snapshot(0))
         self._serial = 0
-        self._scheduled = False
+        self._published = asyncio.Event()
         self._in_force = InForce()
         self._bind_refusals = 0
         #: The last refusal reported of each node and kind, so that repeats are silent.
@@ -65,6 +65,7 @@ class Routing:
         """Serves until cancelled; Envoy stays behind and keeps routing (see `stop`)."""
         bootstrap.prepare(self._settings)
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow(), name="routing-views")
             group.create_task(self._server.run(), name="ads-server")
             group.create_task(self._envoy.run(), name="envoy")
 
@@ -80,12 +81,16 @@ class Routing:
             self._on_event("view-refused", facts)
             return
         self._view = view
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._push)
+        self._published.set()
+
+    async def _follow(self) -> None:
+        """Pushes the newest view whenever there is a newer one."""
+        while True:
+            await self._published.wait()
+            self._published.clear()
+            self._push()
 
     def _push(self) -> None:
-        self._scheduled = False
         view = self._view
         if view is None or view == self._pushed:
             return

@@ -7,6 +7,7 @@ the first `push` nothing is sent to anybody.
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -75,12 +76,8 @@ class AdsServer:
         """
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)], maximum_concurrent_rpcs=STREAMS_MAX)
         server.add_generic_rpc_handlers((self._handlers(),))
-        addresses = [f"unix:{bootstrap.xds_socket(self._settings)}"]
-        if self._settings.xds_address:
-            addresses.append(self._settings.xds_address)
         try:
-            for address in addresses:
-                server.add_insecure_port(address)
+            self._bind(server)
         except RuntimeError as error:
             raise OSError(f"xDS cannot be served: {error}") from error
         await server.start()
@@ -88,6 +85,18 @@ class AdsServer:
             await server.wait_for_termination()
         finally:
             await server.stop(grace=None)
+
+    def _bind(self, server: grpc.aio.Server) -> None:
+        """Binds under another name first: gRPC, when it ends, removes the name it bound.
+
+        A predecessor that ends late would take its successor's socket away.
+        """
+        path = Path(bootstrap.xds_socket(self._settings))
+        fresh = path.with_suffix(".new")
+        server.add_insecure_port(f"unix:{fresh}")
+        fresh.replace(path)
+        if self._settings.xds_address:
+            server.add_insecure_port(self._settings.xds_address)
 
     def _handlers(self) -> grpc.GenericRpcHandler:
         handler = grpc.stream_stream_rpc_method_handler(

@@ -83,6 +83,11 @@ def test_local_instances_are_reached_plainly_and_remote_ones_by_mtls() -> None:
         instance("host2", ready=False),
         instance("host2", ingress=""),
         instance("host2", address=""),
+        instance("host2", address="127.0.0.2"),
+        instance("host2", address=":80"),
+        instance("host2", address="127.0.0.2:0"),
+        instance("host2", address="127.0.0.2:99999"),
+        instance("host2", ingress="127.0.0.2:http"),
         instance("host9"),
         instance("host2", service="other"),
     ],
@@ -90,6 +95,11 @@ def test_local_instances_are_reached_plainly_and_remote_ones_by_mtls() -> None:
 def test_what_is_not_ready_or_not_reachable_is_no_endpoint(excluded: InstanceStatus) -> None:
     snapshot = decide(view(instance("host1"), excluded), SECURE).envoy
     assert endpoints(snapshot) == (Endpoint("127.0.0.1:2000"),)
+
+
+def test_an_instance_may_listen_on_a_unix_socket() -> None:
+    snapshot = decide(view(instance("host1", address="unix:/run/echo.sock")), SECURE).envoy
+    assert endpoints(snapshot) == (Endpoint("unix:/run/echo.sock"),)
 
 
 def test_hosts_that_are_out_get_no_traffic() -> None:
@@ -134,7 +144,7 @@ def test_a_method_for_the_leader_goes_to_the_leaders_instance() -> None:
 
 def test_the_collector_is_a_cluster_when_there_is_one() -> None:
     snapshot = decide(view(), replace(PLAIN, otlp_address="127.0.0.1:4317")).envoy
-    assert LocalCluster("otlp", "127.0.0.1:4317", http2=True) in snapshot.clusters
+    assert LocalCluster("trellis/otlp", "127.0.0.1:4317", http2=True) in snapshot.clusters
 
 
 # ---- listeners and routes -------------------------------------------------------
