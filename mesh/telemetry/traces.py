@@ -9,6 +9,7 @@ own steps into it. `trace_id_of_term` is that derivation.
 
 import hashlib
 from collections.abc import Mapping
+from typing import Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -23,6 +24,15 @@ from opentelemetry.trace import (
 
 from mesh.errors import Problem, SettingsError
 from mesh.ids import ClusterId, Term
+
+#: Services whose every call is a stream as long as the sidecar lives.
+ENDLESS_STREAMS: Final = (
+    "trellis.election.v1.ElectionService",
+    "trellis.heartbeat.v1.HeartbeatService",
+    "envoy.service.discovery.v3.AggregatedDiscoveryService",
+    "grpc.health.v1.Health",
+)
+WATCHES: Final = ("Append", "InstallSnapshot", "Propose", "WatchDocuments", "WatchEvents")
 
 
 def trace_id_of_term(cluster: ClusterId, term: Term) -> str:
@@ -77,6 +87,23 @@ class Traces:
             self._shutdown()
 
 
+def _instrument_grpc() -> None:
+    """Record calls between hosts and by operators, but not the streams that never end.
+
+    Order: before the first channel and server are made.
+    """
+    from opentelemetry.instrumentation.grpc import (
+        GrpcAioInstrumentorClient,
+        GrpcAioInstrumentorServer,
+        filters,
+    )
+
+    endless = [filters.service_name(name) for name in ENDLESS_STREAMS]
+    wanted = filters.negate(filters.any_of(*endless, *(filters.method_name(name) for name in WATCHES)))
+    GrpcAioInstrumentorClient(filter_=wanted).instrument()
+    GrpcAioInstrumentorServer(filter_=wanted).instrument()
+
+
 def configure_traces(*, endpoint: str, host: str, cluster: ClusterId, version: str) -> Traces:
     """Make the sidecar's tracer; instruments gRPC clients and servers when an endpoint is set.
 
@@ -109,4 +136,5 @@ def configure_traces(*, endpoint: str, host: str, cluster: ClusterId, version: s
         BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, insecure=not endpoint.startswith("https")))
     )
     trace.set_tracer_provider(provider)
+    _instrument_grpc()
     return Traces(provider.get_tracer("trellis"), cluster, provider.shutdown)

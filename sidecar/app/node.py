@@ -16,6 +16,7 @@ from mesh.driver import RaftDriver
 from mesh.ids import HostId, Index, MemberId, Term, host_of
 from mesh.lease.model import ElectedBy, Election
 from mesh.raft.model import Membership, Role, SoftState, Standing
+from sidecar.app.transitions import Transitions
 from sidecar.leadership.driver import LeaderDuty
 
 LOG = structlog.get_logger(__name__)
@@ -39,6 +40,7 @@ class Node:
         make_duty: Callable[[Election, Index], LeaderDuty],
         on_change: Callable[[], None],
         on_elected: Callable[[SoftState, ElectedBy], None],
+        transitions: Transitions,
         boottime_ns: Callable[[], int],
     ) -> None:
         self.member = member
@@ -46,6 +48,7 @@ class Node:
         self._make_duty = make_duty
         self._on_change = on_change
         self._on_elected = on_elected
+        self._transitions = transitions
         self._now = boottime_ns
         self._leaders: OrderedDict[Term, MemberId] = OrderedDict()
         self._last_term = driver.status().last.term
@@ -115,6 +118,7 @@ class Node:
 
     def role_changed(self, soft: SoftState) -> None:
         """Role, leader or term is another."""
+        self._transitions.role_changed(soft)
         if soft.leader is not None and soft.leader != self.member:
             self._leaders[soft.term] = soft.leader
             while len(self._leaders) > TERMS_REMEMBERED_MAX:
@@ -143,6 +147,7 @@ class Node:
     def crash_proven(self, member: MemberId) -> None:
         """Another sidecar is certainly dead."""
         LOG.warning("crash-proven", member=member)
+        self._transitions.crash_proven(member)
         now = self._now()
         self._crashed[member] = now
         while len(self._crashed) > TERMS_REMEMBERED_MAX:

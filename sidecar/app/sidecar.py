@@ -43,6 +43,7 @@ from sidecar.app.membership import Membership, open_identity, open_log
 from sidecar.app.metrics import samples
 from sidecar.app.node import Node
 from sidecar.app.observed import Observed
+from sidecar.app.transitions import Transitions
 from sidecar.app.vip_hold import VipHold, make_vip
 from sidecar.fence.client import FenceClient
 from sidecar.leadership.beats import Beats
@@ -76,6 +77,7 @@ class Sidecar:
             cluster=self.cluster,
             version=self.version,
         )
+        self.transitions = Transitions(traces=self.traces, host=self.host_id, wall_ns=wall_ns)
         self._make_consensus()
         self._make_host()
         self.issuer = Issuer(
@@ -116,6 +118,7 @@ class Sidecar:
             make_duty=self.leading.make_duty,
             on_change=self._role_changed,
             on_elected=self._elected,
+            transitions=self.transitions,
             boottime_ns=boottime_ns,
         )
         driver.add_observer(self.node)
@@ -275,6 +278,8 @@ class Sidecar:
             self.membership.set_peers()
         if not changes.changes or ChangeKind.REVOKED in kinds:
             self.doors.recheck()
+        if ChangeKind.OWNERSHIP in kinds:
+            self.transitions.ownerships_applied(self.replica.state.owners.values())
         self.membership.wake()
         self.host.wake()
 
@@ -286,23 +291,13 @@ class Sidecar:
 
     def _elected(self, soft: SoftState, by: ElectedBy) -> None:
         LOG.info("elected", term=soft.term, by=by.value)
-        now = wall_ns()
-        attributes = {"host": str(self.host_id), "by": by.value}
-        self.traces.record("elected", term=soft.term, start_ns=now, end_ns=now, attributes=attributes)
 
     def _routing_event(self, name: str, facts: Mapping[str, object]) -> None:
         warn = name in ("xds-rejected", "envoy-exited", "view-refused")
         (LOG.warning if warn else LOG.info)(name, **{key: str(value) for key, value in facts.items()})
         if name == "vip-listening" and self.vip is not None:
             self.vip.listening(bool(facts["listening"]))
-            now = wall_ns()
-            self.traces.record(
-                "vip-listening" if facts["listening"] else "vip-closed",
-                term=self.node.term,
-                start_ns=now,
-                end_ns=now,
-                attributes={"host": str(self.host_id)},
-            )
+            self.transitions.vip_listening(bool(facts["listening"]))
         self.host.wake()
 
     # ---- what operators see ---------------------------------------------------------
