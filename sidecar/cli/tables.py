@@ -160,7 +160,7 @@ def documents_table(documents: Sequence[config_sync.Document]) -> Table:
 def event_line(event: cluster.Event) -> Text:
     """One event on one line."""
     return Text.assemble(
-        (moment(event.at)[11:23], "dim"),
+        (moment(event.at)[:23].replace("T", " "), "dim"),
         f" {event.index:>6} ",
         (f"{event.kind:<20} ", "bold"),
         (f"{event.subject:<18} ", "cyan"),

@@ -12,7 +12,7 @@ from sidecar.demo.calls import CallLedger
 from sidecar.demo.phases import MS, Sight
 
 #: Newest lines that the screen keeps.
-LINES_MAX = 8
+LINES_MAX = 12
 
 
 @dataclass(slots=True)

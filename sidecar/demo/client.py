@@ -12,8 +12,11 @@ from sidecar.demo.stage import environment
 
 
 @asynccontextmanager
-async def northbound_load(board: Board, rate: float) -> AsyncIterator[None]:
-    """Calls through the virtual IP at a steady rate for as long as the body runs."""
+async def northbound_load(board: Board, rate: float) -> AsyncIterator["asyncio.Task[None]"]:
+    """Calls through the virtual IP at a steady rate for as long as the body runs.
+
+    The yielded task is done when the client has ended.
+    """
     board.calls_per_bucket = rate * BUCKET_NS / (1000 * MS)
     client = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "sidecar.demo.load", board.virtual_address, str(rate),
@@ -23,7 +26,7 @@ async def northbound_load(board: Board, rate: float) -> AsyncIterator[None]:
     assert client.stdout is not None
     reader = asyncio.create_task(_count_calls(board, client.stdout), name="calls")
     try:
-        yield
+        yield reader
         client.terminate()
         await asyncio.wait_for(reader, 10)
     finally:

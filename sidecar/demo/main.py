@@ -52,7 +52,7 @@ def run_demo(*, directory: Path | None, keep: bool, seconds: float, rate: float,
         raise
     console.print(as_view(outcome))
     if keep:
-        console.print(how_to_go_on)
+        console.print(how_to_go_on, soft_wrap=True)
     elif outcome.exit_code == 0:
         shutil.rmtree(plan.directory, ignore_errors=True)
     else:

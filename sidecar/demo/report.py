@@ -74,7 +74,9 @@ def as_view(outcome: Outcome) -> RenderableType:
     table.add_column("what")
     table.add_row("0 ms", f"{failover.old_leader}'s sidecar is killed (SIGKILL)")
     seen = {step: failover.step_ms(step) for step in STEPS}
-    ordered = sorted(STEPS, key=lambda step: (seen[step] is None, seen[step] or 0.0))
+    # An address that was never seen closed was perhaps closed for less than a look.
+    shown_steps = [step for step in STEPS if seen[step] is not None or step != "vip_listening"]
+    ordered = sorted(shown_steps, key=lambda step: (seen[step] is None, seen[step] or 0.0))
     for step in ordered:
         shown = f"{seen[step]:.0f} ms" if seen[step] is not None else "not seen"
         who = f": {failover.new_leader}" if step == "leader_elected" and failover.new_leader else ""

@@ -16,6 +16,7 @@ from sidecar.demo.stage import Stage
 from sidecar.demo.takeover import kill_the_leader
 from sidecar.demo.writes import Writer
 
+ANSWER_S: Final = 10.0
 RETURN_S: Final = 15.0
 
 
@@ -29,9 +30,9 @@ async def play(stage: Stage, board: Board, *, seconds: float, rate: float) -> Ou
         ]
         await set_up(stage, board)
         writer = Writer(board, plan.hosts)
-        async with northbound_load(board, rate):
+        async with northbound_load(board, rate) as client:
             looks.append(watching.create_task(writer.write_steadily(), name="writes"))
-            await serve_quietly(board, seconds)
+            await serve_quietly(board, client, seconds)
             failover, took_over = await kill_the_leader(stage, board, lookout)
             await asyncio.sleep(1)
             old = next(host for host in plan.hosts if host.name == failover.old_leader)
@@ -46,13 +47,14 @@ async def play(stage: Stage, board: Board, *, seconds: float, rate: float) -> Ou
     return Outcome(failover, board.ledger, gap, len(writer.acknowledged), lost, took_over, returned_ms)
 
 
-async def serve_quietly(board: Board, seconds: float) -> None:
+async def serve_quietly(board: Board, client: "asyncio.Task[None]", seconds: float) -> None:
     """Let calls run before anything breaks.
 
     Fails: `Unavailable` when no call is answered within ten seconds.
     """
     board.begin(f"northbound calls to {board.virtual_address}")
-    if not await wait_until(lambda: bool(board.ledger.answered_ns), 10):
+    await wait_until(lambda: bool(board.ledger.answered_ns) or client.done(), ANSWER_S)
+    if not board.ledger.answered_ns:
         codes = ", ".join(f"{count} × {code}" for code, count in board.ledger.codes.items())
         raise Unavailable(f"No northbound call was answered: {codes or 'none has ended'}.")
     board.say(f"first answer; everything is quiet for {seconds:.0f} s")

@@ -56,7 +56,7 @@ def ward(tmp_path: Path) -> Iterator[Running]:
     with running.process:
         yield running
         running.process.terminate()
-        running.process.wait(15)
+        running.process.wait(10)
 
 
 def is_gone(process: psutil.Process) -> bool:

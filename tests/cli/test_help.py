@@ -1,0 +1,58 @@
+"""Help suffices to use a command, and comes at once."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer.main
+
+from sidecar.cli.main import app
+
+#: Each costs a noticeable part of a second.
+SLOW = ("grpc", "google.protobuf", "pydantic", "tenacity", "cryptography", "rich.table", "psutil")
+
+
+def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    for name, child in getattr(command, "commands", {}).items():
+        yield from leaves(child, (*path, name))
+    if not hasattr(command, "commands"):
+        yield " ".join(path), command
+
+
+COMMANDS = dict(leaves(typer.main.get_command(app)))
+
+
+def test_every_promised_command_is_there() -> None:
+    assert set(COMMANDS) == {
+        "init", "token", "join", "run", "status", "hosts", "events", "xds-bootstrap", "demo",
+        "services apply", "services list", "services stop", "services restart", "services logs",
+        "documents put", "documents get", "documents watch", "documents history", "documents list",
+        "documents delete", "leader show", "leader transfer", "host drain", "host undrain", "host remove",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_shows_an_example_of_itself(name: str) -> None:
+    text = COMMANDS[name].help or ""
+    assert "Example" in text
+    assert f"trellis {name}" in text
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "run" and name != "xds-bootstrap"])
+def test_every_command_can_print_json(name: str) -> None:
+    assert any("--json" in parameter.opts for parameter in COMMANDS[name].params)
+
+
+def test_help_does_not_wait_for_modules_that_only_commands_need() -> None:
+    program = f"import sys, sidecar.cli.main; print([name for name in {SLOW!r} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("words", [["--bogus"], ["status", "--bogus"], ["documents", "put"], ["nonsense"]])
+def test_words_that_make_no_sense_end_with_usage(words: list[str]) -> None:
+    ran = subprocess.run([sys.executable, "-m", "sidecar.cli.main", *words], capture_output=True, text=True)
+    assert ran.returncode == 64
+    assert "Traceback" not in ran.stderr

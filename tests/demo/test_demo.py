@@ -1,0 +1,74 @@
+"""The demo itself, as a newcomer runs it."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.integration
+
+DEMO = [sys.executable, "-m", "sidecar.cli.main", "demo"]
+DEADLINE_S = 120.0
+
+
+def left_of(directory: Path) -> list[str]:
+    """Command lines of processes that know the directory, and so belong to its demo."""
+    lines = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    return [line for line in lines if str(directory) in line]
+
+
+@pytest.fixture
+def directory() -> Path:
+    # Short: sockets lie below it.
+    return Path(tempfile.gettempdir()) / f"trellis-t-{psutil.Process().pid}"
+
+
+def test_the_demo_kills_a_leader_loses_nothing_and_leaves_nothing(directory: Path) -> None:
+    argv = [*DEMO, "--json", "--seconds", "1", "--directory", str(directory)]
+    ran = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout.splitlines()[-1])
+    assert found["acknowledged_lost"] == 0
+    assert found["failed_idempotent_calls"] == 0
+    assert found["recovered"]
+    assert found["calls"] > 50
+    assert found["acknowledged"] > 10
+    assert found["old_leader"] != found["new_leader"]
+    assert 0 < found["leader_ms"] <= found["phases_ms"]["vip_owned"]
+    assert 0 < found["outage_ms"] < 10_000
+    assert not directory.exists()
+    assert left_of(directory) == []
+
+
+def test_a_kept_demo_can_be_asked_and_is_ended_by_its_directory(directory: Path) -> None:
+    argv = [*DEMO, "--json", "--keep", "--seconds", "1", "--directory", str(directory)]
+    ran = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S)
+    try:
+        assert ran.returncode == 0, ran.stderr
+        assert f"demo --stop {directory}" in ran.stderr
+        asked = subprocess.run(
+            [sys.executable, str(directory / "call.py")], capture_output=True, text=True, timeout=30
+        )
+        assert "echo@host" in asked.stdout, asked.stderr
+    finally:
+        stopped = subprocess.run(
+            [*DEMO, "--stop", str(directory)], capture_output=True, text=True, timeout=60
+        )
+    assert stopped.returncode == 0, stopped.stderr
+    assert not directory.exists()
+    assert left_of(directory) == []
+
+
+def test_a_directory_that_exists_is_not_used(tmp_path: Path) -> None:
+    ran = subprocess.run([*DEMO, "--directory", str(tmp_path)], capture_output=True, text=True, timeout=30)
+    assert ran.returncode == 64
+    assert "--directory" in ran.stderr
+
+
+def test_there_is_nothing_to_stop_where_no_demo_is(tmp_path: Path) -> None:
+    ran = subprocess.run([*DEMO, "--stop", str(tmp_path)], capture_output=True, text=True, timeout=30)
+    assert ran.returncode == 1
