@@ -50,6 +50,8 @@ def run_demo(*, directory: Path | None, keep: bool, seconds: float, rate: float,
     except KeyboardInterrupt:
         shutil.rmtree(plan.directory, ignore_errors=True)
         raise
+    if outcome.exit_code != 0:
+        _show_logs(plan, console)
     console.print(as_view(outcome))
     if keep:
         console.print(how_to_go_on, soft_wrap=True)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from mesh.errors import Unavailable
 from sidecar.demo.board import Board
 from sidecar.demo.lookout import wait_until
@@ -40,21 +42,22 @@ async def set_up(stage: Stage, board: Board) -> None:
     board.begin(f"making a cluster on {first.name}")
     await stage.trellis("init", "--settings", str(first.settings_path))
     board.pids[first.name] = await stage.start_sidecar(first)
-    await _expect(lambda: board.leader() == first.name, f"{first.name} does not lead itself")
+    await _expect(board, lambda: board.leader() == first.name, f"{first.name} does not lead itself")
     board.begin("joining the others")
     async with asyncio.TaskGroup() as joins:
         for host in others:
             joins.create_task(_join(stage, board, first, host), name=f"join:{host.name}")
     everyone = frozenset(host.name for host in stage.plan.hosts)
     await _expect(
+        board,
         lambda: {name for name, sight in board.sights.items() if sight.voters == everyone} == everyone,
         "not all three hosts vote",
     )
     board.begin("deploying echo on every host and reporter on one")
     for declaration in declarations():
         await stage.trellis("services", "apply", str(declaration), "--settings", str(first.settings_path))
-    await _expect(lambda: board.ready("echo") == everyone, "echo is not ready on every host")
-    await _expect(lambda: len(board.ready("reporter")) == 1, "reporter is not ready on one host")
+    await _expect(board, lambda: board.ready("echo") == everyone, "echo is not ready on every host")
+    await _expect(board, lambda: len(board.ready("reporter")) == 1, "reporter is not ready on one host")
 
 
 async def _join(stage: Stage, board: Board, member: HostPlan, host: HostPlan) -> None:
@@ -64,11 +67,13 @@ async def _join(stage: Stage, board: Board, member: HostPlan, host: HostPlan) ->
     board.say(f"{host.name} has joined and runs")
 
 
-async def _expect(holds: Callable[[], bool], otherwise: str) -> None:
-    if not await wait_until(holds, SETUP_S):
+async def _expect(board: Board, holds: Callable[[], bool], otherwise: str) -> None:
+    await wait_until(lambda: holds() or bool(_ended(board)), SETUP_S)
+    if ended := _ended(board):
+        raise Unavailable(f"The sidecar of {ended[0]} has ended; the end of its log says why.")
+    if not holds():
         raise Unavailable(f"The demo's cluster did not come up: {otherwise} after {SETUP_S:.0f} s.")
 
 
-def _ready(board: Board, service: str) -> frozenset[str]:
-    newest = max(board.sights.values(), key=lambda sight: sight.applied_index, default=None)
-    return newest.ready.get(service, frozenset()) if newest else frozenset()
+def _ended(board: Board) -> list[str]:
+    return [name for name, pid in sorted(board.pids.items()) if not psutil.pid_exists(pid)]

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -22,9 +23,10 @@ def left_of(directory: Path) -> list[str]:
 
 
 @pytest.fixture
-def directory() -> Path:
-    # Short: sockets lie below it.
-    return Path(tempfile.gettempdir()) / f"trellis-t-{psutil.Process().pid}"
+def directory() -> Iterator[Path]:
+    # Short, as sockets lie below it; the demo makes it.
+    with tempfile.TemporaryDirectory(prefix="tr-", dir="/tmp") as parent:
+        yield Path(parent) / "demo"
 
 
 def test_the_demo_kills_a_leader_loses_nothing_and_leaves_nothing(directory: Path) -> None:
