@@ -153,3 +153,5 @@ class InstanceStatus:
     reason: str = ""
     #: Version of the declaration that this instance runs.
     spec_version: int = 0
+    #: Newest requested restart that it has followed.
+    restart_nonce: int = 0

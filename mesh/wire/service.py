@@ -99,6 +99,7 @@ def encode_instance(status: InstanceStatus) -> heartbeat_pb2.InstanceReport:
         ingress=status.ingress,
         reason=status.reason,
         spec_version=status.spec_version,
+        restart_nonce=status.restart_nonce,
     )
 
 
@@ -116,6 +117,7 @@ def decode_instance(message: heartbeat_pb2.InstanceReport, host: HostId) -> Inst
         ingress=message.ingress,
         reason=message.reason,
         spec_version=message.spec_version,
+        restart_nonce=message.restart_nonce,
     )
 
 

@@ -7,8 +7,10 @@ host is fenced, so there is one answer to "may I act".
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
-from mesh.ids import VIP, FencingTerm, HostId, OwnedName, ServiceName, instance_id, owned_service
+from mesh.ids import VIP, FencingTerm, HostId, InstanceId, OwnedName, ServiceName, instance_id, owned_service
 from mesh.lease.acting import held_term
 from mesh.lease.model import OwnershipView
 from mesh.state import ClusterState
@@ -16,6 +18,9 @@ from mesh.state.model import DeclaredService, HostStatus
 from mesh.state.service import InstanceStatus, ServiceMode
 from sidecar.routing.model import RoutingView
 from sidecar.supervisor.model import Assignment
+
+
+NOTHING: Final[Mapping[InstanceId, Assignment]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +53,30 @@ def ownership_views(state: ClusterState) -> tuple[OwnershipView, ...]:
     )
 
 
-def desired(state: ClusterState, standing: Standing) -> Desired:
-    """Everything this host should bring about now."""
+def desired(
+    state: ClusterState, standing: Standing, present: Mapping[InstanceId, Assignment] = NOTHING
+) -> Desired:
+    """Everything this host should bring about now; `present` is what it was told last.
+
+    A changed declaration and a requested restart reach the instances of an
+    active-active service one after the other, in the order of their slots: an
+    instance keeps what it has until all before it run the new one and are ready.
+    """
     views = ownership_views(state)
     assignments: list[Assignment] = []
     for service in state.services.values():
         if not service.stopped:
-            assignments += _assignments(state, service, standing, views)
+            assignments += _assignments(state, service, standing, views, present)
     vip_term = held_term(standing.host, VIP, views) if standing.lease_live else None
     return Desired(tuple(assignments), vip_term)
 
 
 def _assignments(
-    state: ClusterState, service: DeclaredService, standing: Standing, views: Iterable[OwnershipView]
+    state: ClusterState,
+    service: DeclaredService,
+    standing: Standing,
+    views: Iterable[OwnershipView],
+    present: Mapping[InstanceId, Assignment],
 ) -> list[Assignment]:
     name = service.spec.name
     if service.spec.mode is ServiceMode.ACTIVE_STANDBY:
@@ -71,11 +87,22 @@ def _assignments(
     placement = state.placements.get(name)
     if placement is None or standing.grace_over:
         return []
-    return [
-        _assignment(service, standing.host, slot.ordinal, None)
-        for slot in placement.slots
-        if slot.host == standing.host
-    ]
+    assignments, may_change = [], True
+    for slot in placement.slots:
+        wanted = _assignment(service, slot.host, slot.ordinal, None)
+        if slot.host == standing.host:
+            assignments.append(wanted if may_change else present.get(wanted.instance, wanted))
+        may_change = may_change and _follows(state.instances.get(wanted.instance), wanted)
+    return assignments
+
+
+def _follows(status: InstanceStatus | None, wanted: Assignment) -> bool:
+    """The instance runs the wanted declaration and restart, and is ready."""
+    return (
+        status is not None
+        and status.ready
+        and (status.spec_version, status.restart_nonce) == (wanted.spec_version, wanted.restart_nonce)
+    )
 
 
 def _assignment(service: DeclaredService, host: HostId, ordinal: int, term: FencingTerm | None) -> Assignment:

@@ -23,7 +23,7 @@ from sidecar.fence.client import FenceClient, FenceReport
 from sidecar.leadership.beats import Beats
 from sidecar.routing.driver import Routing
 from sidecar.supervisor.driver import Supervisor
-from sidecar.supervisor.model import ExclusiveHandle
+from sidecar.supervisor.model import Assignment, ExclusiveHandle
 
 LOG = structlog.get_logger(__name__)
 
@@ -67,6 +67,7 @@ class HostDriver:
         self._wake = asyncio.Event()
         self._handles: asyncio.Queue[tuple[InstanceId, ExclusiveHandle | None]] = asyncio.Queue()
         self._stepped = asyncio.Event()
+        self._assigned: dict[InstanceId, Assignment] = {}
         self._was_live = False
         self._fenced_since: int | None = None
         self._fence_lost = ""
@@ -177,7 +178,8 @@ class HostDriver:
             self._was_live = False
             await self.give_way()
         self._was_live = standing.lease_live
-        wanted = decide.desired(self._replica.state, standing)
+        wanted = decide.desired(self._replica.state, standing, self._assigned)
+        self._assigned = {each.instance: each for each in wanted.assignments}
         self._supervisor.assign(() if self.leaving else wanted.assignments)
         if self._held is not None:
             await self._held.settle(None if self.leaving else wanted.vip_term)

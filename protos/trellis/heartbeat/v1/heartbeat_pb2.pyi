@@ -191,6 +191,7 @@ class InstanceReport(_message.Message):
     INGRESS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     SPEC_VERSION_FIELD_NUMBER: _builtins.int
+    RESTART_NONCE_FIELD_NUMBER: _builtins.int
     instance: _builtins.str
     """Identity: "echo@host2#0"."""
     service: _builtins.str
@@ -213,6 +214,8 @@ class InstanceReport(_message.Message):
     """Why it is in this state; empty when all is well."""
     spec_version: _builtins.int
     """Version of the declaration it runs."""
+    restart_nonce: _builtins.int
+    """Newest requested restart that it has followed; counts from 1, 0: none was requested."""
     def __init__(
         self,
         *,
@@ -227,10 +230,11 @@ class InstanceReport(_message.Message):
         ingress: _builtins.str = ...,
         reason: _builtins.str = ...,
         spec_version: _builtins.int = ...,
+        restart_nonce: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "generation", b"generation", "ingress", b"ingress", "instance", b"instance", "pid", b"pid", "ready", b"ready", "reason", b"reason", "restarts", b"restarts", "service", b"service", "spec_version", b"spec_version", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "generation", b"generation", "ingress", b"ingress", "instance", b"instance", "pid", b"pid", "ready", b"ready", "reason", b"reason", "restart_nonce", b"restart_nonce", "restarts", b"restarts", "service", b"service", "spec_version", b"spec_version", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
