@@ -35,8 +35,10 @@ from sidecar.supervisor.tree import Tree
 _CLOSE_S = 5.0
 #: How long what an earlier sidecar left may take to vanish once it is killed.
 _TAKE_OVER_S = 5.0
-#: Starts in one go, about 1.5 ms each; then the loop does other things.
-_STARTS_AT_ONCE = 4
+#: In one go; then the loop does other things. A fork may have to wait some 10 ms for
+#: the kernel while another process joins its cgroup.
+_STARTS_AT_ONCE = 1
+_STOPS_AT_ONCE = 16
 
 
 class Supervisor:
@@ -241,7 +243,7 @@ class Supervisor:
     def _advance_once(self) -> bool:
         unsettled = [i for i in self._instances.values() if i.wanted is (i.life.goal is Goal.STOP)]
         moved = False
-        started = 0
+        started = stopped = 0
         present = self._present() if unsettled else {}
         for instance in unsettled:
             if instance.wanted:
@@ -250,9 +252,9 @@ class Supervisor:
                 if not waiting and started < _STARTS_AT_ONCE:
                     started += 1
                     instance.handle(Event(Kind.START))
-            elif may_stop(instance.started_with, present):
+            elif stopped < _STOPS_AT_ONCE and may_stop(instance.started_with, present):
+                stopped += 1
                 instance.handle(Event(Kind.STOP))
-                moved = True
         for name in [name for name, i in self._instances.items() if i.at_rest and not i.wanted]:
             self._generations.pop(name, None)
             del self._instances[name]

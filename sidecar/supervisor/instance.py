@@ -119,6 +119,7 @@ class Instance:
             ingress=address_text(ingress, self._ingress) if spec.routed else "",
             reason=reason,
             spec_version=self._started.spec_version,
+            restart_nonce=self._started.restart_nonce,
         )
 
     # ---- events --------------------------------------------------------------------
@@ -310,9 +311,11 @@ class Instance:
     def _forget(self) -> None:
         site = self._site
         self._leaf.remove()
-        for name in site.hierarchies.leaves():
-            if name.startswith(f"{self._stem}.probe."):
-                Leaf(site.hierarchies, name).remove()
+        probes = self._started.spec.probes
+        if any(p is not None and p.command for p in (probes.startup, probes.readiness, probes.liveness)):
+            for name in site.hierarchies.leaves():
+                if name.startswith(f"{self._stem}.probe."):
+                    Leaf(site.hierarchies, name).remove()
         site.records.remove(self.id)
         site.ports.release(self.id)
         site.ports.release(f"{self.id}/ingress")

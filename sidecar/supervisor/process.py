@@ -94,11 +94,6 @@ class Child:
             with contextlib.suppress(PermissionError):
                 os.killpg(self.pid, number)
 
-    def signal(self, number: int) -> None:
-        """Signal it alone; no effect when it is gone."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, number)
-
     def wait(self) -> None:
         """Block until it ends: only for programs known to be quick."""
         select.select([self.pidfd], [], [], 10)

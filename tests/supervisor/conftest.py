@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -158,6 +158,3 @@ async def plain_site(tmp_path: Path) -> AsyncIterator[Site]:
     """A supervisor with whatever the machine has."""
     async with supervised(settings_in(tmp_path)) as running:
         yield running
-
-
-Waiter = Callable[[], Awaitable[None]]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mesh.state.service import InstanceState, Restart, RestartWhen
-from tests.supervisor.conftest import SLEEP, Site, assigned, python
+from sidecar.supervisor.driver import Supervisor
+from tests.supervisor.conftest import SLEEP, Site, assigned, python, settings_in
 
 FORKING_TREE = """
 import os, time, signal
@@ -203,3 +204,27 @@ async def test_restart_on_request_returns_when_the_new_process_runs(site: Site) 
     await site.until_ready("echo")
     await site.supervisor.restart(site.status("echo").instance)
     assert site.status("echo").generation == 2
+
+
+async def test_a_second_cancellation_does_not_leave_a_process_behind(tmp_path: Path) -> None:
+    deaf = python(
+        "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(100)"
+    )
+    supervisor = Supervisor(
+        settings=settings_in(tmp_path),
+        on_change=lambda _: None,
+        on_exclusive=lambda _, __: None,
+        jitter=lambda: 0.0,
+    )
+    declared = assigned("deaf", deaf, grace_ms=300)
+    supervisor.assign([declared])
+    running = asyncio.ensure_future(supervisor.run())
+    while supervisor.tail(declared.instance, 1) != ("up",):
+        await asyncio.sleep(0.005)
+    pid = supervisor.statuses()[0].pid
+    for _ in range(5):
+        running.cancel()
+        await asyncio.sleep(0.01)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not is_alive(pid)

@@ -90,6 +90,7 @@ async def test_grpc_health_is_read_from_a_real_server() -> None:
         assert unknown.startswith("the health service refused the question")
 
 
+@pytest.mark.integration
 async def test_a_grpc_answer_changes_on_a_kept_connection_past_its_flow_window() -> None:
     async with health_server() as (port, servicer):
         asker = GrpcHealth("127.0.0.1", port, "good")
