@@ -1,6 +1,5 @@
 """The services that members offer each other: elections, entries, proposals, read points."""
 
-import asyncio
 from functools import partial
 from typing import Any
 
@@ -11,6 +10,7 @@ from trellis.replication.v1 import replication_pb2 as replication
 from trellis.replication.v1.replication_pb2_grpc import ReplicationServiceServicer
 
 from mesh import limits
+from mesh.adapters.alongside import alongside
 from mesh.adapters.channel import ACCEPTED
 from mesh.adapters.outbox import Outbox
 from mesh.adapters.transport import GrpcTransport
@@ -64,8 +64,7 @@ class ReplicationServicer(ReplicationServiceServicer):
         self._identity.check_peer(context.auth_context())
         await context.send_initial_metadata(ACCEPTED)
         answers: Outbox[replication.ProposeResponse] = Outbox(limits.PROPOSALS_PENDING_MAX)
-        async with asyncio.TaskGroup() as tasks:
-            writer = tasks.create_task(_write(context, answers), name="propose-answers")
+        async with alongside(_write(context, answers), name="propose-answers"):
             while (request := await context.read()) is not grpc.aio.EOF:
                 if refusal := self._misdirected(request.header):
                     for each in (request, *request.more):
@@ -74,7 +73,6 @@ class ReplicationServicer(ReplicationServiceServicer):
                 self._submit(request, answers)
                 for each in request.more:
                     self._submit(each, answers)
-            writer.cancel()
 
     def _misdirected(self, header: MessageHeader) -> Denied | None:
         if header.cluster_id == self._cluster and header.to == self._driver.id:

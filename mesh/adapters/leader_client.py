@@ -17,6 +17,7 @@ from trellis.replication.v1 import replication_pb2 as replication
 from trellis.replication.v1.replication_pb2_grpc import ReplicationServiceStub
 
 from mesh import limits
+from mesh.adapters.alongside import BROKEN, alongside
 from mesh.adapters.channel import is_accepted
 from mesh.adapters.outbox import Outbox
 from mesh.errors import OutcomeUnknown, PeerUnreachable, QueueFull
@@ -24,8 +25,6 @@ from mesh.ids import ClusterId, Index, MemberId
 from mesh.wire.failure import from_failure
 
 ChannelTo = Callable[[MemberId], grpc.aio.Channel | None]
-
-_BROKEN = (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError)
 
 
 class LeaderClient:
@@ -132,14 +131,12 @@ class ProposeStream:
         """Write and read until the stream ends; then nothing is left pending."""
         call: Any = ReplicationServiceStub(self._channel).Propose()
         try:
-            async with asyncio.TaskGroup() as tasks:
-                writer = tasks.create_task(self._write(call), name=f"propose-writer:{self._leader}")
+            async with alongside(self._write(call), name=f"propose-writer:{self._leader}"):
                 while (response := await call.read()) is not grpc.aio.EOF:
                     self._answer(response)
                     for each in response.more:
                         self._answer(each)
-                writer.cancel()
-        except* _BROKEN:
+        except BROKEN:
             pass  # what it means for each command is said below
         finally:
             call.cancel()

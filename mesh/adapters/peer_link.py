@@ -16,6 +16,7 @@ from trellis.election.v1 import election_pb2_grpc
 from trellis.replication.v1 import replication_pb2_grpc
 
 from mesh import limits
+from mesh.adapters.alongside import BROKEN, alongside
 from mesh.adapters.channel import is_accepted, open_channel
 from mesh.adapters.outbox import Outbox
 from mesh.ids import ClusterId, MemberId
@@ -35,8 +36,6 @@ OUTBOX_BOUNDS = {
     Lane.APPEND: limits.OUTBOX_MESSAGES_MAX,
     Lane.SNAPSHOT: limits.HEARTBEAT_OUTBOX_MAX,
 }
-
-_BROKEN = (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError)
 
 
 class PeerLink:
@@ -133,12 +132,10 @@ class PeerLink:
         was_open = False
         try:
             was_open = is_accepted(await call.initial_metadata())
-            async with asyncio.TaskGroup() as tasks:
-                writer = tasks.create_task(self._write(call, outbox, idle_s))
+            async with alongside(self._write(call, outbox, idle_s), name=f"write:{self.member}"):
                 while (wire := await call.read()) is not grpc.aio.EOF:
                     self._received(self.member, wire)
-                writer.cancel()
-        except* _BROKEN:
+        except BROKEN:
             pass  # reopened by the caller; `broken` tells the others
         finally:
             call.cancel()

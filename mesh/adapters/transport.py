@@ -7,12 +7,12 @@ header are right and the sender's host is the one its certificate names.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import grpc
 
+from mesh.adapters.alongside import alongside
 from mesh.adapters.channel import ACCEPTED
 from mesh.adapters.crash_probe import CrashProbe
 from mesh.adapters.outbox import Outbox
@@ -154,8 +154,7 @@ class GrpcTransport:
         senders: set[MemberId] = set()
         try:
             await context.send_initial_metadata(ACCEPTED)
-            async with asyncio.TaskGroup() as tasks:
-                writer = tasks.create_task(self._answer(context, outbox), name=f"answer:{lane.value}:{host}")
+            async with alongside(self._answer(context, outbox), name=f"answer:{lane.value}:{host}"):
                 while (wire := await context.read()) is not grpc.aio.EOF:
                     if self._is_acceptable(wire, host):
                         sender = MemberId(wire.header.sender)
@@ -163,7 +162,6 @@ class GrpcTransport:
                             self._answers[lane, sender] = outbox
                             senders.add(sender)
                         self._accept(wire)
-                writer.cancel()
         finally:
             for sender in sorted(senders):
                 if self._answers.get((lane, sender)) is outbox:
@@ -172,10 +170,8 @@ class GrpcTransport:
                         self._note_broken(sender)
 
     async def _answer(self, context: Any, outbox: Outbox[Message]) -> None:
-        # The stream's end cancels its handler, and this task with it.
-        with contextlib.suppress(grpc.RpcError):
-            while True:
-                await context.write(encode(await outbox.take(), self._cluster))
+        while True:
+            await context.write(encode(await outbox.take(), self._cluster))
 
     # ---- breaking -------------------------------------------------------------------
 

@@ -2,12 +2,12 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mesh.adapters.sqlite_log import SqliteLog
-from mesh.driver import DriverSettings
 from mesh.errors import Draining, NoLeader, NotLeader, OutcomeUnknown, StorageFailed
 from mesh.ids import Index, MemberId
 from mesh.raft.model import Membership, Ready, Role
@@ -113,7 +113,7 @@ async def test_the_lease_read_is_off_while_the_driver_is_late(tmp_path: Path) ->
         await leader.driver.propose(b"x", timeout_s=5)
         await leader.driver.read_index(timeout_s=5)
         assert leader.driver.lease_read_index() is not None
-        threading.Event().wait(0.3)  # the event loop stands still: that is what is tested
+        threading.Event().wait(0.6)  # the event loop stands still: that is what is tested
         assert leader.driver.lease_read_index() is None
 
 
@@ -124,7 +124,7 @@ async def test_a_pause_of_the_whole_process_does_not_make_a_follower_stand(tmp_p
         await group.settled()
         term = leader.driver.term
         for _ in range(3):
-            threading.Event().wait(0.15)  # the event loop stands still: that is what is tested
+            threading.Event().wait(0.25)  # the event loop stands still: that is what is tested
             await leader.driver.propose(b"x", timeout_s=5)
         assert (await group.leader()).driver.term == term
         assert leader.driver.counters.stalls >= 1
@@ -144,7 +144,7 @@ async def test_leadership_is_handed_over_without_losing_a_command(tmp_path: Path
 
 
 async def test_a_member_that_was_away_too_long_gets_a_snapshot(tmp_path: Path) -> None:
-    settings = DriverSettings(tick_s=0.02, snapshot_entries=50)
+    settings = replace(FAST, snapshot_entries=50)
     async with running_group(tmp_path) as group:
         for member in group.members:
             await group.stop(member)
@@ -162,7 +162,7 @@ async def test_a_member_that_was_away_too_long_gets_a_snapshot(tmp_path: Path) -
 
 
 async def test_all_members_come_back_with_everything_acknowledged(tmp_path: Path) -> None:
-    settings = DriverSettings(tick_s=0.02, snapshot_entries=30)
+    settings = replace(FAST, snapshot_entries=30)
     async with running_group(tmp_path) as group:
         leader = await group.leader()
         await asyncio.gather(*(leader.driver.propose(b"%d" % n, timeout_s=5) for n in range(70)))
