@@ -15,8 +15,6 @@ from sidecar.routing.model import (
     NORTHBOUND_VIP,
     RoutingSettings,
     RoutingView,
-    Snapshot,
-    Snapshots,
 )
 from sidecar.routing.process import EnvoyProcess, ProcessHandle
 from sidecar.routing.server import STREAMS_MAX, AdsServer
@@ -52,7 +50,6 @@ class Routing:
         self._envoy = EnvoyProcess(settings, self._on_envoy_event)
         self._view: RoutingView | None = None
         self._pushed: RoutingView | None = None
-        self._snapshots = Snapshots(Snapshot(0), Snapshot(0))
         self._serial = 0
         self._published = asyncio.Event()
         self._in_force = InForce()
@@ -94,13 +91,14 @@ class Routing:
         view = self._view
         if view is None or view == self._pushed:
             return
-        if self._pushed is None or replace(self._pushed, revision=view.revision) != view:
-            self._snapshots = decide(view, self._settings)
+        before, self._pushed = self._pushed, view
+        if before is not None and replace(before, revision=view.revision) == view:
+            self._server.advance(Version(view.revision, self._serial))
+            return
         self._serial += 1
-        if view.northbound_open and not (self._pushed and self._pushed.northbound_open):
+        if view.northbound_open and not (before and before.northbound_open):
             self._in_force.on_opened(self._serial)
-        self._pushed = view
-        self._server.push(self._snapshots, Version(view.revision, self._serial))
+        self._server.push(decide(view, self._settings), Version(view.revision, self._serial))
 
     # ---- what Envoy has in force ---------------------------------------------------
 

@@ -62,6 +62,13 @@ class AdsServer:
         for client in self._clients:
             client.wake.set()
 
+    def advance(self, version: Version) -> None:
+        """The newest snapshots are also those of a later revision."""
+        for client in self._clients:
+            if self._version is not None and client.stream.is_held(self._version):
+                client.wake.set()
+        self._version = version
+
     def resend_to_envoy(self, kind: Kind) -> None:
         """Pushes a kind again that Envoy has refused for a reason that may pass."""
         for client in self._clients:

@@ -64,6 +64,23 @@ async def test_a_new_sidecar_that_is_behind_tells_envoy_nothing_yet(
             assert await caller.echo() == a.name
 
 
+async def test_a_revision_alone_can_end_the_silence(tmp_path: Path) -> None:
+    """What Envoy holds is of revision 3; the same view is published as 1, 2 and 3: then it is told."""
+    chosen = settings(tmp_path)
+    async with backend("host1", 0) as a:
+        async with running(chosen, leave_envoy=True) as first:
+            first.revision = 2
+            first.publish(a.status())
+            await ready(first)
+        async with running(chosen) as second:
+            for _ in range(2):
+                second.publish(a.status())
+            await until(lambda: "snapshot-held" in second.names())
+            assert not second.routing.northbound_listening
+            second.publish(a.status())
+            await ready(second)
+
+
 async def test_an_envoy_that_dies_is_started_again(tmp_path: Path) -> None:
     loop = asyncio.get_running_loop()
     async with backend("host1", 0) as a, running(settings(tmp_path)) as host:
