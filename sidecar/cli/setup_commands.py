@@ -10,20 +10,40 @@ from mesh.errors import Conflict
 from sidecar.cli.durations import parse_duration_ns
 from sidecar.cli.options import SETTINGS_DEFAULT, TIMEOUT_S, Json, Settings, Timeout
 
+Name = Annotated[str, typer.Option("--name", help="Name of this host, to write its first settings file.")]
+Address = Annotated[str, typer.Option("--address", help="Its address and port for the others, likewise.")]
+VirtualIp = Annotated[
+    str, typer.Option("--virtual-ip", help="Address and port that move with the leader, likewise.")
+]
+Interface = Annotated[str, typer.Option("--interface", help="Network interface of the virtual IP, likewise.")]
 
-def init(*, json: Json = False, settings: Settings = SETTINGS_DEFAULT) -> None:
+
+def init(
+    *,
+    name: Name = "",
+    address: Address = "",
+    virtual_ip: VirtualIp = "",
+    interface: Interface = "",
+    json: Json = False,
+    settings: Settings = SETTINGS_DEFAULT,
+) -> None:
     """Make a new cluster with this host as its first member, and its certificate authority.
 
-    Needs the settings file; refuses when this host already belongs to a cluster.
+    Writes a commented settings file first, when there is none and --name and
+    --address are given. Refuses when this host already belongs to a cluster.
     Afterwards: trellis run here, trellis token, and trellis join on the others.
 
-    Example: trellis init --settings /etc/trellis/settings.toml
+    Examples:
+
+      trellis init --name host1 --address 10.0.0.1:7400 --virtual-ip 10.0.0.100:8080 --interface eth0
+
+      trellis init --settings /etc/trellis/settings.toml
     """
-    from mesh.settings import load_settings
+    from sidecar.cli.first_settings import FirstWords, load_or_write
     from sidecar.cli.output import print_json, say
     from sidecar.membership.init import initialise
 
-    loaded = load_settings(settings)
+    loaded = load_or_write(settings, FirstWords(name, address, virtual_ip, interface))
     cluster_id = initialise(loaded)
     if json:
         print_json({"cluster_id": cluster_id, "host_id": loaded.host.name})
@@ -81,6 +101,10 @@ def join(
         ),
     ],
     *,
+    name: Name = "",
+    address: Address = "",
+    virtual_ip: VirtualIp = "",
+    interface: Interface = "",
     json: Json = False,
     timeout: Timeout = 30.0,
     settings: Settings = SETTINGS_DEFAULT,
@@ -90,16 +114,20 @@ def join(
     First proves that it fits: version, memory, disk, clock, free ports. It
     is a learner until it has caught up. Repeating the command is safe.
 
-    Example: trellis join --settings /etc/trellis/settings.toml TOKEN
+    Examples:
+
+      trellis join TOKEN --name host2 --address 10.0.0.2:7400 --virtual-ip 10.0.0.100:8080 --interface eth0
+
+      trellis join TOKEN --settings /etc/trellis/settings.toml
     """
     import asyncio
 
-    from mesh.settings import load_settings
+    from sidecar.cli.first_settings import FirstWords, load_or_write
     from sidecar.cli.output import print_json, say
     from sidecar.cli.progress import working
     from sidecar.membership.join import join as join_cluster
 
-    loaded = load_settings(settings)
+    loaded = load_or_write(settings, FirstWords(name, address, virtual_ip, interface))
     text = sys.stdin.readline().strip() if words == "-" else words
     with working(f"Joining as {loaded.host.name}", quiet=json) as tell:
         joined = asyncio.run(join_cluster(loaded, text, timeout_s=timeout, on_step=tell))

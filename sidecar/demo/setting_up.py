@@ -54,8 +54,10 @@ async def set_up(stage: Stage, board: Board) -> None:
         "not all three hosts vote",
     )
     board.begin("deploying echo on every host and reporter on one")
-    for declaration in declarations():
-        await stage.trellis("services", "apply", str(declaration), "--settings", str(first.settings_path))
+    async with asyncio.TaskGroup() as applying:
+        for declaration in declarations():
+            words = ("services", "apply", str(declaration), "--settings", str(first.settings_path))
+            applying.create_task(stage.trellis(*words), name=f"apply:{declaration.name}")
     await _expect(board, lambda: board.ready("echo") == everyone, "echo is not ready on every host")
     await _expect(board, lambda: len(board.ready("reporter")) == 1, "reporter is not ready on one host")
 

@@ -1,0 +1,65 @@
+"""A host's first settings file, written from what the command line said."""
+
+from pathlib import Path
+
+import pytest
+
+from mesh.errors import InvalidRequest, SettingsError
+from mesh.settings import load_settings
+from sidecar.cli.first_settings import FirstWords, load_or_write
+
+WORDS = FirstWords("host1", "10.0.0.1:7400", "10.0.0.100:8080", "eth0")
+
+
+def test_where_there_is_no_file_one_is_written_that_can_be_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "etc" / "settings.toml"
+    settings = load_or_write(path, WORDS)
+    assert load_settings(path) == settings
+    assert settings.host.name == "host1"
+    assert settings.virtual_ip is not None
+    assert str(settings.virtual_ip.endpoint) == "10.0.0.100:8080"
+
+
+def test_repeating_the_same_words_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    first = load_or_write(path, WORDS)
+    text = path.read_text()
+    assert load_or_write(path, WORDS) == first
+    assert path.read_text() == text
+
+
+def test_words_that_disagree_with_the_file_are_refused_one_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    load_or_write(path, WORDS)
+    with pytest.raises(InvalidRequest) as refused:
+        load_or_write(path, FirstWords("host2", "10.0.0.2:7400"))
+    assert [problem.path for problem in refused.value.problems] == ["--name", "--address"]
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (FirstWords("host1"), "--name"),
+        (FirstWords("", "10.0.0.1:7400"), "--name"),
+        (FirstWords("host1", "nonsense"), "--address"),
+        (FirstWords("host1", "10.0.0.1:7400", "10.0.0.100"), "--virtual-ip"),
+    ],
+)
+def test_words_that_do_not_suffice_leave_no_file(tmp_path: Path, words: FirstWords, option: str) -> None:
+    path = tmp_path / "settings.toml"
+    with pytest.raises(InvalidRequest) as refused:
+        load_or_write(path, words)
+    assert refused.value.problems[0].path == option
+    assert not path.exists()
+
+
+def test_a_name_that_is_not_one_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    with pytest.raises(SettingsError):
+        load_or_write(path, FirstWords("Not A Name", "10.0.0.1:7400"))
+    assert not path.exists()
+
+
+def test_without_words_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="does not exist"):
+        load_or_write(tmp_path / "settings.toml", FirstWords())
