@@ -76,8 +76,18 @@ class Consensus:
         """All members' mesh addresses, from now on; this member's own is left out."""
         self.transport.set_peers(addresses)
 
+    def renew_channels(self) -> None:
+        """Connect anew to all peers, after this host's credentials were replaced."""
+        self.transport.reopen()
+
     async def run(self) -> None:
         """Take part until the driver ends. Fails: as `RaftDriver.run`."""
+        try:
+            await self._run()
+        except BaseExceptionGroup as group:
+            raise _first_of(group) from group
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             others = [
                 tasks.create_task(self.transport.run(), name="transport"),
@@ -184,6 +194,12 @@ class Consensus:
         if leader is None:
             raise NoLeader("no leader is known; try again shortly")
         return await self._client.read_index(leader, timeout_s=READ_ATTEMPT_S)
+
+
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error itself: there is rarely more than one, and the first one is the reason."""
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 class _FormerLeaders:

@@ -63,11 +63,10 @@ class LeaderClient:
             raise OutcomeUnknown(f"{leader} did not answer within {timeout_s} s", leader=leader) from None
 
     def _stream_to(self, leader: MemberId) -> "ProposeStream":
-        stream = self._streams.get(leader)
-        if stream is None or stream.is_over:
-            channel = self._channel_to(leader)
-            if channel is None or self._tasks is None:
-                raise PeerUnreachable(f"there is no connection to {leader}", leader=leader)
+        stream, channel = self._streams.get(leader), self._channel_to(leader)
+        if channel is None or self._tasks is None:
+            raise PeerUnreachable(f"there is no connection to {leader}", leader=leader)
+        if stream is None or stream.is_over or stream.channel is not channel:
             header = MessageHeader(cluster_id=self._cluster, sender=self._member, to=leader)
             stream = self._streams[leader] = ProposeStream(leader, channel, header)
             running = self._tasks.create_task(stream.run(), name=f"propose:{leader}")
@@ -108,7 +107,7 @@ class ProposeStream:
 
     def __init__(self, leader: MemberId, channel: grpc.aio.Channel, header: MessageHeader) -> None:
         self._leader = leader
-        self._channel = channel
+        self.channel = channel
         self._header = header
         self._numbers = itertools.count(1)
         self._outbox: Outbox[replication.ProposeRequest] = Outbox(limits.PROPOSALS_PENDING_MAX)
@@ -129,7 +128,7 @@ class ProposeStream:
 
     async def run(self) -> None:
         """Write and read until the stream ends; then nothing is left pending."""
-        call: Any = ReplicationServiceStub(self._channel).Propose()
+        call: Any = ReplicationServiceStub(self.channel).Propose()
         try:
             async with alongside(self._write(call), name=f"propose-writer:{self._leader}"):
                 while (response := await call.read()) is not grpc.aio.EOF:

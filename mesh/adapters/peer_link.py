@@ -28,6 +28,8 @@ from mesh.wire.raft import Lane, Wire, encode
 REOPEN_PAUSE_S = (0.02, 0.06)
 #: A snapshot stream that has had nothing to send for so long is closed.
 SNAPSHOT_IDLE_S = 10.0
+#: Calls that others make over this link's channel may go on for so long when the link ends.
+CLOSE_GRACE_S = 1.0
 #: How long news of the commit index alone may wait for entries to travel with.
 COMMIT_NEWS_DELAY_S = 0.004
 
@@ -100,7 +102,7 @@ class PeerLink:
                 tasks.create_task(self._run_snapshots(), name=f"snapshot:{self.member}")
         finally:
             self._cancel_held()
-            await self.channel.close(None)
+            await self.channel.close(CLOSE_GRACE_S)
 
     async def _run_lane(self, lane: Lane) -> None:
         outbox = self._outboxes[lane]

@@ -72,6 +72,16 @@ class GrpcTransport:
         self._addresses = {m: a for m, a in sorted(addresses.items()) if m != self._member}
         self._reconcile()
 
+    def reopen(self) -> None:
+        """Replace every connection; what is under way on the old ones has a moment to end."""
+        for member in list(self._links):
+            self._end_link(member)
+        self._reconcile()
+
+    def _end_link(self, member: MemberId) -> None:
+        del self._links[member]
+        self._running.pop(member).cancel()
+
     def channel_to(self, member: MemberId) -> grpc.aio.Channel | None:
         """The channel to *member*, for the leader's services; None for a stranger."""
         link = self._links.get(member)
@@ -82,8 +92,7 @@ class GrpcTransport:
             return
         for member, link in list(self._links.items()):
             if self._addresses.get(member) != link.address:
-                del self._links[member]
-                self._running.pop(member).cancel()
+                self._end_link(member)
         for member, address in self._addresses.items():
             if member not in self._links:
                 link = PeerLink(

@@ -8,11 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from mesh.errors import NoLeader, OutcomeUnknown, Refused
-from mesh.ids import MemberId, host_of
+from mesh.errors import NoLeader, OutcomeUnknown, Refused, StorageFailed
+from mesh.ids import Index, MemberId, host_of
 from mesh.raft.model import Role
 from tests.driver.switchboard import FAST, fast_raft
-from tests.driver.toys import Member, ToyAuthority, ToyIdentity, free_port, running_member
+from tests.driver.toys import (
+    Member,
+    ToyAuthority,
+    ToyIdentity,
+    ToyMachine,
+    free_port,
+    running_member,
+)
 
 
 @dataclass
@@ -201,3 +208,47 @@ async def test_an_oversized_command_is_refused(tmp_path: Path) -> None:
         follower = (await cluster.followers())[0]
         with pytest.raises(Refused, match="more than"):
             await follower.consensus.propose_anywhere(bytes(1 << 20 | 1), timeout_s=5, repeatable=True)
+
+
+async def test_new_credentials_reach_the_peers_without_losing_a_command(tmp_path: Path) -> None:
+    async with cluster_in(tmp_path) as cluster:
+        leader = await cluster.leader()
+        follower = (await cluster.followers())[0]
+        channel = follower.consensus.transport.channel_to(leader.id)
+        for number in range(30):
+            if number % 10 == 5:
+                follower.consensus.renew_channels()
+            _, outcome = await follower.consensus.propose_anywhere(b"x", timeout_s=10, repeatable=False)
+            assert outcome == number
+        assert follower.consensus.transport.channel_to(leader.id) is not channel
+        assert (await cluster.leader()) is leader
+
+
+async def test_a_command_that_ends_the_driver_ends_the_consensus_with_that_error(tmp_path: Path) -> None:
+    """The error itself, not a group around it: its reason is what the operator reads."""
+
+    class BrokenMachine(ToyMachine):
+        def apply(self, index: Index, data: bytes) -> object:
+            raise StorageFailed("the disk is gone")
+
+    member = MemberId("host1.1")
+    identity = ToyAuthority.create().issue(host_of(member))
+    address = f"127.0.0.1:{free_port()}"
+
+    async def live_and_die() -> None:
+        async with running_member(
+            member,
+            tmp_path,
+            identity,
+            {member: address},
+            founders=[member],
+            settings=FAST,
+            machine=BrokenMachine(),
+        ) as running:
+            await running.consensus.driver.wait_leader(timeout_s=5)
+            with pytest.raises(OutcomeUnknown):
+                await running.consensus.propose_anywhere(b"x", timeout_s=5, repeatable=False)
+
+    with pytest.raises(ExceptionGroup) as ended:
+        await live_and_die()
+    assert [type(error) for error in ended.value.exceptions] == [StorageFailed]
