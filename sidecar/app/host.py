@@ -28,6 +28,7 @@ from sidecar.supervisor.model import Assignment, ExclusiveHandle
 LOG = structlog.get_logger(__name__)
 
 IDLE_S = 1.0
+CATCH_UP_S = 3.0
 
 
 class HostDriver:
@@ -87,7 +88,8 @@ class HostDriver:
 
     def instance_changed(self) -> None:
         """An instance exited or its readiness changed: routes first, then the leader."""
-        self._publish()
+        if self._assigned:
+            self._publish()
         self._beats.wake()
         self._wake.set()
 
@@ -154,6 +156,7 @@ class HostDriver:
         """Keep this host as `decide` says, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._register_exclusive(), name="fence-register")
+            await self._catch_up()
             while True:
                 self._wake.clear()
                 await self._step()
@@ -162,6 +165,22 @@ class HostDriver:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._pause_s()):
                         await self._wake.wait()
+
+    async def _catch_up(self) -> None:
+        """Wait until the state here is the cluster's: what is on disk after a start may be older.
+
+        Until then nothing is assigned and no routes are made from it: instances and
+        an Envoy that outlived the last sidecar go on as they are. If it takes long,
+        there may be no quorum, and a host without a lease takes no calls.
+        """
+        while True:
+            try:
+                await self._replica.barrier(timeout_s=CATCH_UP_S)
+            except TrellisError as error:
+                LOG.info("not-caught-up", reason=str(error))
+                self._publish()
+            else:
+                return
 
     def _pause_s(self) -> float:
         """Until the lease would run out, so that losing it is acted on in time."""
