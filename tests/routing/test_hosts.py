@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from sidecar.routing import admin
 from tests.routing.harness import (
     CLUSTER,
     Authority,
@@ -33,6 +34,12 @@ async def test_a_remote_instance_is_called_through_the_other_hosts_ingress(tmp_p
         await asyncio.gather(ready(host1), ready(host2))
         async with client(one.northbound_address) as caller:
             assert await caller.echo() == remote.name
+
+        async def is_healthy() -> bool:
+            """Envoy's own gRPC health check passes through the ingress too."""
+            return f"echo::{remote.ingress}::health_flags::healthy" in await admin.get(one, "/clusters")
+
+        await until(is_healthy)
 
 
 async def test_a_caller_of_another_cluster_is_refused(tmp_path: Path) -> None:
