@@ -56,14 +56,21 @@ def placement_commands(
     return tuple(commands)
 
 
-def rooms_of(state: ClusterState, full: Iterable[HostId] = ()) -> tuple[HostRoom, ...]:
-    """The hosts as the applied state has them; `full` names those below a capacity threshold."""
-    crowded = frozenset(full)
+def rooms_of(
+    state: ClusterState, full: Iterable[HostId] = (), expected_back: Iterable[HostId] = ()
+) -> tuple[HostRoom, ...]:
+    """The hosts as the applied state has them.
+
+    `full` names those below a capacity threshold, `expected_back` lost ones whose
+    sidecar may be started again any moment: both keep what they have and get no more.
+    """
+    back = frozenset(expected_back)
+    crowded = frozenset(full) | back
     rooms = []
     for record in state.hosts.values():
         member = state.members.get(record.member)
         witness = member is None or member.role is MemberRole.WITNESS
-        alive = record.status is not HostStatus.LOST and not witness
+        alive = (record.status is not HostStatus.LOST or record.host in back) and not witness
         rooms.append(HostRoom(record.host, alive, record.draining, record.host in crowded))
     return tuple(rooms)
 

@@ -19,7 +19,6 @@ from mesh.state.service import InstanceStatus, ServiceMode
 from sidecar.routing.model import RoutingView
 from sidecar.supervisor.model import Assignment
 
-
 NOTHING: Final[Mapping[InstanceId, Assignment]] = MappingProxyType({})
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
+from mesh import limits
 from mesh.adapters.clock import boottime_ns, wall_ns
 from mesh.consensus import Consensus
 from mesh.errors import Conflict, NotFound, TrellisError
@@ -47,7 +48,8 @@ class Leading:
         self._timers = timers
         self._own = own
         #: For this state and membership nothing is left to be placed.
-        self._settled: tuple[Index, Membership] | None = None
+        self._settled: tuple[Index, Membership, tuple[HostId, ...]] | None = None
+        self._lost_since: dict[HostId, int] = {}
 
     # ---- what LeaderDuty needs ------------------------------------------------------
 
@@ -104,18 +106,26 @@ class Leading:
 
     def _extra_commands(self, state: ClusterState) -> tuple[SingleCommand, ...]:
         membership = self._consensus.driver.status().membership
-        if (state.applied, membership) == self._settled:
+        expected_back = self._expected_back(state)
+        settled = (state.applied, membership, expected_back)
+        if settled == self._settled:
             return ()
-        decisions = decide_placement(
-            state.services.values(), rooms_of(state), state.placements, owners_of(state)
-        )
+        rooms = rooms_of(state, expected_back=expected_back)
+        decisions = decide_placement(state.services.values(), rooms, state.placements, owners_of(state))
         commands: tuple[SingleCommand, ...] = (
             *placement_commands(decisions, state.placements),
             *role_commands(state, membership),
         )
         if not commands:
-            self._settled = (state.applied, membership)
+            self._settled = settled
         return commands
+
+    def _expected_back(self, state: ClusterState) -> tuple[HostId, ...]:
+        """Hosts lost so recently that their instances' places are kept for them."""
+        now = boottime_ns()
+        lost = [record.host for record in state.hosts.values() if record.status is HostStatus.LOST]
+        self._lost_since = {host: self._lost_since.get(host, now) for host in lost}
+        return tuple(host for host in lost if now - self._lost_since[host] < limits.PLACE_KEPT_MS * 1_000_000)
 
     async def _change_membership(self) -> None:
         """One step of what the replicated members ask of Raft's membership, and the founding."""
