@@ -37,11 +37,13 @@ class Stage:
         self._one_order = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
-        self._ward = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "sidecar.demo.ward", str(self.plan.ward_path),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            env=environment(), start_new_session=True,
-        )  # fmt: skip
+        # Not the demo's own standard error: whoever reads that would wait for a kept ward to end.
+        with self.plan.ward_path.with_suffix(".log").open("wb") as log:
+            self._ward = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "sidecar.demo.ward", str(self.plan.ward_path),
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
+                env=environment(), start_new_session=True,
+            )  # fmt: skip
         return self
 
     async def __aexit__(
