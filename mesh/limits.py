@@ -84,7 +84,7 @@ CRASH_RELEASE_MS: Final = 50
 #: A fenced host stops its active-active instances too, after this long without traffic.
 FENCED_GRACE_MS: Final = 60_000
 #: A lost host keeps its instances' places so long: a sidecar that is started again adopts them.
-PLACE_KEPT_MS: Final = 2_000
+PLACE_KEPT_MS: Final = 2_500
 CLOCK_RATE_ERROR: Final = 0.001
 
 assert DOCUMENT_BYTES_MAX < COMMAND_BYTES_MAX <= APPEND_BYTES_MAX < MESSAGE_BYTES_MAX

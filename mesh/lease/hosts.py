@@ -17,7 +17,7 @@ from mesh.lease.model import HostStanding, Verdict, VerdictChange
 from mesh.lease.timers import NS_PER_MS, LeaseTimers
 
 MISSED_BEATS: Final = 3
-GOOD_BEATS: Final = 5
+GOOD_BEATS: Final = 3
 
 
 def suspect_after_ns(timers: LeaseTimers) -> int:
