@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from mesh.errors import NoLeader, OutcomeUnknown, Refused, StorageFailed
-from mesh.ids import Index, MemberId, host_of
+from mesh.ids import ClusterId, Index, MemberId, host_of
 from mesh.raft.model import Role
 from tests.driver.switchboard import FAST, fast_raft
 from tests.driver.toys import (
+    CLUSTER,
     Member,
     ToyAuthority,
     ToyIdentity,
@@ -252,3 +253,43 @@ async def test_a_command_that_ends_the_driver_ends_the_consensus_with_that_error
     with pytest.raises(ExceptionGroup) as ended:
         await live_and_die()
     assert [type(error) for error in ended.value.exceptions] == [StorageFailed]
+
+
+@pytest.mark.parametrize(
+    ("stranger_cluster", "called", "reason"),
+    [
+        (ClusterId("f" * 32), "host1.1", "wrong-cluster"),
+        (CLUSTER, "host1.2", "wrong-receiver"),
+    ],
+)
+async def test_a_message_for_somebody_else_is_dropped_before_it_touches_state(
+    tmp_path: Path, stranger_cluster: ClusterId, called: str, reason: str
+) -> None:
+    """Certificates of one authority; the stranger is of another cluster, or means another incarnation."""
+    authority = ToyAuthority.create()
+    here, stranger = MemberId("host1.1"), MemberId("host2.1")
+    ports = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    own = running_member(
+        here,
+        tmp_path / here,
+        authority.issue(host_of(here)),
+        {here: ports[0], stranger: ports[1]},
+        founders=[here],
+        settings=FAST,
+    )
+    other = running_member(
+        stranger,
+        tmp_path / stranger,
+        authority.issue(host_of(stranger)),
+        {stranger: ports[1], MemberId(called): ports[0]},
+        founders=[stranger, MemberId(called)],
+        settings=FAST,
+        raft=fast_raft(stranger),
+        cluster=stranger_cluster,
+    )
+    async with own as member, other:
+        counters = member.consensus.driver.counters
+        async with asyncio.timeout(10):
+            while not counters.dropped[reason]:
+                await asyncio.sleep(0.01)
+        assert counters.messages_received == 0

@@ -215,10 +215,11 @@ async def running_member(
     settings: DriverSettings | None = None,
     raft: RaftSettings | None = None,
     machine: ToyMachine | CountingMachine | None = None,
+    cluster: ClusterId = CLUSTER,
 ) -> AsyncIterator[Member]:
     """A member with its server, until the block ends."""
     is_new = not (directory / "log.sqlite").exists()
-    store = SqliteLog(directory, CLUSTER, member, create=is_new)
+    store = SqliteLog(directory, cluster, member, create=is_new)
     founders = sorted(founders)
     if is_new and member in founders:
         first = first_log(founders)
@@ -232,7 +233,7 @@ async def running_member(
         observers=[diary],
         settings=settings,
     )
-    consensus = Consensus(cluster=CLUSTER, identity=identity, driver=driver, codec=ToyCodec())
+    consensus = Consensus(cluster=cluster, identity=identity, driver=driver, codec=ToyCodec())
     consensus.set_peers(addresses)
     server = grpc.aio.server(options=SERVER_OPTIONS)
     consensus.add_to(server)
