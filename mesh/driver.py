@@ -15,7 +15,6 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 from mesh.adapters.clock import boottime_ns
 from mesh.adapters.log_writer import LogWriter
@@ -47,10 +46,9 @@ from mesh.waiting import (
     AppliedWaiters,
     ConditionWaiters,
     PendingReads,
+    in_time,
     not_leader,
 )
-
-T = TypeVar("T")
 
 
 class RaftDriver:
@@ -95,7 +93,7 @@ class RaftDriver:
             period=raft.heartbeat_ticks,
             leader_max=raft.election_ticks_max,
             is_leader=lambda: self._node.role is Role.LEADER,
-            tick=self._node.tick,
+            tick=partial(self._guarded, self._node.tick),
             ticked=self._ticked,
         )
         self._succession = Succession(self._node, self._settings, self._kick)
@@ -168,13 +166,13 @@ class RaftDriver:
 
     def deliver(self, message: Message) -> None:
         """Take in a message from the network."""
-        try:
-            self._node.step(message)
-            if message.sender == self._node.leader:
-                self.leader_heard_at = boottime_ns()
-        except Exception as error:  # noqa: BLE001 - a bug in the core ends the driver, not the stream
-            self._fail(error)
+        self._guarded(self._step, message)
         self._kick()
+
+    def _step(self, message: Message) -> None:
+        self._node.step(message)
+        if message.sender == self._node.leader:
+            self.leader_heard_at = boottime_ns()
 
     def submit(self, data: bytes, answered: Answered) -> None:
         """Append a command and have *answered* called once its fate is known.
@@ -214,7 +212,7 @@ class RaftDriver:
         self.counters.reads += 1
         read = self._reads.add()
         self._kick()
-        return await self._in_time(read, timeout_s, "no quorum confirmed this leader")
+        return await in_time(read, timeout_s, "no quorum confirmed this leader")
 
     def lease_read_index(self) -> Index | None:
         """The same without asking, while the leader's lease holds; None: use `read_index`.
@@ -229,13 +227,13 @@ class RaftDriver:
         """Wait until the state machine here has applied *index*. Fails: `NoLeader`."""
         if self._node.applied >= index:
             return self._node.applied
-        return await self._in_time(self._applied.add(index), timeout_s, f"index {index} was not applied")
+        return await in_time(self._applied.add(index), timeout_s, f"index {index} was not applied")
 
     async def wait_until(self, condition: Callable[[Status], bool], *, timeout_s: float) -> None:
         """Wait until *condition* holds for this member. Fails: `NoLeader` after the timeout."""
         if not condition(self._node.status()):
             future = self._conditions.add(condition)
-            await self._in_time(future, timeout_s, "the member did not get there")
+            await in_time(future, timeout_s, "the member did not get there")
 
     async def wait_leader(self, *, timeout_s: float) -> MemberId:
         """Wait until somebody leads. Fails: `NoLeader`."""
@@ -321,39 +319,31 @@ class RaftDriver:
             return boottime_ns()
         return self._rounds.confirmed_at(self._node.term, confirmed)
 
-    # ---- time -----------------------------------------------------------------------
+    # ---- turn -----------------------------------------------------------------------
 
     def _ticked(self, was_paused: bool) -> None:
         self.counters.stalls += was_paused
         self._kick()
 
-    async def _in_time(self, future: "asyncio.Future[T]", timeout_s: float, what: str) -> T:
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await future
-        except TimeoutError:
-            raise NoLeader(
-                f"{what} within {timeout_s} s; try again", leader=self._node.leader or ""
-            ) from None
-
-    # ---- turn -----------------------------------------------------------------------
-
     def _kick(self) -> None:
         """Have a turn in the next iteration of the event loop."""
         if self._is_running and not self._is_scheduled:
             self._is_scheduled = True
-            asyncio.get_running_loop().call_soon(self._turn)
+            asyncio.get_running_loop().call_soon(self._guarded, self._turn)
+
+    def _guarded(self, act: Callable[..., None], *given: object) -> None:
+        """Do a part of the loop's work, unless the driver has ended. Whatever fails ends it."""
+        if not self._ended.is_set():
+            try:
+                act(*given)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it ends the driver
+                self._fail(error)
 
     def _turn(self) -> None:
         self._is_scheduled = False
-        if self._ended.is_set():
-            return
-        try:
-            self._start_reads()
-            if not self._is_storing and self._node.has_ready():
-                self._begin(self._node.ready())
-        except Exception as error:  # noqa: BLE001 - whatever it is, it ends the driver
-            self._fail(error)
+        self._start_reads()
+        if not self._is_storing and self._node.has_ready():
+            self._begin(self._node.ready())
 
     def _start_reads(self) -> None:
         request = self._reads.start_round()
@@ -385,17 +375,11 @@ class RaftDriver:
             self._network.send(messages)
 
     def _stored(self, ready: Ready, error: BaseException | None) -> None:
-        if self._ended.is_set():
-            return
-        if error is not None:
-            self._fail(error)
-            return
         self._is_storing = False
         self.counters.note_fsync(self._store.fsync_s)
-        try:
-            self._finish(ready)
-        except Exception as raised:  # noqa: BLE001 - whatever it is, it ends the driver
-            self._fail(raised)
+        if error is not None:
+            self._fail(error)
+        self._guarded(self._finish, ready)
 
     def _finish(self, ready: Ready) -> None:
         """All of *ready* is durable: keep its promises, apply, answer."""

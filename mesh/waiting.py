@@ -5,12 +5,14 @@ import heapq
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from mesh import limits
-from mesh.errors import NotLeader, OutcomeUnknown, QueueFull, TrellisError
+from mesh.errors import NoLeader, NotLeader, OutcomeUnknown, QueueFull, TrellisError
 from mesh.ids import Index, MemberId, Term
 from mesh.raft.model import EntryId, Status
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,15 @@ def not_leader(leader: MemberId | None) -> NotLeader:
     """The refusal of a member that does not lead."""
     known = f"ask {leader}" if leader else "no leader is known; try again shortly"
     return NotLeader(f"only the leader can do this; {known}", leader=leader or "")
+
+
+async def in_time(future: "asyncio.Future[T]", timeout_s: float, what: str) -> T:
+    """Wait for *future*. Fails: `NoLeader`, which says *what* did not happen, after *timeout_s*."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await future
+    except TimeoutError:
+        raise NoLeader(f"{what} within {timeout_s} s; try again") from None
 
 
 def _resolve(futures: Iterable[asyncio.Future[Index]], index: Index) -> None:
