@@ -118,8 +118,12 @@ def report_command(
 ) -> ReportInstances | None:
     """What the replicated state does not know yet of a host's instances; None when all is known.
 
-    With `complete`, instances that the host no longer mentions are forgotten.
+    With `complete`, instances that the host no longer mentions are forgotten. What a
+    lost host said last counts again only when it is back.
     """
+    record = state.hosts.get(host)
+    if record is None or record.member != member or record.status is HostStatus.LOST:
+        return None
     known = {status.instance: status for status in state.instances.values() if status.host == host}
     news = tuple(
         status

@@ -220,9 +220,6 @@ class LeaderDuty:
     def _report_commands(self, state: ClusterState) -> list[SingleCommand]:
         commands: list[SingleCommand] = []
         for host, report in self._reports.items():
-            row = state.member_of(host)
-            if row is None or row.member != report.member:
-                continue
             command = decide.report_command(
                 state, host, report.member, report.instances, complete=report.complete
             )

@@ -1,0 +1,167 @@
+"""What a leader proposes from the applied state and what hosts reported."""
+
+from dataclasses import replace
+
+from mesh.ids import VIP, FencingTerm, HostId, ServiceName, instance_id, owned_service
+from mesh.lease.model import Assign, HostStanding, Verdict, VerdictChange, WaitUntil
+from mesh.lease.model import RequestRelease as ReleaseDecision
+from mesh.lease.model import Unassign as UnassignDecision
+from mesh.state.commands import (
+    ApplyService,
+    AssignOwner,
+    DrainHost,
+    ReportInstances,
+    RequestRelease,
+    SetHostStatus,
+    StopService,
+    Unassign,
+)
+from mesh.state.model import HostStatus
+from mesh.state.service import InstanceState, ServiceMode
+from sidecar.leadership import decide
+from sidecar.leadership.reports import Reports
+from tests.state.model_state import ECHO, A, B, C, Cluster, member, spec, status
+
+REPORTER = owned_service(ServiceName("reporter"))
+
+
+def with_reporter() -> Cluster:
+    cluster = Cluster()
+    standby = replace(spec("reporter"), mode=ServiceMode.ACTIVE_STANDBY, instances_min=1, instances_max=1)
+    cluster.do(ApplyService(standby))
+    return cluster
+
+
+def test_the_virtual_ip_and_every_running_active_standby_service_want_an_owner() -> None:
+    cluster = with_reporter()
+    cluster.do(ApplyService(spec()))
+    assert decide.wanted_names(cluster.state) == (VIP, REPORTER)
+    cluster.do(StopService(ServiceName("reporter"), keep=True))
+    assert decide.wanted_names(cluster.state) == (VIP,)
+    assert decide.wanted_names(Cluster(empty=True).state) == ()
+
+
+def test_a_situation_counts_the_leader_as_alive_and_others_by_their_standing() -> None:
+    cluster = with_reporter()
+    cluster.do(ReportInstances(B, member(B).member, (status(B),)))
+    cluster.do(DrainHost(C, draining=True))
+    cluster.do(AssignOwner(REPORTER, B, FencingTerm(0)))
+    standings = {B: HostStanding(B, Verdict.SUSPECT, 0, 0), C: HostStanding(C, Verdict.LOST, 0, 0)}
+    seen = decide.situation(cluster.state, A, standings)
+    assert [(host.host, host.alive, host.draining, host.load) for host in seen.hosts] == [
+        (A, True, False, 0),
+        (B, True, False, 1),
+        (C, False, True, 0),
+    ]
+    assert [(view.name, view.holder, view.fencing_term) for view in seen.ownerships] == [(REPORTER, B, 1)]
+    unknown = decide.situation(cluster.state, A, {})
+    assert [host.alive for host in unknown.hosts] == [True, False, False]
+
+
+def test_an_ownership_that_nobody_holds_is_no_ownership_to_decide_about() -> None:
+    cluster = with_reporter()
+    cluster.do(AssignOwner(REPORTER, B, FencingTerm(0)))
+    cluster.do(Unassign(REPORTER, FencingTerm(1)))
+    assert decide.ownership_views(cluster.state.owners.values()) == ()
+
+
+def test_only_verdicts_that_differ_from_the_replicated_ones_are_proposed() -> None:
+    cluster = Cluster()
+    stranger = HostId("host9")
+    commands = decide.verdict_commands(
+        cluster.state,
+        [
+            VerdictChange(B, Verdict.ALIVE, Verdict.LOST, "no beat for 2 s"),
+            VerdictChange(C, Verdict.SUSPECT, Verdict.ALIVE, "it beats"),
+            VerdictChange(stranger, Verdict.ALIVE, Verdict.LOST, ""),
+        ],
+    )
+    assert commands == (SetHostStatus(B, member(B).member, HostStatus.LOST, "no beat for 2 s"),)
+
+
+def test_decisions_become_commands_with_the_latest_fencing_term() -> None:
+    cluster = with_reporter()
+    cluster.do(AssignOwner(VIP, A, FencingTerm(0)))
+    cluster.do(Unassign(VIP, FencingTerm(1)))
+    commands = decide.ownership_commands(
+        cluster.state,
+        [
+            Assign(VIP, B, FencingTerm(0)),
+            UnassignDecision(REPORTER, FencingTerm(7)),
+            ReleaseDecision(REPORTER, C, FencingTerm(7)),
+            WaitUntil(VIP, 5),
+        ],
+    )
+    assert commands == (
+        AssignOwner(VIP, B, FencingTerm(1)),  # the term goes on although nobody held it
+        Unassign(REPORTER, FencingTerm(7)),
+        RequestRelease(REPORTER, C),
+    )
+
+
+def test_a_report_is_proposed_once_and_only_for_what_is_news() -> None:
+    cluster = Cluster()
+    cluster.do(ApplyService(spec()))
+    reported = {status(B).instance: status(B)}
+    command = decide.report_command(cluster.state, B, member(B).member, reported, complete=True)
+    assert command == ReportInstances(B, member(B).member, (status(B),))
+    cluster.do(command)
+    assert decide.report_command(cluster.state, B, member(B).member, reported, complete=True) is None
+    later = replace(status(B), ready=False)
+    changed = decide.report_command(
+        cluster.state, B, member(B).member, {later.instance: later}, complete=False
+    )
+    assert changed == ReportInstances(B, member(B).member, (later,))
+
+
+def test_a_complete_report_makes_what_it_leaves_out_forgotten() -> None:
+    cluster = Cluster()
+    cluster.do(ReportInstances(B, member(B).member, (status(B),)))
+    gone = decide.report_command(cluster.state, B, member(B).member, {}, complete=True)
+    assert gone == ReportInstances(B, member(B).member, (), complete=True)
+    assert decide.report_command(cluster.state, B, member(B).member, {}, complete=False) is None
+
+
+def test_a_stopped_instance_that_nobody_knew_is_no_news() -> None:
+    cluster = Cluster()
+    stopped = status(B, InstanceState.STOPPED, ready=False)
+    assert (
+        decide.report_command(cluster.state, B, member(B).member, {stopped.instance: stopped}, complete=False)
+        is None
+    )
+
+
+def test_a_lost_host_and_an_earlier_incarnation_report_nothing() -> None:
+    """Goal: closing a lost host's instances is not undone by its last words."""
+    cluster = Cluster()
+    reported = {status(B).instance: status(B)}
+    cluster.do(ReportInstances(B, member(B).member, (status(B),)))
+    cluster.do(SetHostStatus(B, member(B).member, HostStatus.LOST))
+    assert not cluster.state.instances[status(B).instance].ready
+    assert decide.report_command(cluster.state, B, member(B).member, reported, complete=True) is None
+    assert decide.report_command(cluster.state, B, member(B, 2).member, reported, complete=True) is None
+    assert (
+        decide.report_command(cluster.state, HostId("host9"), member(B).member, reported, complete=True)
+        is None
+    )
+    cluster.do(SetHostStatus(B, member(B).member, HostStatus.ALIVE))
+    assert decide.report_command(cluster.state, B, member(B).member, reported, complete=True) is not None
+
+
+def test_reports_follow_deltas_and_begin_anew_with_a_new_stream_or_member() -> None:
+    reports = Reports()
+    first = member(B).member
+    assert reports.take(B, first, (status(B),), complete=True)
+    assert not reports.take(B, first, (status(B),), complete=True)
+    assert not reports.take(B, first, (), complete=False)
+    stopped = status(B, InstanceState.STOPPED, ready=False)
+    assert reports.take(B, first, (stopped,), complete=False)
+    assert dict(reports.items())[B].instances == {}
+    other = replace(status(B), instance=instance_id(ECHO, B, 1))
+    assert reports.take(B, first, (other,), complete=False)
+    assert list(dict(reports.items())[B].instances) == [other.instance]
+    second = member(B, 2).member
+    assert reports.take(B, second, (), complete=False)
+    assert dict(reports.items())[B].instances == {}
+    reports.forget(B)
+    assert reports.items() == ()
