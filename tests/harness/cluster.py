@@ -31,14 +31,16 @@ from tests.harness.waiting import wait_for
 #: Of a busy machine of two cores: a sidecar alone needs one second of processor time to start.
 SETUP_S = 40.0
 LOG_LINES = 40
+ENVOY_LINES = 4
 
 
 class Network(Protocol):
     """Where the hosts of a cluster are."""
 
-    virtual_ip: str
-    interface: str
-
+    @property
+    def virtual_ip(self) -> str: ...
+    @property
+    def interface(self) -> str: ...
     def ip(self, number: int) -> str: ...
     def inside(self, number: int) -> tuple[str, ...]: ...
     def listen_for_resource(self) -> socket.socket: ...
@@ -93,10 +95,10 @@ class Cluster:
         """The ends of all logs, for a failing test."""
         parts = []
         for host in self.hosts:
-            for path in (host.log_path, host.run_dir / "envoy.log", host.run_dir / "envoy.start.log"):
+            for path, kept in ((host.log_path, LOG_LINES), (host.run_dir / "envoy.log", ENVOY_LINES)):
                 lines = path.read_text(errors="replace").splitlines() if path.exists() else []
                 if lines:
-                    parts.append(f"==> {path}\n" + "\n".join(line[:600] for line in lines[-LOG_LINES:]))
+                    parts.append(f"==> {path}\n" + "\n".join(line[:400] for line in lines[-kept:]))
         return "\n".join(parts)
 
     # ---- making it ------------------------------------------------------------------
@@ -211,7 +213,12 @@ class Cluster:
 def leads_itself(host: Host) -> bool:
     """It answers, leads and has its lease."""
     status = host.status()
-    return status is not None and status.leader == host.name and not status.fenced_reason and bool(status.cluster_id)
+    return (
+        status is not None
+        and status.leader == host.name
+        and not status.fenced_reason
+        and bool(status.cluster_id)
+    )
 
 
 def owner(status: cluster_pb2.GetStatusResponse | None, name: str = VIP) -> str:
@@ -226,9 +233,7 @@ def ready_hosts(status: cluster_pb2.GetStatusResponse, service: str) -> list[str
     found = next((item for item in status.services if item.spec.name == service), None)
     if found is None:
         return []
-    return sorted(
-        item.instance.partition("@")[2].partition("#")[0] for item in found.instances if item.ready
-    )
+    return sorted(item.instance.partition("@")[2].partition("#")[0] for item in found.instances if item.ready)
 
 
 def what_is_missing(seen: list[cluster_pb2.GetStatusResponse], expected: int) -> str:
@@ -240,8 +245,10 @@ def what_is_missing(seen: list[cluster_pb2.GetStatusResponse], expected: int) ->
         ("has its lease", lambda s: not s.fenced_reason),
         (
             "sees all alive and voting",
-            lambda s: [(h.role, h.status) for h in s.hosts]
-            == expected * [(membership_pb2.MEMBER_ROLE_VOTER, membership_pb2.HOST_STATUS_ALIVE)],
+            lambda s: (
+                [(h.role, h.status) for h in s.hosts]
+                == expected * [(membership_pb2.MEMBER_ROLE_VOTER, membership_pb2.HOST_STATUS_ALIVE)]
+            ),
         ),
         ("sees the leader own the virtual IP", lambda s: owner(s) == s.leader),
         ("sees nobody as successor", lambda s: not any(row.successor for row in s.owners)),

@@ -143,7 +143,9 @@ class Host:
 
     def trellis(self, *words: str, within_s: float = 60.0) -> "subprocess.CompletedProcess[str]":
         """Run a command of the CLI with this host's settings."""
-        return run_trellis(*words, "--settings", str(self.settings_path), inside=self.inside, within_s=within_s)
+        return run_trellis(
+            *words, "--settings", str(self.settings_path), inside=self.inside, within_s=within_s
+        )
 
     @property
     def channel(self) -> grpc.Channel:

@@ -1,4 +1,4 @@
-"""Waiting for a condition with a deadline; nothing in these tests waits for time alone, except to let it pass."""
+"""Waiting for a condition with a deadline, and letting a fault last."""
 
 import time
 from collections.abc import Callable
@@ -9,14 +9,14 @@ Seen = TypeVar("Seen")
 POLL_S = 0.02
 
 
-class NotInTime(AssertionError):
+class NotInTimeError(AssertionError):
     """A condition did not come true before its deadline."""
 
 
 def wait_for(look: Callable[[], Seen | None], what: str, within_s: float = 15.0) -> Seen:
     """The first thing that *look* returns and that is true.
 
-    Fails: `NotInTime` with *what* and what was seen last.
+    Fails: `NotInTimeError` with *what* and what was seen last.
     """
     deadline = time.monotonic() + within_s
     while True:
@@ -24,7 +24,7 @@ def wait_for(look: Callable[[], Seen | None], what: str, within_s: float = 15.0)
         if seen:
             return seen
         if time.monotonic() > deadline:
-            raise NotInTime(f"not within {within_s:g} s: {what} (seen last: {seen!r})")
+            raise NotInTimeError(f"not within {within_s:g} s: {what} (seen last: {seen!r})")
         let_pass(POLL_S)
 
 
