@@ -68,6 +68,7 @@ class PeerLink:
             lane: Outbox(bound) for lane, bound in OUTBOX_BOUNDS.items()
         }
         self._held: asyncio.TimerHandle | None = None
+        self._news: Append | None = None
 
     def send(self, lane: Lane, message: Message) -> bool:
         """Queue *message*; False when an older one was dropped for it.
@@ -84,11 +85,19 @@ class PeerLink:
         return self._outboxes[lane].put(message)
 
     def _hold(self, news: Append) -> None:
-        self._cancel_held()
-        loop = asyncio.get_running_loop()
-        self._held = loop.call_later(COMMIT_NEWS_DELAY_S, self._outboxes[Lane.APPEND].put, news)
+        """Newer news replaces older, but does not start the wait again."""
+        self._news = news
+        if self._held is None:
+            self._held = asyncio.get_running_loop().call_later(COMMIT_NEWS_DELAY_S, self._tell_news)
+
+    def _tell_news(self) -> None:
+        self._held = None
+        if self._news is not None:
+            self._outboxes[Lane.APPEND].put(self._news)
+            self._news = None
 
     def _cancel_held(self) -> None:
+        self._news = None
         if self._held is not None:
             self._held.cancel()
             self._held = None
