@@ -70,8 +70,9 @@ class Failover:
         steps = []
         if sight.leader != self.old_leader or sight.term > self.old_term:
             steps.append("leader_noticed_dead")
-        if sight.role == "leader" and sight.term > self.old_term:
-            self.new_leader = self.new_leader or sight.host
+        # A follower that knows the new leader is as good a witness as the leader itself.
+        if sight.leader not in ("", self.old_leader) and sight.term > self.old_term:
+            self.new_leader = self.new_leader or sight.leader
             steps.append("leader_elected")
         if self._moved(sight, "vip"):
             steps.append("vip_owned")

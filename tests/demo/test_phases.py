@@ -45,6 +45,13 @@ def test_the_steps_of_a_failover_are_seen_in_order_and_once() -> None:
     )  # fmt: skip
 
 
+def test_a_follower_that_knows_the_new_leader_shows_the_election() -> None:
+    seen = failover()
+    follows = replace(BEFORE, at_ns=KILLED + 60 * MS, host="host3", term=4, leader="host2")
+    assert seen.note(follows) == ["leader_noticed_dead", "leader_elected"]
+    assert seen.new_leader == "host2"
+
+
 def test_the_dead_hosts_own_instance_does_not_count_as_running_again() -> None:
     seen = failover()
     moved = replace(BEFORE, owners={**BEFORE.owners, "service/reporter": ("host3", 3)})
