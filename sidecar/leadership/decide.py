@@ -4,7 +4,7 @@ Pure: driver.py gathers the arguments and proposes the result. A command that
 is already in force is not returned, so a quiet cluster proposes nothing.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from mesh.ids import VIP, FencingTerm, HostId, InstanceId, MemberId, OwnedName, owned_service
 from mesh.lease.model import (
@@ -60,9 +60,12 @@ def wanted_names(state: ClusterState) -> tuple[OwnedName, ...]:
 
 
 def situation(
-    state: ClusterState, leader: HostId, standings: Mapping[HostId, HostStanding]
+    state: ClusterState,
+    leader: HostId,
+    standings: Mapping[HostId, HostStanding],
+    leaving: Collection[HostId] = (),
 ) -> OwnershipSituation:
-    """What `decide_ownerships` looks at."""
+    """What `decide_ownerships` looks at. A host that is `leaving` gives up what it owns, as a drained one."""
     load: dict[HostId, int] = {}
     for status in state.instances.values():
         load[status.host] = load.get(status.host, 0) + 1
@@ -71,7 +74,7 @@ def situation(
             host=record.host,
             alive=record.host == leader
             or (record.host in standings and standings[record.host].verdict is not Verdict.LOST),
-            draining=record.draining,
+            draining=record.draining or record.host in leaving,
             load=load.get(record.host, 0),
         )
         for record in state.hosts.values()

@@ -101,6 +101,8 @@ class LeaderDuty:
         self._reports = Reports()
         self._wake = asyncio.Event()
         self._sources: dict[HostId, int] = {}
+        #: Hosts whose sidecar is about to end, by their own word: nothing is given to them.
+        self._leaving: set[HostId] = set()
 
     # ---- what hosts say -------------------------------------------------------------
 
@@ -117,6 +119,7 @@ class LeaderDuty:
         statuses: tuple[InstanceStatus, ...],
         complete: bool,
         releases: tuple[tuple[OwnedName, FencingTerm], ...],
+        draining: bool = False,
     ) -> bool:
         """Take in one beat; True when the host's lease is extended.
 
@@ -132,12 +135,15 @@ class LeaderDuty:
             return False  # a late beat of a stream that has been replaced
         if source > known:
             self._sources[host] = source
+            self._leaving.discard(host)
             self._leases.process_started(host)
         standing = self._standings.get(host) or verdicts.opened(host, now, self._verdict(host))
         self._standings[host] = verdicts.heard(standing, now, self._timers)
         news = self._reports.take(host, member, statuses, complete=complete)
         for name, term in releases:
             self._leases.released(host, name, term)
+        if draining:
+            self._leaving.add(host)
         if news or releases or standing.verdict is not Verdict.ALIVE:
             self._wake.set()
         return self._ready() and self._leases.grant(
@@ -187,7 +193,7 @@ class LeaderDuty:
         for name, term in self._own.releases():
             self._leases.released(self._host, name, term)
         changes = self._judge(now)
-        situation = decide.situation(state, self._host, self._standings)
+        situation = decide.situation(state, self._host, self._standings, self._leaving)
         decisions = decide_ownerships(situation, self._leases, now)
         commands: list[SingleCommand] = [*decide.verdict_commands(state, changes)]
         commands += self._report_commands(state)

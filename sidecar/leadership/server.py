@@ -70,6 +70,7 @@ class HeartbeatServicer(heartbeat_pb2_grpc.HeartbeatServiceServicer):
                 applied=Index(beat.applied_index),
                 statuses=tuple(decode_instance(report, host) for report in beat.instances),
                 complete=beat.complete,
+                draining=beat.draining,
                 releases=tuple(
                     (OwnedName(release.name), FencingTerm(release.fencing_term)) for release in beat.releases
                 ),

@@ -58,6 +58,12 @@ def test_a_situation_counts_the_leader_as_alive_and_others_by_their_standing() -
     assert [host.alive for host in unknown.hosts] == [True, False, False]
 
 
+def test_a_host_whose_sidecar_is_about_to_end_counts_as_draining() -> None:
+    cluster = with_reporter()
+    seen = decide.situation(cluster.state, A, {}, leaving={B})
+    assert {host.host: host.draining for host in seen.hosts} == {A: False, B: True, C: False}
+
+
 def test_an_ownership_that_nobody_holds_is_no_ownership_to_decide_about() -> None:
     cluster = with_reporter()
     cluster.do(AssignOwner(REPORTER, B, FencingTerm(0)))
