@@ -5,6 +5,7 @@ who leads.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 
 import grpc
@@ -14,7 +15,7 @@ from trellis.replication.v1.replication_pb2_grpc import add_ReplicationServiceSe
 from mesh.adapters.leader_client import LeaderClient
 from mesh.adapters.transport import GrpcTransport
 from mesh.driver import RaftDriver
-from mesh.errors import NoLeader, NotLeader, OutcomeUnknown, QueueFull, TrellisError, Unavailable
+from mesh.errors import Draining, NoLeader, NotLeader, OutcomeUnknown, QueueFull, TrellisError, Unavailable
 from mesh.ids import ClusterId, Index, MemberId
 from mesh.ports import MeshIdentity, OutcomeCodec
 from mesh.raft.model import Membership, Role, SoftState
@@ -99,6 +100,7 @@ class Consensus:
             finally:
                 for task in others:
                     task.cancel()
+                self._reads.refuse_all(Draining("this sidecar is stopping; ask another host"))
 
     def stop(self) -> None:
         """End `run`."""
@@ -185,7 +187,8 @@ class Consensus:
                     try:
                         self._reads.confirmed(request, await self._read_once())
                     except _AGAIN:
-                        await self._pause(READ_ATTEMPT_S)
+                        with contextlib.suppress(Draining):  # `run` is about to end
+                            await self._pause(READ_ATTEMPT_S)
 
     async def _read_once(self) -> Index:
         if self.driver.role is Role.LEADER:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.errors import NoLeader, OutcomeUnknown, Refused, StorageFailed
+from mesh.errors import Draining, NoLeader, OutcomeUnknown, Refused, StorageFailed
 from mesh.ids import ClusterId, Index, MemberId, host_of
 from mesh.raft.model import Role
 from tests.driver.switchboard import FAST, fast_raft
@@ -127,9 +127,9 @@ async def test_a_minority_refuses_writes_and_reads(tmp_path: Path) -> None:
             await cluster.stop(follower.id)
         last = next(iter(cluster.members.values()))
         with pytest.raises((NoLeader, OutcomeUnknown)):
-            await last.consensus.propose_anywhere(b"x", timeout_s=1, repeatable=True)
+            await last.consensus.propose_anywhere(b"x", timeout_s=0.5, repeatable=True)
         with pytest.raises(NoLeader):
-            await last.consensus.read_barrier(timeout_s=1)
+            await last.consensus.read_barrier(timeout_s=0.3)
         assert last.machine.commands == []  # type: ignore[union-attr]
 
 
@@ -202,6 +202,22 @@ async def test_a_host_may_not_speak_for_another(tmp_path: Path) -> None:
             ):
                 await asyncio.sleep(0.01)
         assert counters.dropped["malformed"] == 0
+
+
+async def test_stopping_while_no_leader_is_known_is_not_a_failure(tmp_path: Path) -> None:
+    """A read and a command wait for a leader that never comes; both are answered, and the end is clean."""
+    async with cluster_in(tmp_path) as cluster:
+        for follower in await cluster.followers():
+            await cluster.stop(follower.id)
+        last = next(iter(cluster.members.values()))
+        await last.consensus.driver.wait_until(lambda status: status.leader is None, timeout_s=10)
+        read = asyncio.create_task(last.consensus.read_barrier(timeout_s=20))
+        command = asyncio.create_task(last.consensus.propose_anywhere(b"x", timeout_s=20, repeatable=True))
+        await asyncio.sleep(0.05)
+        await cluster.stop(last.id)
+        for waiting in (read, command):
+            with pytest.raises(Draining):
+                await waiting
 
 
 async def test_an_oversized_command_is_refused(tmp_path: Path) -> None:

@@ -59,6 +59,23 @@ async def test_a_stopped_leader_gives_no_proof_but_is_replaced_by_timeout(tmp_pa
         await frozen.wait_said(lambda fact: fact.get("leader") == new, after=stopped)
 
 
+async def test_a_frozen_follower_comes_back_without_disturbing_the_leader(tmp_path: Path) -> None:
+    """SIGSTOP for longer than the longest election timeout; it must read its inbox before it stands."""
+    async with running_trio(tmp_path) as trio:
+        leader, _ = await trio.wait_leader()
+        frozen = trio.running[next(member for member in trio.members if member != leader)]
+        await frozen.wait_said(lambda fact: fact.get("leader") == leader)
+        for _ in range(2):
+            stopped = time.monotonic()
+            frozen.child.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(3)  # how long it stands still is the input here
+            frozen.child.send_signal(signal.SIGCONT)
+            await asyncio.sleep(3)  # longer than it would take it to stand
+            said = [fact for each in trio.running.values() for fact in each.said if fact["at"] > stopped]
+            assert [fact for fact in said if fact.get("role") in ("candidate", "leader")] == []
+            assert [fact for fact in said if "crashed" in fact] == []
+
+
 async def test_a_killed_follower_disturbs_nobody(tmp_path: Path) -> None:
     async with running_trio(tmp_path) as trio:
         leader, _ = await trio.wait_leader()

@@ -246,4 +246,4 @@ async def running_member(
             consensus.stop()
             await running
     finally:
-        await server.stop(None)
+        await server.stop(0.5)
