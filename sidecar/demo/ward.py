@@ -8,7 +8,7 @@ input and answers each on standard output:
     {"keep": true}                               ->  {"kept": true}
 
 When its input ends and it was not told to keep, or on SIGTERM, it stops
-everything and ends. It is a child subreaper, so that what a killed sidecar
+everything and ends; kept, it also ends when nothing that it owns is left. It is a child subreaper, so that what a killed sidecar
 leaves behind becomes its own child and is ended with the rest.
 
 Bound: sidecars get `GRACE_S` to end by themselves, then everything gets SIGKILL.
@@ -65,6 +65,7 @@ class Ward:
             if self.wake_read in ready:
                 os.read(self.wake_read, 4096)
                 self._reap()
+                self.stopping |= self.kept and not psutil.Process().children()
             if self.orders in ready:
                 self._take_order(self.orders.readline())
 

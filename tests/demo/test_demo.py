@@ -48,8 +48,8 @@ def test_the_demo_kills_a_leader_loses_nothing_and_leaves_nothing(directory: Pat
 
 def test_a_kept_demo_can_be_asked_and_is_ended_by_its_directory(directory: Path) -> None:
     argv = [*DEMO, "--json", "--keep", "--seconds", "1", "--directory", str(directory)]
-    ran = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S)
     try:
+        ran = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S)
         assert ran.returncode == 0, ran.stderr
         assert f"demo --stop {directory}" in ran.stderr
         asked = subprocess.run(

@@ -88,3 +88,12 @@ def test_what_is_kept_outlives_the_input_and_ends_on_sigterm(ward: Running) -> N
     assert ward.process.wait(15) == 0
     assert is_gone(parent)
     assert is_gone(orphan)
+
+
+@pytest.mark.integration
+def test_a_kept_ward_with_nothing_left_to_own_ends(ward: Running) -> None:
+    parent, orphan = ward.start_family()
+    assert ward.order(keep=True)["kept"] == 1
+    parent.kill()
+    orphan.kill()
+    assert ward.process.wait(15) == 0
