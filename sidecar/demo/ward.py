@@ -8,8 +8,9 @@ input and answers each on standard output:
     {"keep": true}                               ->  {"kept": true}
 
 When its input ends and it was not told to keep, or on SIGTERM, it stops
-everything and ends; kept, it also ends when nothing that it owns is left. It is a child subreaper, so that what a killed sidecar
-leaves behind becomes its own child and is ended with the rest.
+everything and ends; kept, it also ends when nothing that it owns is left. It is
+a child subreaper, so that what a killed sidecar leaves behind becomes its own
+child and is ended with the rest.
 
 Bound: sidecars get `GRACE_S` to end by themselves, then everything gets SIGKILL.
 Their data is thrown away, so they need not end in good order.
