@@ -19,8 +19,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, "pytest.Test
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def module_cluster() -> Iterator[Cluster]:
     """Three hosts on loopback addresses, shared by the tests of a module; each leaves it whole."""
     with Cluster(LoopbackNetwork()) as made:
         made.found()
         yield made
+
+
+@pytest.fixture
+def cluster(module_cluster: Cluster) -> Cluster:
+    """The module's cluster, with every host running."""
+    module_cluster.heal()
+    return module_cluster

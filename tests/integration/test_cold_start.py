@@ -19,10 +19,10 @@ def kill_all(cluster: Cluster) -> None:
 
 
 @pytest.fixture(scope="module")
-def load(cluster: Cluster) -> Load:
+def load(module_cluster: Cluster) -> Load:
     """Some acknowledged writes that every start must find."""
-    cluster.wait_whole()
-    with Load(cluster.hosts) as made:
+    module_cluster.wait_whole()
+    with Load(module_cluster.hosts) as made:
         made.wait_progress()
     return made
 
