@@ -80,7 +80,7 @@ class Applier:
     def compact_if_due(self, writer: LogWriter, bulk_writer: LogWriter, failed: Failed) -> None:
         """Take a snapshot when the log has grown enough.
 
-        Its bytes are written by *bulk_writer*, so that entries never wait for them;
+        It is encoded and written by *bulk_writer*, so that entries never wait for it;
         only the small transaction that follows goes through *writer*.
         """
         settings, applied = self._settings, self._node.applied
@@ -90,12 +90,23 @@ class Applier:
         )
         if not is_due or self._is_compacting:
             return
-        snapshot = self._node.compact(applied, self._machine.snapshot())
+        encode, encoded = self._machine.snapshot(), list[bytes]()
         self._is_compacting = True
         self._snapshot_index, self._bytes_since_snapshot = applied, 0
-        bulk_writer.submit(
-            partial(self._store.stage_snapshot, snapshot), partial(self._staged, snapshot, writer, failed)
-        )
+
+        def compact(error: BaseException | None) -> None:
+            if error is not None:
+                failed(error)
+            elif self._snapshot_index > applied or bulk_writer.is_closed:
+                self._is_compacting = False  # the leader's snapshot came meanwhile, or this driver ends
+            else:
+                snapshot = self._node.compact(applied, encoded[0])
+                bulk_writer.submit(
+                    partial(self._store.stage_snapshot, snapshot),
+                    partial(self._staged, snapshot, writer, failed),
+                )
+
+        bulk_writer.submit(lambda: encoded.append(encode()), compact)
 
     def _staged(
         self, snapshot: Snapshot, writer: LogWriter, failed: Failed, error: BaseException | None

@@ -87,7 +87,7 @@ class RaftDriver:
         )
         if restored.snapshot:
             self._applier.restore(restored.snapshot)
-        self._proposals = self._applier.proposals
+        self._proposals, self._check = self._applier.proposals, machine.check
         self._ticker = Ticker(
             self._settings.tick_s,
             period=raft.heartbeat_ticks,
@@ -177,9 +177,10 @@ class RaftDriver:
     def submit(self, data: bytes, answered: Answered) -> None:
         """Append a command and have *answered* called once its fate is known.
 
-        Fails: `NotLeader`, `QueueFull`, `Unavailable`; then *answered* is never called.
+        Fails: `NotLeader`, `QueueFull`, `Unavailable`, `UnknownCommand`; then *answered* is never called.
         """
         self._proposals.check_room()
+        self._check(data)
         entry = self._node.propose(data)
         self.counters.proposals += 1
         self._proposals.add(entry, answered)

@@ -23,8 +23,14 @@ class StateMachine(Protocol):
         bug and stops the driver.
         """
 
-    def snapshot(self) -> bytes:
-        """The whole state as of the last `apply`."""
+    def check(self, data: bytes) -> None:
+        """Refuse a command that `apply` would not understand, before it is in the log.
+
+        Fails: a `TrellisError`.
+        """
+
+    def snapshot(self) -> Callable[[], bytes]:
+        """The whole state as of the last `apply`; what is returned encodes it, in any thread."""
 
     def restore(self, data: bytes) -> None:
         """Become the state that `snapshot` described; *data* was checked by hash."""

@@ -46,9 +46,14 @@ class StateMachine:
             self._on_change(changes)
         return outcome
 
-    def snapshot(self) -> bytes:
-        """The whole state."""
-        return encode_snapshot(self.state)
+    def check(self, data: bytes) -> None:
+        """Refuse what this version does not understand. Fails: UnknownCommand."""
+        decode_request(data)
+
+    def snapshot(self) -> Callable[[], bytes]:
+        """The whole state; encoding the copy takes long with many documents, copying does not."""
+        state = self.state.copy()
+        return lambda: encode_snapshot(state)
 
     def restore(self, data: bytes) -> None:
         """Become what `snapshot` described."""

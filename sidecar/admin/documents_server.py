@@ -146,7 +146,9 @@ class ConfigSyncServicer(config_sync_pb2_grpc.ConfigSyncServiceServicer):
         first: tuple[Document, ...] = ()
         if not after:
             after = state.applied
-            first = tuple(row for row in state.documents.values() if not row.deleted)
+            # In the order of their revisions: a reader whose stream breaks goes on after the last it got.
+            present = (row for row in state.documents.values() if not row.deleted)
+            first = tuple(sorted(present, key=lambda row: row.revision))
         async with self._replica.watch(after) as changes:
             for document in first:
                 if document.name.startswith(request.prefix):

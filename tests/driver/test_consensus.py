@@ -30,6 +30,8 @@ class Cluster:
     addresses: dict[MemberId, str]
     members: dict[MemberId, Member]
     stacks: dict[MemberId, contextlib.AsyncExitStack]
+    #: Election timeouts times this; for tests in which nobody may lose leadership on a busy machine.
+    patience: int = 1
 
     async def start(self, member: MemberId, identity: ToyIdentity | None = None) -> Member:
         stack = self.stacks[member] = contextlib.AsyncExitStack()
@@ -41,7 +43,12 @@ class Cluster:
                 self.addresses,
                 founders=self.addresses,
                 settings=replace(FAST, snapshot_entries=500),
-                raft=replace(fast_raft(member), trailing_entries=50),
+                raft=replace(
+                    fast_raft(member),
+                    trailing_entries=50,
+                    election_ticks_min=15 * self.patience,
+                    election_ticks_max=30 * self.patience,
+                ),
             )
         )
         return self.members[member]
@@ -64,7 +71,7 @@ class Cluster:
 
 
 @contextlib.asynccontextmanager
-async def cluster_in(directory: Path) -> AsyncIterator[Cluster]:
+async def cluster_in(directory: Path, *, patience: int = 1) -> AsyncIterator[Cluster]:
     authority = ToyAuthority.create()
     ids = [MemberId(f"host{n}.1") for n in (1, 2, 3)]
     cluster = Cluster(
@@ -73,6 +80,7 @@ async def cluster_in(directory: Path) -> AsyncIterator[Cluster]:
         {member: f"127.0.0.1:{free_port()}" for member in ids},
         {},
         {},
+        patience,
     )
     try:
         for member in ids:
@@ -134,7 +142,7 @@ async def test_a_minority_refuses_writes_and_reads(tmp_path: Path) -> None:
 
 
 async def test_a_planned_transfer_loses_no_command_and_leaves_none_unknown(tmp_path: Path) -> None:
-    async with cluster_in(tmp_path) as cluster:
+    async with cluster_in(tmp_path, patience=3) as cluster:
         leader = await cluster.leader()
         follower, target = await cluster.followers()
         done = asyncio.Event()
@@ -228,7 +236,7 @@ async def test_an_oversized_command_is_refused(tmp_path: Path) -> None:
 
 
 async def test_new_credentials_reach_the_peers_without_losing_a_command(tmp_path: Path) -> None:
-    async with cluster_in(tmp_path) as cluster:
+    async with cluster_in(tmp_path, patience=3) as cluster:
         leader = await cluster.leader()
         follower = (await cluster.followers())[0]
         channel = follower.consensus.transport.channel_to(leader.id)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from mesh.adapters.sqlite_log import SqliteLog
-from mesh.errors import Draining, NoLeader, NotLeader, OutcomeUnknown, StorageFailed
+from mesh.errors import Draining, NoLeader, NotLeader, OutcomeUnknown, StorageFailed, UnknownCommand
 from mesh.ids import Index, MemberId
 from mesh.raft.model import Membership, Ready, Role
 from tests.driver.switchboard import FAST, running_group
-from tests.driver.toys import CLUSTER
+from tests.driver.toys import CLUSTER, UNKNOWN
 
 
 async def test_a_command_is_applied_everywhere_in_the_same_order(tmp_path: Path) -> None:
@@ -43,6 +43,16 @@ async def test_a_follower_refuses_and_names_the_leader(tmp_path: Path) -> None:
             assert refusal.value.metadata["leader"] == leader.driver.id
             with pytest.raises(NotLeader):
                 await part.driver.read_index(timeout_s=5)
+
+
+async def test_a_command_that_nobody_here_understands_never_gets_into_the_log(tmp_path: Path) -> None:
+    """Goal: a newer host cannot stop all older ones. Method: propose what `check` refuses."""
+    async with running_group(tmp_path) as group:
+        leader = await group.leader()
+        last = leader.driver.status().last
+        with pytest.raises(UnknownCommand):
+            await leader.driver.propose(UNKNOWN, timeout_s=5)
+        assert leader.driver.status().last == last
 
 
 async def test_a_command_that_another_leaders_entry_overtakes_is_refused_for_certain(tmp_path: Path) -> None:

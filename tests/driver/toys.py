@@ -5,7 +5,7 @@ import contextlib
 import datetime
 import json
 import socket
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,12 +19,14 @@ from mesh.adapters.channel import SERVER_OPTIONS
 from mesh.adapters.sqlite_log import SqliteLog
 from mesh.consensus import Consensus
 from mesh.driver import DriverSettings, RaftDriver
-from mesh.errors import Denied
+from mesh.errors import Denied, UnknownCommand
 from mesh.ids import ClusterId, HostId, Index, MemberId
 from mesh.raft import first_log
 from mesh.raft.model import Membership, RaftSettings, Ready, SoftState
 
 CLUSTER = ClusterId("0123456789abcdef0123456789abcdef")
+#: A command that a later version might send.
+UNKNOWN = b"\xffof a later version"
 
 
 class ToyMachine:
@@ -37,8 +39,13 @@ class ToyMachine:
         self.commands.append(data)
         return len(self.commands) - 1
 
-    def snapshot(self) -> bytes:
-        return json.dumps([each.hex() for each in self.commands]).encode()
+    def check(self, data: bytes) -> None:
+        if data == UNKNOWN:
+            raise UnknownCommand("this version does not know the command")
+
+    def snapshot(self) -> Callable[[], bytes]:
+        commands = list(self.commands)
+        return lambda: json.dumps([each.hex() for each in commands]).encode()
 
     def restore(self, data: bytes) -> None:
         self.commands = [bytes.fromhex(each) for each in json.loads(data)]
@@ -54,8 +61,12 @@ class CountingMachine:
         self.count += 1
         return self.count
 
-    def snapshot(self) -> bytes:
-        return str(self.count).encode()
+    def check(self, data: bytes) -> None:
+        """Every command counts."""
+
+    def snapshot(self) -> Callable[[], bytes]:
+        count = self.count
+        return lambda: str(count).encode()
 
     def restore(self, data: bytes) -> None:
         self.count = int(data)
