@@ -24,7 +24,7 @@ from mesh.succession import CHANCE
 from mesh.waiting import PendingReads
 
 #: A former leader may still answer for so long after another was heard of.
-FORMER_LEADER_GRACE_S = 0.1
+FORMER_LEADER_GRACE_S = 0.3
 #: Drawn pause before an attempt is repeated while a leader is known.
 RETRY_PAUSE_S = (0.005, 0.025)
 #: One attempt to have a read confirmed by the leader of the moment.
@@ -189,6 +189,7 @@ class Consensus:
                     except _AGAIN:
                         with contextlib.suppress(Draining):  # `run` is about to end
                             await self._pause(READ_ATTEMPT_S)
+                self._reads.end_round()
 
     async def _read_once(self) -> Index:
         if self.driver.role is Role.LEADER:
