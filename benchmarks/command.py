@@ -29,7 +29,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 Figures = dict[str, Any]
 
 
-class CannotMeasure(Exception):  # noqa: N818  # a sentence, like the names of mesh.errors
+class CannotMeasure(Exception):  # a sentence, like the names of mesh.errors
     """A part that needs what is not here; the figure is null and this sentence its reason."""
 
 

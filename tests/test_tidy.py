@@ -65,15 +65,17 @@ def test_words_and_calls_are_the_ones_of_this_project(path: Path) -> None:
         identifier = getattr(node, "name", None) or getattr(node, "id", None) or getattr(node, "attr", None)
         if isinstance(identifier, str):
             parts = set(re.split(r"_|(?<=[a-z])(?=[A-Z])", identifier))
-            for word in sorted({part.lower() for part in parts} & BANNED_WORDS.keys()):
-                problems.append(f"{getattr(node, 'lineno', 0)}: {identifier}: say {BANNED_WORDS[word]}")
+            found = sorted({part.lower() for part in parts} & BANNED_WORDS.keys())
+            line = getattr(node, "lineno", 0)
+            problems += [f"{line}: {identifier}: say {BANNED_WORDS[word]}" for word in found]
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             if called in BANNED_CALLS:
                 problems.append(f"{node.lineno}: {called}: use {BANNED_CALLS[called]}")
-            for keyword in node.keywords:
-                if keyword.arg == "shell" and ast.unparse(keyword.value) == "True":
-                    problems.append(f"{node.lineno}: shell=True: use an argument list")
+            shells = [
+                each for each in node.keywords if each.arg == "shell" and ast.unparse(each.value) == "True"
+            ]
+            problems += [f"{node.lineno}: shell=True: use an argument list" for _ in shells]
     assert not problems, "\n".join(problems)
 
 

@@ -1,5 +1,6 @@
 """Log lines: JSON for machines, colour for people, one line an event."""
 
+import asyncio
 import logging
 import sys
 from typing import TYPE_CHECKING, Final, Literal
@@ -12,6 +13,12 @@ if TYPE_CHECKING:
 LogFormat = Literal["auto", "json", "text"]
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def _is_not_a_cancelled_call(record: logging.LogRecord) -> bool:
+    """gRPC reports every stream that is open when its server stops as an unhandled exception."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or not issubclass(kind, asyncio.CancelledError)
 
 
 def configure_logs(level: str = "info", style: LogFormat = "auto") -> None:
@@ -37,6 +44,7 @@ def configure_logs(level: str = "info", style: LogFormat = "auto") -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_not_a_cancelled_call)
     # Libraries that log by the standard module (grpc, asyncio) come through the same pipe.
     logging.basicConfig(
         level=max(LEVELS[level], logging.WARNING), format="%(name)s: %(message)s", stream=sys.stderr

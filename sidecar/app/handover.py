@@ -88,7 +88,8 @@ class HandOver:
                     await made.node.driver.transfer_leadership(
                         made.leading.transfer_target(None), timeout_s=LEAVE_S
                     )
-                while len(made.replica.state.hosts) > 1 and self._owns_something():
+                # Without a lease this host can no longer be told that its releases were noted.
+                while len(made.replica.state.hosts) > 1 and self._owns_something() and made.host.is_live():
                     await made.host.wait_step()
         except TimeoutError:
             LOG.warning("left-without-hand-over", reason="it took too long")
