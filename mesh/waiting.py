@@ -115,6 +115,11 @@ class PendingReads:
         """Whether somebody still waits for the round under way."""
         return any(not future.done() for future in self._asked)
 
+    def end_round(self) -> None:
+        """Nobody waits for the round under way any more; the next one may start."""
+        if not self.is_asked:
+            self._take()
+
     def confirmed(self, request: int, index: Index) -> None:
         """The round *request* may read at *index*."""
         if request == self._request:
