@@ -11,7 +11,7 @@ import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from mesh.settings.declaration import ServiceTable
+from mesh.settings.declaration import ProbeTable, ServiceTable
 from mesh.settings.model import HostSettings
 from sidecar.cli import exits
 from sidecar.cli.main import app
@@ -22,6 +22,10 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 #: What is written as code: blocks, and spans of one line.
 BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.S | re.M)
 SPAN = re.compile(r"`([^`\n]+)`")
+#: A path from the project's root; capitals and <…> stand for something else.
+FILE = re.compile(r"(?:mesh|sidecar|services|tests|docs|protos|benchmarks|scripts)/[a-z0-9_/.*-]*")
+DECISION_HEADINGS = ["Context", "Decision", "What we gave up", "How we would notice that it was wrong"]
+DECISION_WORDS_MAX = 700
 #: Addresses follow from the mesh address: the document says so in words.
 DERIVED = (
     "mesh.join_address",
@@ -55,6 +59,23 @@ def test_every_link_within_the_project_leads_somewhere(path: Path) -> None:
         if not to.exists() or (anchor and to.suffix == ".md" and anchor not in anchors(to)):
             broken.append(target)
     assert not broken, f"{name(path)} links to {broken}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_every_file_that_a_document_names_exists(path: Path) -> None:
+    """Goal: no reader looks for what has moved. Method: code that looks like a path, as a pattern."""
+    spans = SPAN.findall(BLOCK.sub("", path.read_text()))
+    missing = [span for span in spans if FILE.fullmatch(span) and not any(ROOT.glob(span.rstrip("/")))]
+    assert not missing, f"{name(path)} names {missing}"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/decisions/*.md")), ids=name)
+def test_a_decision_says_what_it_cost_and_how_to_notice_that_it_was_wrong(path: Path) -> None:
+    """Goal: a decision can be judged later. Method: its headings, its number, and less than a page."""
+    text = path.read_text()
+    assert re.findall(r"^## (.+)$", text, re.M) == DECISION_HEADINGS
+    assert text.startswith(f"# {path.name[:4]} ")
+    assert len(text.split()) <= DECISION_WORDS_MAX
 
 
 def written_commands(text: str) -> Iterator[str]:
@@ -169,6 +190,7 @@ def test_every_key_of_a_declaration_is_documented_and_no_other() -> None:
         for each in (tables[key].model_fields if key in tables else (key,))
     }
     assert named == keys
+    assert not [key for key in ProbeTable.model_fields if f"`{key}`" not in table]
 
 
 def test_every_exit_code_is_documented() -> None:
