@@ -293,7 +293,7 @@ class Sidecar:
         LOG.info("elected", term=soft.term, by=by.value)
 
     def _routing_event(self, name: str, facts: Mapping[str, object]) -> None:
-        warn = name in ("xds-rejected", "envoy-exited", "view-refused")
+        warn = name in ("xds-rejected", "envoy-exited", "view-refused") and not facts.get("wanted")
         (LOG.warning if warn else LOG.info)(name, **{key: str(value) for key, value in facts.items()})
         if name == "vip-listening" and self.vip is not None:
             self.vip.listening(bool(facts["listening"]))
