@@ -164,6 +164,11 @@ class ConfigSyncServicer(config_sync_pb2_grpc.ConfigSyncServiceServicer):
 
 
 def remaining_s(context: Any, default: float = 5.0) -> float:
-    """How long the caller still waits, less a little for the answer's way."""
+    """How long the caller still waits, less a little for the answer's way.
+
+    An answer that comes too late leaves the caller in doubt, where a refusal would have been certain.
+    """
     remaining: float | None = context.time_remaining()
-    return default if remaining is None else max(0.05, min(remaining * 0.95, 60.0))
+    if remaining is None:
+        return default
+    return max(0.05, min(remaining * 0.95, max(remaining - 0.25, remaining * 0.8), 60.0))

@@ -7,6 +7,7 @@ from typing import Self
 
 from tests.harness.cluster import Cluster
 from tests.harness.host import VIRTUAL_PORT
+from tests.harness.waiting import wait_for
 
 EACH_S = 0.01
 
@@ -24,6 +25,7 @@ class Sight:
 
     def __enter__(self) -> Self:
         self._thread.start()
+        wait_for(lambda: self.looks, "the first look at the virtual IP")
         return self
 
     def __exit__(
@@ -51,6 +53,6 @@ class Sight:
     def _look(self) -> None:
         while not self._stop.wait(EACH_S):
             held = tuple(self._cluster.network.holders(VIRTUAL_PORT))
-            self.looks += 1
             if not self.changes or self.changes[-1][1] != held:
                 self.changes.append((time.monotonic_ns(), held))
+            self.looks += 1

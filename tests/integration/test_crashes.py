@@ -108,8 +108,8 @@ def test_two_of_three_killed_leave_a_host_that_refuses_and_says_so(cluster: Clus
     for host in dead:
         host.kill()
     wait_for(lambda: (left.status() or cluster_pb2.GetStatusResponse()).fenced_reason, "it says it is fenced")
-    wrote = left.trellis("documents", "put", "minority", "x", "--timeout", "1", "--json")
-    read = left.trellis("documents", "get", "minority", "--timeout", "1")
+    wrote = left.trellis("documents", "put", "minority", "x", "--timeout", "2", "--json")
+    read = left.trellis("documents", "get", "minority", "--timeout", "2")
     stale = left.trellis("documents", "list", "--stale", "--json")
     status = left.trellis("status", "--json")
     # A write that was taken in before the loss was noticed might still happen: 75 says so.

@@ -72,8 +72,8 @@ def wait_fenced(cluster: Cluster, host: Host) -> None:
 
 def check_refuses(host: Host) -> None:
     """A minority answers neither linearizable reads nor writes, and says so; its status stays."""
-    wrote = host.trellis("documents", "put", "minority", "x", "--timeout", "1", "--json")
-    read = host.trellis("documents", "get", "minority", "--timeout", "1", "--json")
+    wrote = host.trellis("documents", "put", "minority", "x", "--timeout", "2", "--json")
+    read = host.trellis("documents", "get", "minority", "--timeout", "2", "--json")
     status = host.trellis("status", "--json")
     assert wrote.returncode == 69, wrote
     assert read.returncode == 69, read
