@@ -23,6 +23,8 @@ from mesh.server import ElectionServicer, ReplicationServicer
 from mesh.succession import CHANCE
 from mesh.waiting import PendingReads
 
+#: What an operator can do when nobody leads.
+MAJORITY = "a majority of the voters must run and reach each other (trellis status shows this host's view)"
 #: A former leader may still answer for so long after another was heard of.
 FORMER_LEADER_GRACE_S = 0.3
 #: Drawn pause before an attempt is repeated while a leader is known.
@@ -124,7 +126,7 @@ class Consensus:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         unknown: OutcomeUnknown | None = None
-        failure: TrellisError = NoLeader(f"no leader was known for {timeout_s} s; try again")
+        failure: TrellisError = NoLeader(f"no leader was known for {timeout_s:.1f} s; {MAJORITY}")
         while (left_s := deadline - loop.time()) > 0:
             try:
                 return await self._propose_once(data, left_s)
@@ -142,7 +144,7 @@ class Consensus:
             return await self.driver.propose(data, timeout_s=timeout_s)
         leader = self.driver.leader
         if leader is None:
-            raise NoLeader("no leader is known; try again shortly")
+            raise NoLeader(f"no leader is known; {MAJORITY}")
         index, outcome = await self._client.propose(leader, data, timeout_s=timeout_s)
         return index, self._codec.decode(outcome)
 
@@ -174,7 +176,9 @@ class Consensus:
                 index = await read
         except TimeoutError:
             leader = self.driver.leader or ""
-            raise NoLeader(f"no quorum confirmed the read within {timeout_s} s", leader=leader) from None
+            raise NoLeader(
+                f"no quorum confirmed the read within {timeout_s:.1f} s; {MAJORITY}", leader=leader
+            ) from None
         return await self.driver.wait_applied(index, timeout_s=deadline - loop.time())
 
     async def _confirm_reads(self) -> None:

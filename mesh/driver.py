@@ -198,7 +198,7 @@ class RaftDriver:
             async with asyncio.timeout(timeout_s):
                 end = await answer
         except TimeoutError:
-            raise OutcomeUnknown(f"no quorum confirmed the command within {timeout_s} s") from None
+            raise OutcomeUnknown(f"no quorum confirmed the command within {timeout_s:.1f} s") from None
         if isinstance(end, Applied):
             return end.index, end.outcome
         raise end

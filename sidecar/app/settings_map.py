@@ -38,6 +38,7 @@ def raft_settings(settings: HostSettings, member: MemberId) -> RaftSettings:
         heartbeat_ticks=max(1, timers.heartbeat_ms // timers.tick_ms),
         election_ticks_min=-(-timers.election_ms_min // timers.tick_ms) + 1,
         election_ticks_max=-(-timers.election_ms_max // timers.tick_ms) + 1,
+        committed_bytes_max=256 * limits.KIB,  # so that catching up does not hold the loop for long
         append_bytes_max=limits.APPEND_BYTES_MAX,
         uncommitted_bytes_max=limits.UNCOMMITTED_BYTES_MAX,
         chunk_bytes=limits.SNAPSHOT_CHUNK_BYTES,

@@ -105,6 +105,7 @@ class Sidecar:
             cluster=self.cluster, identity=self.credentials, driver=driver, codec=OutcomeCodec()
         )
         self.replica.attach(self.consensus)
+        self.credentials.on_replaced(self.consensus.renew_channels)
         self.leading = Leading(
             settings=self.settings,
             replica=self.replica,

@@ -22,6 +22,9 @@ from mesh.errors import Denied, NotLeader, OutcomeUnknown, TrellisError, Unavail
 from mesh.settings import load_settings
 from mesh.wire.errors import from_rpc_error
 
+#: No attempt begins after this part of the command's time.
+LAST_ATTEMPT = 0.8
+
 Request = TypeVar("Request", contravariant=True)
 Answer = TypeVar("Answer", covariant=True)
 
@@ -135,7 +138,8 @@ class Admin:
                 raise
 
         retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_delay(self.left_s()),
+            # An attempt begun at the very end could only turn a clear refusal into a missing answer.
+            stop=tenacity.stop_after_delay(LAST_ATTEMPT * self.left_s()),
             wait=tenacity.wait_random_exponential(multiplier=0.05, max=0.5),
             retry=tenacity.retry_if_exception(_may_pass),
             reraise=True,
