@@ -2,7 +2,7 @@
 
 The kernel answers for a process that is gone. Only a refusal counts; an
 accepted connection, a timeout or any other error prove nothing.
-Source: DESIGN: leases, crash proof.
+See ARCHITECTURE.md for what a crash proof may and may not shorten.
 """
 
 import asyncio

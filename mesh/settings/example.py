@@ -50,6 +50,11 @@ port_max = 20999
 # release_bound_ms = {release_bound_ms}
 # clock_rate_error = {clock_rate_error}
 
+[join]                                  # what a machine must have before it may join
+# memory_mib_min = 256
+# disk_mib_min = 512
+# clock_skew_ms_max = 1000
+
 [telemetry]
 # otlp_endpoint = "http://10.0.0.9:4317"
 prometheus = {prometheus}
