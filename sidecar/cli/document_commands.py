@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mesh import limits
 from mesh.errors import InvalidRequest, Problem
 from sidecar.cli.options import SETTINGS_DEFAULT, TIMEOUT_S, ExpectVersion, Json, Settings, Stale, Timeout
 
@@ -53,7 +54,7 @@ def put(
 
     request = config_sync_pb2.PutDocumentRequest(
         name=name,
-        value=read_value(value, file),
+        value=fitting(read_value(value, file)),
         expected_version=expect_version,
         session=new_session(),
         sequence=1,
@@ -65,6 +66,18 @@ def put(
         print_json(document_shape(document, with_value=False))
     else:
         say(f"{document.name} is at version {document.version} (revision {document.revision})")
+
+
+def fitting(value: bytes) -> bytes:
+    """The value. One too large for any message would be refused by the transport, in its own words."""
+    if len(value) > limits.DOCUMENT_BYTES_MAX:
+        problem = Problem(
+            "value",
+            f"has {len(value)} bytes, at most {limits.DOCUMENT_BYTES_MAX} fit;"
+            " split it into several documents",
+        )
+        raise InvalidRequest("Nothing was written.", [problem])
+    return value
 
 
 def new_session() -> str:
