@@ -4,6 +4,9 @@
  *
  *   backend ADDRESS PORT   (or TRELLIS_LISTEN=ADDRESS:PORT)
  *
+ * With BENCH_TELL=PATH it sends "INSTANCE PID MONOTONIC_NS" to that UNIX datagram socket when it
+ * starts.
+ *
  * The message is 08 01: HealthCheckResponse{SERVING}, and for other types an
  * unknown field. Request headers are not decoded. One thread, epoll.
  *
@@ -22,6 +25,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CONNECTIONS_MAX 1024
@@ -162,8 +167,25 @@ static void greet(int poll, int listener)
     epoll_ctl(poll, EPOLL_CTL_ADD, fd, &(struct epoll_event){EPOLLIN, {.fd = fd}});
 }
 
+static void tell_start(const char *path)
+{
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    struct timespec now;
+    char line[256];
+    const char *instance = getenv("TRELLIS_INSTANCE");
+    int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    snprintf(to.sun_path, sizeof to.sun_path, "%s", path);
+    int len = snprintf(line, sizeof line, "%s %d %lld", instance ? instance : "-", (int)getpid(),
+                       now.tv_sec * 1000000000LL + now.tv_nsec);
+    sendto(fd, line, len, 0, (void *)&to, sizeof to);
+    close(fd);
+}
+
 int main(int argc, char **argv)
 {
+    if (getenv("BENCH_TELL"))
+        tell_start(getenv("BENCH_TELL"));
     char address[64] = "127.0.0.1";
     int port = 20000;
     const char *given = getenv("TRELLIS_LISTEN");

@@ -92,6 +92,7 @@ class Cluster:
     programs: Programs
     net: Net = field(default_factory=Net)
     concurrency: int = 1
+    hosts: tuple[str, ...] = HOSTS
     _channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
 
     @property
@@ -106,11 +107,11 @@ class Cluster:
     # ---- making it ----------------------------------------------------------------
 
     async def set_up(self) -> None:
-        """From nothing to three voters. Fails: `Unavailable` with what is missing."""
-        for host in HOSTS:
+        """From nothing to voters on every host. Fails: `Unavailable` with what is missing."""
+        for host in self.hosts:
             (self.directory / host).mkdir(parents=True)
             self.settings_path(host).write_text(self._settings(host))
-        first, *others = HOSTS
+        first, *others = self.hosts
         await self.trellis(first, "init")
         await self.start(first)
         await self.wait_for(lambda: self._is_leading(first), f"{first} leads itself")
@@ -185,15 +186,17 @@ class Cluster:
         """Who leads, in the newest term that any host speaks of; waits until someone does."""
         deadline = time.monotonic() + SETUP_S
         while time.monotonic() < deadline:
-            seen = [status for host in HOSTS if (status := await self.status(host)) and status.leader]
+            seen = [status for host in self.hosts if (status := await self.status(host)) and status.leader]
             if seen:
                 return str(max(seen, key=lambda status: status.term).leader)
             await asyncio.sleep(POLL_S)
         raise Unavailable(f"no host leads after {SETUP_S:g} s")
 
-    async def wait_whole(self, services: Sequence[str] = (), instances: int = 3) -> None:
-        """Three voters that agree on one leader, who has the virtual address; *services* ready."""
-        await self.wait_for(lambda: self._is_whole(services, instances), "the cluster is whole")
+    async def wait_whole(
+        self, services: Sequence[str] = (), instances: int = 3, within_s: float = SETUP_S
+    ) -> None:
+        """Every host votes and all agree on one leader, who has the virtual address; *services* ready."""
+        await self.wait_for(lambda: self._is_whole(services, instances), "the cluster is whole", within_s)
 
     async def wait_for(
         self, holds: Callable[[], Awaitable[bool]], what: str, within_s: float = SETUP_S
@@ -210,7 +213,7 @@ class Cluster:
         return status is not None and status.leader == host
 
     async def _is_whole(self, services: Sequence[str], instances: int) -> bool:
-        seen = [await self.status(host) for host in HOSTS]
+        seen = [await self.status(host) for host in self.hosts]
         leaders = {status.leader if status else "" for status in seen}
         if len(leaders) != 1 or not all(leaders):
             return False
@@ -225,7 +228,11 @@ class Cluster:
         )
         has_vip = any(owner.name == "vip" and owner.host == status.leader for owner in status.owners)
         ready = {each.spec.name: sum(one.ready for one in each.instances) for each in status.services}
-        return voters == 3 and has_vip and all(ready.get(name, 0) >= instances for name in services)
+        return (
+            voters == len(self.hosts)
+            and has_vip
+            and all(ready.get(name, 0) >= instances for name in services)
+        )
 
     async def instance_pid(self, host: str, service: str) -> int:
         """Process id of a service's instance on a host."""
@@ -259,11 +266,11 @@ _QUICK: Final = (
 
 @contextlib.asynccontextmanager
 async def running_cluster(
-    directory: Path, *, net: Net | None = None, concurrency: int = 1
+    directory: Path, *, net: Net | None = None, concurrency: int = 1, hosts: tuple[str, ...] = HOSTS
 ) -> AsyncIterator[Cluster]:
-    """A cluster of three voters for as long as the body runs."""
+    """A cluster of voters for as long as the body runs."""
     async with Programs(directory) as programs:
-        cluster = Cluster(directory, programs, net or Net(), concurrency)
+        cluster = Cluster(directory, programs, net or Net(), concurrency, hosts)
         try:
             await cluster.set_up()
             yield cluster

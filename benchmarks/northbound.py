@@ -16,7 +16,6 @@ Ratios are medians over the runs of the ratio within one run.
 """
 
 import json
-import shutil
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -27,8 +26,9 @@ from typing import Any, Final
 from trellis.echo.v1 import echo_pb2
 
 from benchmarks import grpc_caller
+from benchmarks.backend import compile_backend
 from benchmarks.cluster import HOSTS, Cluster, running_cluster
-from benchmarks.command import ROOT, Benchmark, CannotMeasure, Figures, Order, fresh
+from benchmarks.command import Benchmark, CannotMeasure, Figures, Order, fresh
 from benchmarks.figures import Target, at_least, dig, summary
 from benchmarks.h2load import Answered, Traffic, call
 from benchmarks.programs import output_of
@@ -80,7 +80,7 @@ async def measure(order: Order) -> Figures:
         "xds": _xds,
     }
     try:
-        backend = await _compile(order.directory)
+        backend = await compile_backend(order.directory)
     except CannotMeasure as reason:
         return {"result": None, "reason": str(reason)}
     figures: Figures = {}
@@ -94,16 +94,6 @@ async def measure(order: Order) -> Figures:
             except CannotMeasure as reason:
                 figures[name] = {"result": None, "reason": str(reason)}
     return {"concurrency": CONCURRENCY, **figures}
-
-
-async def _compile(directory: Path) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        raise CannotMeasure("no C compiler is installed for the backend: apt install gcc")
-    backend = directory / "backend"
-    source = ROOT / "benchmarks" / "backend.c"
-    await output_of((compiler, "-O2", "-o", str(backend), str(source)), within_s=60)
-    return backend
 
 
 async def _set_up(cluster: Cluster, directory: Path, backend: Path) -> Paths:
