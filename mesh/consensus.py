@@ -16,7 +16,7 @@ from mesh.adapters.leader_client import LeaderClient
 from mesh.adapters.transport import GrpcTransport
 from mesh.driver import RaftDriver
 from mesh.errors import Draining, NoLeader, NotLeader, OutcomeUnknown, QueueFull, TrellisError, Unavailable
-from mesh.ids import ClusterId, Index, MemberId
+from mesh.ids import ClusterId, Index, MemberId, Term
 from mesh.ports import MeshIdentity, OutcomeCodec
 from mesh.raft.model import Membership, Role, SoftState
 from mesh.server import ElectionServicer, ReplicationServicer
@@ -138,6 +138,19 @@ class Consensus:
                 failure = error
             await self._pause(deadline - loop.time())
         raise unknown or failure
+
+    async def propose_in_term(self, data: bytes, *, term: Term, timeout_s: float) -> tuple[Index, object]:
+        """Have a command appended by this member as the leader of *term*, or not at all.
+
+        For what a leader decided from knowledge of its own term (leases): in another
+        term, or on another leader, it may be wrong.
+        Fails: `NotLeader`, and as `RaftDriver.propose`.
+        """
+        if self.driver.role is not Role.LEADER or self.driver.term != term:
+            raise NotLeader(
+                f"this member does not lead term {term} any more", leader=self.driver.leader or ""
+            )
+        return await self.driver.propose(data, timeout_s=timeout_s)
 
     async def _propose_once(self, data: bytes, timeout_s: float) -> tuple[Index, object]:
         if self.driver.role is Role.LEADER:

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from mesh.errors import InvariantBroken, OutOfRange, QueueFull
-from mesh.ids import Index, MemberId, SessionId
+from mesh.ids import Index, MemberId, SessionId, Term
 from mesh.limits import STATE_HASH_PERIOD, WATCH_BACKLOG_MAX, WATCHERS_MAX
 from mesh.state import ClusterState, apply, checkpoint, error_of
 from mesh.state.commands import Applied, Command, Rejected, Request
@@ -83,6 +83,7 @@ class Consensus(Protocol):
     async def propose_anywhere(
         self, data: bytes, *, timeout_s: float, repeatable: bool
     ) -> tuple[Index, object]: ...
+    async def propose_in_term(self, data: bytes, *, term: Term, timeout_s: float) -> tuple[Index, object]: ...
     async def read_barrier(self, *, timeout_s: float) -> Index: ...
 
 
@@ -168,11 +169,19 @@ class Replica:
         _, outcome = await self._driver.propose_anywhere(
             encode_request(request), timeout_s=timeout_s, repeatable=bool(request.session)
         )
-        if isinstance(outcome, Rejected):
-            raise error_of(outcome)
-        if not isinstance(outcome, Applied):
-            raise InvariantBroken(f"the state machine answered {type(outcome).__name__}")
-        return outcome
+        return _applied(outcome)
+
+    async def propose_leading(
+        self, command: Command, *, term: Term, timeout_s: float, at_ns: int, trace_id: str
+    ) -> Applied:
+        """Have a command applied that is only right while this member leads `term`; tried once.
+
+        Fails: the refusals of the command; `NotLeader` when it certainly was not and will not be
+        applied; `OutcomeUnknown` when it may still be.
+        """
+        data = encode_request(Request(command, SessionId(""), 0, at_ns, trace_id))
+        _, outcome = await self._driver.propose_in_term(data, term=term, timeout_s=timeout_s)
+        return _applied(outcome)
 
     # ---- read -----------------------------------------------------------------------
 
@@ -210,6 +219,15 @@ class Replica:
             yield watcher.changes()
         finally:
             self._watchers.discard(watcher)
+
+
+def _applied(outcome: object) -> Applied:
+    """What the state machine answered. Fails: the refusals of the command."""
+    if isinstance(outcome, Rejected):
+        raise error_of(outcome)
+    if not isinstance(outcome, Applied):
+        raise InvariantBroken(f"the state machine answered {type(outcome).__name__}")
+    return outcome
 
 
 class _Watcher:

@@ -50,6 +50,8 @@ class Leading:
         #: For this state and membership nothing is left to be placed.
         self._settled: tuple[Index, Membership, tuple[HostId, ...]] | None = None
         self._lost_since: dict[HostId, int] = {}
+        #: The term of the leadership that was made last.
+        self._term = Term(0)
 
     # ---- what LeaderDuty needs ------------------------------------------------------
 
@@ -73,13 +75,18 @@ class Leading:
         return self._consensus.driver.quorum_confirmed_at()
 
     async def propose(self, command: SingleCommand, *, timeout_s: float) -> Applied:
-        """Have a command applied; its events carry the trace of this leadership."""
+        """Have a command applied within this leadership, or not at all; its events carry the trace of it.
+
+        What was decided from the leases of one term must not enter the log of another leader.
+        """
         return await self._propose(command, timeout_s)
 
     async def _propose(self, command: Command, timeout_s: float) -> Applied:
         info = self.state.info
-        trace = trace_id_of_term(info.cluster_id, self.term) if info is not None else ""
-        return await self._replica.propose(command, timeout_s=timeout_s, at_ns=wall_ns(), trace_id=trace)
+        trace = trace_id_of_term(info.cluster_id, self._term) if info is not None else ""
+        return await self._replica.propose_leading(
+            command, term=self._term, timeout_s=timeout_s, at_ns=wall_ns(), trace_id=trace
+        )
 
     async def wait_applied(self, index: Index) -> None:
         """Return once `index` is applied here, or after a while."""
@@ -91,6 +98,7 @@ class Leading:
     def make_duty(self, election: Election, serve_from: Index) -> LeaderDuty:
         """The loop of a leadership that has just begun."""
         member = self._replica.member
+        self._term = self.term
         return LeaderDuty(
             host=host_of(member),
             member=member,

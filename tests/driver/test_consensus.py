@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mesh.errors import Draining, NoLeader, OutcomeUnknown, Refused, StorageFailed
-from mesh.ids import ClusterId, Index, MemberId, host_of
+from mesh.errors import Draining, NoLeader, NotLeader, OutcomeUnknown, Refused, StorageFailed
+from mesh.ids import ClusterId, Index, MemberId, Term, host_of
 from mesh.raft.model import Role
 from tests.driver.switchboard import FAST, fast_raft
 from tests.driver.toys import (
@@ -317,3 +317,17 @@ async def test_a_message_for_somebody_else_is_dropped_before_it_touches_state(
             while not counters.dropped[reason]:
                 await asyncio.sleep(0.01)
         assert counters.messages_received == 0
+
+
+async def test_what_a_leader_decided_in_its_term_never_reaches_another_leader(tmp_path: Path) -> None:
+    async with cluster_in(tmp_path) as cluster:
+        leader = await cluster.leader()
+        term = leader.consensus.driver.term
+        assert await leader.consensus.propose_in_term(b"own", term=term, timeout_s=10)
+        with pytest.raises(NotLeader):
+            await leader.consensus.propose_in_term(b"later", term=Term(term + 1), timeout_s=10)
+        for follower in await cluster.followers():
+            with pytest.raises(NotLeader):
+                await follower.consensus.propose_in_term(b"foreign", term=term, timeout_s=10)
+        _, outcome = await leader.consensus.propose_anywhere(b"count", timeout_s=10, repeatable=False)
+        assert outcome == 1
