@@ -169,6 +169,10 @@ class LeaseTable:
 
     # ---- what follows -----------------------------------------------------------
 
+    def is_released(self, ownership: OwnershipView) -> bool:
+        """The present holder has said that it will not act under the present number again."""
+        return self._released.get(ownership.name) == Reservation(ownership.holder, ownership.fencing_term)
+
     def may_reassign(self, ownership: OwnershipView) -> int:
         """The earliest moment at which another host may become owner.
 
@@ -177,8 +181,7 @@ class LeaseTable:
         holds and has not released: its lease goes on with every confirmed round.
         """
         host, election, timers = ownership.holder, self._election, self._timers
-        release = Reservation(host, ownership.fencing_term)
-        if self._released.get(ownership.name) == release:
+        if self.is_released(ownership):
             return election.at
         if host == self._leader:
             return NEVER

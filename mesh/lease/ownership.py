@@ -84,8 +84,9 @@ def _move(
 ) -> tuple[Decision, ...]:
     name, term = ownership.name, ownership.fencing_term
     if target == ownership.holder:
-        handing_over = ownership.successor not in (None, target)
-        return (Assign(name, target, term),) if handing_over else ()
+        # What it has released it never acts for again under that number.
+        needs_number = ownership.successor not in (None, target) or leases.is_released(ownership)
+        return (Assign(name, target, term),) if needs_number else ()
     free_at = leases.may_reassign(ownership)
     if free_at <= now:
         return (Assign(name, target, term),)

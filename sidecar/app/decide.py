@@ -6,7 +6,7 @@ host is fenced, so there is one answer to "may I act".
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
@@ -32,6 +32,8 @@ class Standing:
     #: Fenced for longer than the grace: active-active instances stop too.
     grace_over: bool = False
     leader: HostId | None = None
+    #: What it has told the leader to have given up: never acted for again under that number.
+    released: Mapping[OwnedName, FencingTerm] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,13 @@ def desired(
     for service in state.services.values():
         if not service.stopped:
             assignments += _assignments(state, service, standing, views, present)
-    vip_term = held_term(standing.host, VIP, views) if standing.lease_live else None
-    return Desired(tuple(assignments), vip_term)
+    return Desired(tuple(assignments), _acting_term(standing, VIP, views))
+
+
+def _acting_term(standing: Standing, name: OwnedName, views: Iterable[OwnershipView]) -> FencingTerm | None:
+    """The number under which this host may act for a name now; None: it may not."""
+    term = held_term(standing.host, name, views) if standing.lease_live else None
+    return None if standing.released.get(name) == term else term
 
 
 def _assignments(
@@ -79,8 +86,8 @@ def _assignments(
 ) -> list[Assignment]:
     name = service.spec.name
     if service.spec.mode is ServiceMode.ACTIVE_STANDBY:
-        term = held_term(standing.host, owned_service(name), views)
-        if term is None or not standing.lease_live:
+        term = _acting_term(standing, owned_service(name), views)
+        if term is None:
             return []
         return [_assignment(service, standing.host, 0, term)]
     placement = state.placements.get(name)

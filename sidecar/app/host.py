@@ -13,7 +13,7 @@ import structlog
 
 from mesh import limits
 from mesh.errors import TrellisError
-from mesh.ids import FencingTerm, HostId, InstanceId, MemberId, OwnedName, host_of
+from mesh.ids import FencingTerm, HostId, InstanceId, MemberId, OwnedName, ServiceName, host_of
 from mesh.lease.holder import HostLease
 from mesh.replica import Replica
 from mesh.state.service import InstanceState, InstanceStatus
@@ -140,6 +140,7 @@ class HostDriver:
             lease_live=self.is_live(),
             grace_over=since is not None and self._now() - since > limits.FENCED_GRACE_MS * 1_000_000,
             leader=host_of(leader) if leader is not None else None,
+            released=self._beats.releases,
         )
 
     # ---- the loop -----------------------------------------------------------------
@@ -183,9 +184,9 @@ class HostDriver:
                 return
 
     def _pause_s(self) -> float:
-        """Until the lease would run out, so that losing it is acted on in time."""
+        """Until the lease would run out, so that losing it is acted on in time; at once if it has."""
         left = self._lease.ns_left(self._now()) - self._margin_ns
-        return min(left / 1e9, IDLE_S) if left > 0 else IDLE_S
+        return min(max(left, 0) / 1e9, IDLE_S) if self._was_live else IDLE_S
 
     async def _step(self) -> None:
         standing = self._standing()
@@ -199,11 +200,12 @@ class HostDriver:
         self._was_live = standing.lease_live
         wanted = decide.desired(self._replica.state, standing, self._assigned)
         self._assigned = {each.instance: each for each in wanted.assignments}
-        self._supervisor.assign(() if self.leaving else wanted.assignments)
+        assignments = () if self.leaving else wanted.assignments
+        self._supervisor.assign(assignments)
         if self._held is not None:
             await self._held.settle(None if self.leaving else wanted.vip_term)
         self._publish()
-        self._report_releases()
+        self._report_releases({each.spec.name for each in assignments})
 
     async def give_way(self) -> None:
         """Stop everything exclusive at once, side by side."""
@@ -227,8 +229,9 @@ class HostDriver:
             )
         )
 
-    def _report_releases(self) -> None:
-        running = {
+    def _report_releases(self, assigned: set[ServiceName]) -> None:
+        """Tell the leader what has stopped. What is assigned may start at any moment: it has not stopped."""
+        running = assigned | {
             status.service
             for status in self._supervisor.statuses()
             if status.state not in (InstanceState.STOPPED, InstanceState.EXITED)

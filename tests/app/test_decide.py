@@ -147,3 +147,15 @@ def test_routes_believe_this_host_about_itself_and_the_state_about_others() -> N
     assert (view.owns_vip, view.northbound_open, view.leader) == (True, True, A)
     closed = routing_view(cluster.state, FENCED, revision=9, own=[], owns_vip=True)
     assert (closed.owns_vip, closed.northbound_open) == (False, False)
+
+
+def test_what_was_released_is_never_acted_for_again_under_that_number() -> None:
+    """A service that is stopped and started again may still be named for its old holder."""
+    cluster = cluster_with_reporter()
+    name = owned_service(REPORTER)
+    cluster.do(AssignOwner(VIP, A, FencingTerm(0)))
+    given = replace(LIVE, released={name: FencingTerm(1), VIP: FencingTerm(1)})
+    seen = desired(cluster.state, given)
+    assert (seen.assignments, seen.vip_term) == ((), None)
+    cluster.do(AssignOwner(name, A, FencingTerm(1)))
+    assert [each.fencing_term for each in desired(cluster.state, given).assignments] == [2]

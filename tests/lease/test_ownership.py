@@ -74,6 +74,12 @@ def test_a_fit_holder_keeps_its_service() -> None:
     assert decide(situation(held(REPORTER, B))) == ()
 
 
+def test_a_fit_holder_that_has_released_gets_a_new_number() -> None:
+    leases = table()
+    leases.released(B, REPORTER, FencingTerm(4))
+    assert decide(situation(held(REPORTER, B)), leases) == (Assign(REPORTER, B, FencingTerm(4)),)
+
+
 def test_a_silent_holder_is_waited_out_and_then_replaced() -> None:
     hosts = without(B, alive=False)
     granted_now = NOW + TIMERS.cleared_ns
