@@ -28,7 +28,7 @@ from mesh.state.commands import (
     SingleCommand,
     Unassign,
 )
-from mesh.state.model import HostStatus, Ownership
+from mesh.state.model import HostStatus, MemberRole, Ownership
 from mesh.state.service import InstanceState, InstanceStatus, ServiceMode
 
 STATUS_OF = {
@@ -65,7 +65,11 @@ def situation(
     standings: Mapping[HostId, HostStanding],
     leaving: Collection[HostId] = (),
 ) -> OwnershipSituation:
-    """What `decide_ownerships` looks at. A host that is `leaving` gives up what it owns, as a drained one."""
+    """What `decide_ownerships` looks at.
+
+    A host that is `leaving` gives up what it owns, as a drained one. A witness applies no
+    commands, so it would never learn that it owns something: it is no host to choose from.
+    """
     load: dict[HostId, int] = {}
     for status in state.instances.values():
         load[status.host] = load.get(status.host, 0) + 1
@@ -78,8 +82,14 @@ def situation(
             load=load.get(record.host, 0),
         )
         for record in state.hosts.values()
+        if not _is_witness(state, record.member)
     )
     return OwnershipSituation(leader, hosts, wanted_names(state), ownership_views(state.owners.values()))
+
+
+def _is_witness(state: ClusterState, member: MemberId) -> bool:
+    row = state.members.get(member)
+    return row is not None and row.role is MemberRole.WITNESS
 
 
 def verdict_commands(state: ClusterState, changes: Iterable[VerdictChange]) -> tuple[SingleCommand, ...]:

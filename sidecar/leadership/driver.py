@@ -8,6 +8,7 @@ applied state and the beats that reach it.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from enum import Enum
 from typing import Protocol
 
 import structlog
@@ -22,14 +23,14 @@ from mesh.lease.model import (
     Election,
     HostStanding,
     OwnershipView,
-    Unassign,
     Verdict,
     VerdictChange,
 )
+from mesh.lease.model import Unassign as UnassignDecision
 from mesh.lease.ownership import decide_ownerships
 from mesh.lease.timers import LeaseTimers
 from mesh.state import ClusterState
-from mesh.state.commands import Applied, SingleCommand
+from mesh.state.commands import Applied, AssignOwner, SingleCommand, Unassign
 from mesh.state.service import InstanceStatus
 from sidecar.leadership import decide
 from sidecar.leadership.reports import Reports
@@ -61,9 +62,22 @@ class Replicated(Protocol):
 class Own(Protocol):
     """The leader's own host, which does not beat to itself."""
 
+    #: This sidecar is about to end: nothing is to be given to its host.
+    leaving: bool
+
     def instances(self) -> tuple[InstanceStatus, ...]: ...
     def releases(self) -> tuple[tuple[OwnedName, FencingTerm], ...]:
         """What this host has stopped acting for and will not act for again."""
+
+
+class Fate(Enum):
+    """What became of a proposal."""
+
+    DONE = "done"
+    #: Certainly not applied, now or later.
+    REFUSED = "refused"
+    #: It may still be applied.
+    OPEN = "open"
 
 
 class LeaderDuty:
@@ -100,15 +114,20 @@ class LeaderDuty:
         self._standings: dict[HostId, HostStanding] = {}
         self._reports = Reports()
         self._wake = asyncio.Event()
+        self._membership_due = asyncio.Event()
         self._sources: dict[HostId, int] = {}
         #: Hosts whose sidecar is about to end, by their own word: nothing is given to them.
         self._leaving: set[HostId] = set()
+        #: Changes of owner whose fate is open, by the fencing term they expect: while one may
+        #: still be applied, the refusal of a repetition opens no grants.
+        self._open: dict[OwnedName, FencingTerm] = {}
 
     # ---- what hosts say -------------------------------------------------------------
 
     def wake(self) -> None:
         """Something changed: decide now."""
         self._wake.set()
+        self._membership_due.set()
 
     def beat(
         self,
@@ -170,15 +189,25 @@ class LeaderDuty:
     # ---- the loop -------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Decide until cancelled, on every news and at least once per heartbeat."""
+        """Decide until cancelled, on every news and at least once per heartbeat.
+
+        A change of membership may take long, and ownerships do not wait for it.
+        """
         await self._replicated.wait_applied(self._serve_from)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._repeat(self._step, self._wake), name="leader:decide")
+            tasks.create_task(
+                self._repeat(self._change_membership, self._membership_due), name="leader:membership"
+            )
+
+    async def _repeat(self, act: Callable[[], Awaitable[None]], due: asyncio.Event) -> None:
         while True:
-            self._wake.clear()
+            due.clear()
             if self._ready():
-                await self._step()
+                await act()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._timers.heartbeat_ns / 1e9):
-                    await self._wake.wait()
+                    await due.wait()
 
     def _ready(self) -> bool:
         if self._replicated.applied < self._serve_from:
@@ -190,6 +219,8 @@ class LeaderDuty:
     async def _step(self) -> None:
         now, state = self._now(), self._replicated.state
         self._reports.take(self._host, self._member, self._own.instances(), complete=True)
+        if self._own.leaving:
+            self._leaving.add(self._host)
         for name, term in self._own.releases():
             self._leases.released(self._host, name, term)
         changes = self._judge(now)
@@ -202,7 +233,6 @@ class LeaderDuty:
         commands += self._extra_commands(state)
         if commands:
             await self._propose_all(commands, reserved)
-        await self._change_membership()
 
     def _judge(self, now: int) -> tuple[VerdictChange, ...]:
         state = self._replicated.state
@@ -214,6 +244,13 @@ class LeaderDuty:
             self._reports.forget(host)
         kept, changes = verdicts.decide_hosts(self._standings.values(), now, self._timers)
         self._standings = {standing.host: standing for standing in kept}
+        # A verdict whose proposal came to nothing is proposed again.
+        told = {change.host for change in changes}
+        changes += tuple(
+            VerdictChange(each.host, self._verdict(each.host), each.verdict, "as found before")
+            for each in kept
+            if each.host not in told and each.verdict is not self._verdict(each.host)
+        )
         own = state.hosts.get(self._host)
         if own is not None and self._verdict(self._host) is not Verdict.ALIVE:
             changes += (VerdictChange(self._host, self._verdict(self._host), Verdict.ALIVE, "it leads"),)
@@ -246,29 +283,33 @@ class LeaderDuty:
             if isinstance(decision, Assign):
                 self._leases.reserve(view, decision.holder, now)
                 reserved.append(decision.name)
-            elif isinstance(decision, Unassign):
+            elif isinstance(decision, UnassignDecision):
                 self._leases.reserve(view, None, now)
                 reserved.append(decision.name)
         return reserved
 
     async def _propose_all(self, commands: list[SingleCommand], reserved: list[OwnedName]) -> None:
         """Propose everything at once: they share one append and one fsync."""
-        results = await asyncio.gather(*(self._propose(command) for command in commands))
-        for command, refused in zip(commands, results, strict=True):
-            name = getattr(command, "name", None)
-            if refused and name in reserved:
-                self._leases.reservation_dropped(name)
+        fates = await asyncio.gather(*(self._propose(command) for command in commands))
+        for command, fate in zip(commands, fates, strict=True):
+            if not isinstance(command, AssignOwner | Unassign) or command.name not in reserved:
+                continue
+            term = command.expected_fencing_term
+            if fate is Fate.OPEN:
+                self._open[command.name] = term
+            elif fate is Fate.REFUSED and self._open.get(command.name) != term:
+                self._leases.reservation_dropped(command.name)
 
-    async def _propose(self, command: SingleCommand) -> bool:
-        """True when it was certainly refused; the next round decides again from the new state."""
+    async def _propose(self, command: SingleCommand) -> Fate:
+        """What became of it; the next round decides again from the new state."""
         try:
             await self._replicated.propose(command, timeout_s=PROPOSE_TIMEOUT_S)
         except InvariantBroken:
             raise
         except OutcomeUnknown as error:
             LOG.info("proposal-open", command=type(command).__name__, error=str(error))
-            return False
+            return Fate.OPEN
         except TrellisError as error:
             LOG.info("proposal-refused", command=type(command).__name__, error=str(error))
-            return True
-        return False
+            return Fate.REFUSED
+        return Fate.DONE

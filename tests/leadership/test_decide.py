@@ -13,10 +13,11 @@ from mesh.state.commands import (
     ReportInstances,
     RequestRelease,
     SetHostStatus,
+    SetMemberRole,
     StopService,
     Unassign,
 )
-from mesh.state.model import HostStatus
+from mesh.state.model import HostStatus, MemberRole
 from mesh.state.service import InstanceState, ServiceMode
 from sidecar.leadership import decide
 from sidecar.leadership.reports import Reports
@@ -39,6 +40,13 @@ def test_the_virtual_ip_and_every_running_active_standby_service_want_an_owner()
     cluster.do(StopService(ServiceName("reporter"), keep=True))
     assert decide.wanted_names(cluster.state) == (VIP,)
     assert decide.wanted_names(Cluster(empty=True).state) == ()
+
+
+def test_a_witness_is_no_host_to_choose_from() -> None:
+    cluster = with_reporter()
+    cluster.do(SetMemberRole(member(C).member, MemberRole.WITNESS))
+    seen = decide.situation(cluster.state, A, {})
+    assert [host.host for host in seen.hosts] == [A, B]
 
 
 def test_a_situation_counts_the_leader_as_alive_and_others_by_their_standing() -> None:
