@@ -77,10 +77,11 @@ class HandOver:
     async def leave(self) -> None:
         """Give leadership and everything owned to others, as far as there are others.
 
+        Order: `leaving` is set on `observed` and `host` before.
+
         Bound: `LEAVE_S`. What is still owned then is waited out by the next leader.
         """
         made = self._sidecar
-        made.observed.leaving = made.host.leaving = True
         made.host.wake()
         try:
             async with asyncio.timeout(LEAVE_S):

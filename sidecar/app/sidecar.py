@@ -23,7 +23,7 @@ import structlog
 from mesh.adapters.clock import boottime_ns, wall_ns
 from mesh.consensus import Consensus
 from mesh.driver import RaftDriver
-from mesh.errors import PeerUnreachable, TrellisError
+from mesh.errors import PeerUnreachable
 from mesh.ids import HostId, Index, MemberId, Term, host_of
 from mesh.lease.holder import HostLease
 from mesh.lease.model import ElectedBy
@@ -45,7 +45,7 @@ from sidecar.app.node import Node
 from sidecar.app.observed import Observed
 from sidecar.app.transitions import Transitions
 from sidecar.app.vip_hold import VipHold, make_vip
-from sidecar.fence.client import FenceClient
+from sidecar.fence.client import FenceClient, FenceUnavailable
 from sidecar.leadership.beats import Beats
 from sidecar.membership.issuer import Issuer
 from sidecar.membership.version import own_version
@@ -71,6 +71,7 @@ class Sidecar:
         self.member, self.cluster, self.host_id = identity.member, identity.cluster_id, identity.host
         self._stopping = asyncio.Event()
         self._fatal: BaseException | None = None
+        self._gave_way = False
         self.traces = configure_traces(
             endpoint=settings.telemetry.otlp_endpoint,
             host=self.host_id,
@@ -143,7 +144,7 @@ class Sidecar:
             settings_map.routing_settings(settings, self.cluster, self.files), self._routing_event
         )
         self.fence = FenceClient(
-            on_lost=lambda reason: self.host.fence_lost(reason),
+            on_lost=self._fence_lost,
             on_fenced=lambda report: self.host.fenced(report),
         )
         self.beats = Beats(
@@ -196,7 +197,7 @@ class Sidecar:
             mesh = await self.doors.open_mesh()
             last.push_async_callback(mesh.stop, 0)
             await self.fence.start()
-            last.push_async_callback(self.fence.close)
+            last.push_async_callback(self._close_fence)
             self.vip = make_vip(
                 self.settings, fence=self.fence, routing=self.routing, on_change=self.host.wake
             )
@@ -231,10 +232,12 @@ class Sidecar:
         return loops
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        """A loop that ends by itself or fails ends the sidecar."""
+        """A loop that ends by itself, is cancelled by anybody else or fails ends the sidecar."""
         try:
             await work
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            if not self._stopping.is_set():
+                self.fail(error)
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it is, the sidecar must not go on
             self.fail(error)
@@ -249,6 +252,11 @@ class Sidecar:
         self._stopping.set()
 
     async def _end(self, running: list["asyncio.Task[None]"], doors: Iterable[grpc.aio.Server]) -> None:
+        # Also without a hand-over: or the host's loop would start again what is being stopped.
+        self.observed.leaving = self.host.leaving = True
+        """Give everything up, in order; what cannot be given up is left to the fence process."""
+        self._stopping.set()
+        self.host.leaving = self.observed.leaving = True  # else the host's loop takes it up again
         try:
             async with asyncio.timeout(STOP_S):
                 if self._fatal is None:
@@ -258,14 +266,24 @@ class Sidecar:
                 await self.supervisor.stop_all()
                 for door in doors:
                     await door.stop(0.5)
+            self._gave_way = True
         except TimeoutError:
             LOG.error("stop-overrun", open=[task.get_name() for task in running if not task.done()])
-        except TrellisError as error:
-            LOG.error("stop-incomplete", error=str(error))
+        except Exception as error:
+            LOG.error("stop-incomplete", error=str(error), exc_info=error)
         self.consensus.stop()
         for task in reversed(running):
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+    async def _close_fence(self) -> None:
+        """Order: before the mesh listener closes, which tells others that nothing acts here any more."""
+        await self.fence.close(clear=not self._gave_way)
+
+    def _fence_lost(self, reason: str) -> None:
+        """Nothing may be owned without it, and whoever leads owns: let others."""
+        self.host.fence_lost(reason)
+        self.fail(FenceUnavailable(f"There is no fence process: {reason}"))
 
     # ---- what the parts tell --------------------------------------------------------
 
