@@ -15,6 +15,7 @@ its form is `mesh.state.spec_rules`; it is asked here too, so that the file's
 problems come all at once, in the file's own words.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,6 +40,8 @@ from mesh.state.service import (
     ServiceSpec,
 )
 from mesh.state.spec_rules import check_spec
+
+_SMALLEST = '[service] name = "echo", command = ["/usr/bin/echo-server"]'
 
 
 def _range_of(value: object) -> object:
@@ -187,18 +190,22 @@ def load_declarations(path: Path) -> tuple[ServiceSpec, ...]:
     Fails: `SettingsError` when it cannot be read or is not TOML; else
     `InvalidRequest` with every problem, its key path and a correct example.
     """
-    raw = read_toml(path)
+    raw = read_toml(path, example=_SMALLEST)
     one = isinstance(raw.get("service"), dict)
     tables = {**raw, "service": [raw["service"]]} if one else raw
     if not raw.get("service"):
-        example = '[service] name = "echo", command = ["/usr/bin/echo-server"]'
-        raise _refused(path, [Problem("service", "is missing: the file declares no service", example)])
+        wrong_names = [
+            Problem(key, "is not a known key; known here: service") for key in raw if key != "service"
+        ]
+        missing = Problem("service", "is missing: the file declares no service", _SMALLEST)
+        raise _refused(path, [missing, *wrong_names])
     try:
         file = DeclarationFile.model_validate(tables)
     except ValidationError as error:
         raise _refused(path, _unlisted(problems_of(error, DeclarationFile), one)) from error
     found = [_spec(table, path.parent, f"service[{number}]") for number, table in enumerate(file.service)]
     problems = [problem for _, its_problems in found for problem in its_problems]
+    problems += _declared_twice(spec.name for spec, _ in found)
     if problems:
         raise _refused(path, _unlisted(problems, one))
     return tuple(spec for spec, _ in found)
@@ -219,6 +226,16 @@ def _spec(table: ServiceTable, folder: Path, at: str) -> tuple[ServiceSpec, list
     alone = replace(spec, depends_on=())
     problems += [_in_file_words(problem, at) for problem in check_spec(alone, ())]
     return spec, problems
+
+
+def _declared_twice(names: Iterable[ServiceName]) -> Iterator[Problem]:
+    first: dict[ServiceName, int] = {}
+    for number, name in enumerate(names):
+        if first.setdefault(name, number) != number:
+            path = f"service[{number}].name"
+            yield Problem(
+                path, f"{name!r} is declared by service[{first[name]}] already", f'name = "{name}-2"'
+            )
 
 
 _FILE_WORDS = {

@@ -19,7 +19,7 @@ def load_settings(path: Path) -> HostSettings:
 
     Fails: `SettingsError` with every problem, each with its key path and a correct example.
     """
-    return parse_settings(read_toml(path), source=str(path))
+    return parse_settings(read_toml(path, example=_SMALLEST), source=str(path))
 
 
 def parse_settings(raw: dict[str, Any], *, source: str = "settings") -> HostSettings:
@@ -55,15 +55,15 @@ def _valid_tables(raw: dict[str, Any]) -> dict[str, Section]:
     return valid
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The parsed file.
+def read_toml(path: Path, *, example: str) -> dict[str, Any]:
+    """The parsed file; *example* is what could stand in one that is missing.
 
     Fails: `SettingsError` when it cannot be read or is not TOML, with the line.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        problem = Problem(str(path), "does not exist", _SMALLEST)
+        problem = Problem(str(path), "does not exist", example)
     except OSError as error:
         problem = Problem(str(path), f"cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:

@@ -6,7 +6,8 @@ alone. Whether a host has the program is that host's question
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
 from mesh import limits
@@ -61,6 +62,16 @@ def find_cycle(spec: ServiceSpec, others: Mapping[ServiceName, ServiceSpec]) -> 
             seen.add(following)
             trail.append((following, iter(others[following].depends_on)))
     return ()
+
+
+def dependencies_first(specs: Sequence[ServiceSpec]) -> tuple[ServiceSpec, ...]:
+    """The same, each after those of them that it depends on; as given where they go round in a circle."""
+    named = {spec.name: spec for spec in specs}
+    order = TopologicalSorter({name: spec.depends_on for name, spec in named.items()})
+    try:
+        return tuple(named[name] for name in order.static_order() if name in named)
+    except CycleError:
+        return tuple(specs)
 
 
 def _check_name(spec: ServiceSpec, declared: Mapping[ServiceName, ServiceSpec]) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ from mesh.adapters.clock import wall_ns
 from mesh.errors import InvalidRequest, NotFound, Problem, TrellisError
 from mesh.identity.interceptor import forwarding_metadata
 from mesh.ids import FencingTerm, HostId, InstanceId, MemberId, ServiceName, host_of, owned_service
+from mesh.limits import SERVICES_MAX
 from mesh.replica import Replica
 from mesh.state import ClusterState
 from mesh.state.commands import ApplyService, RestartService, StopService
@@ -91,8 +92,9 @@ class SupervisorServicer(supervisor_pb2_grpc.SupervisorServiceServicer):
         await self._replica.barrier(timeout_s=remaining_s(context))
         spec = decode_spec(request.spec)
         state = self._replica.state
-        others = tuple(row.spec for row in state.services.values() if row.spec.name != spec.name)
-        problems = check_spec(spec, others)
+        beside = {each.name: each for each in _beside(request)}
+        declared = {row.spec.name: row.spec for row in state.services.values()}
+        problems = check_spec(spec, tuple((declared | beside).values()))
         missing = self._instances.check_command(spec)
         if missing is not None:
             problems = (*problems, missing)
@@ -208,6 +210,18 @@ class SupervisorServicer(supervisor_pb2_grpc.SupervisorServiceServicer):
         if follow:
             async for instance, line in self._instances.follow(service):
                 yield pb.ReadLogsResponse(instance=instance, line=line)
+
+
+def _beside(request: pb.ApplyServiceRequest) -> Sequence[ServiceSpec]:
+    if request.beside and not request.dry_run:
+        problem = Problem(
+            "beside", "is for checking only: what is applied counts on nothing undeclared", "dry_run"
+        )
+        raise InvalidRequest("The declaration cannot be checked so.", [problem])
+    if len(request.beside) > SERVICES_MAX:
+        problem = Problem("beside", f"has {len(request.beside)} declarations, more than {SERVICES_MAX}")
+        raise InvalidRequest("The declaration cannot be checked so.", [problem])
+    return [decode_spec(each) for each in request.beside]
 
 
 def _note(host: HostId, error: TrellisError) -> pb.ReadLogsResponse:

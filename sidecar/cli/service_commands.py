@@ -1,11 +1,13 @@
 """`trellis services`: declare, list, stop, restart, and read what they print."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mesh.errors import NotFound, Unavailable
+from mesh.errors import InvalidRequest, NotFound, Unavailable
 from sidecar.cli.options import SETTINGS_DEFAULT, TIMEOUT_S, ExpectVersion, Json, Settings, Stale, Timeout
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ def apply(
     """Declare services, or change their declaration.
 
     Every problem of the file is reported at once, and then nothing is changed.
+    Several services of one file may depend on each other, in any order.
     Applying the same file again changes nothing.
 
     Examples:
@@ -75,20 +78,24 @@ def apply(
     from trellis.supervisor.v1 import supervisor_pb2, supervisor_pb2_grpc
 
     from mesh.settings.declaration import load_declarations
+    from mesh.state.spec_rules import dependencies_first
     from mesh.wire.service import encode_spec
     from sidecar.cli.admin import Admin
     from sidecar.cli.output import print_json, say
     from sidecar.cli.shapes import service_shape
 
-    specs = [encode_spec(spec) for spec in load_declarations(file)]
+    specs = [encode_spec(spec) for spec in dependencies_first(load_declarations(file))]
     shapes = []
     with Admin(settings, timeout) as admin:
         stub = supervisor_pb2_grpc.SupervisorServiceStub(admin.channel)
-        for spec in specs:
-            request = supervisor_pb2.ApplyServiceRequest(
-                spec=spec, expected_version=expect_version, dry_run=dry_run
+        checked = check_together(admin, specs) if dry_run or len(specs) > 1 else []
+        for number, spec in enumerate(specs):
+            request = supervisor_pb2.ApplyServiceRequest(spec=spec, expected_version=expect_version)
+            answer = (
+                checked[number]
+                if dry_run
+                else admin.write(stub.ApplyService, request, repeatable=expect_version is None)
             )
-            answer = admin.write(stub.ApplyService, request, repeatable=expect_version is None)
             service = answer.service
             if not json:
                 say(_applied(spec.name, answer, dry_run=dry_run))
@@ -97,6 +104,31 @@ def apply(
             shapes.append({**service_shape(service), "unchanged": answer.unchanged, "dry_run": dry_run})
     if json:
         print_json({"services": shapes})
+
+
+def check_together(
+    admin: "Admin", specs: "Sequence[supervisor_pb2.ServiceSpec]"
+) -> "list[supervisor_pb2.ApplyServiceResponse]":
+    """What applying each beside the others would do; nothing is changed.
+
+    Fails: `InvalidRequest` with the problems of all of them.
+    """
+    from trellis.supervisor.v1 import supervisor_pb2, supervisor_pb2_grpc
+
+    stub = supervisor_pb2_grpc.SupervisorServiceStub(admin.channel)
+    answers, problems = [], []
+    for spec in specs:
+        others = [other for other in specs if other is not spec]
+        request = supervisor_pb2.ApplyServiceRequest(spec=spec, dry_run=True, beside=others)
+        try:
+            answers.append(admin.read(stub.ApplyService, request))
+        except InvalidRequest as error:
+            at = f"{spec.name}." if others else ""
+            problems += [replace(problem, path=at + problem.path) for problem in error.problems]
+    if problems:
+        names = ", ".join(spec.name for spec in specs)
+        raise InvalidRequest(f"The declaration of {names} cannot be used; nothing was declared.", problems)
+    return answers
 
 
 def _applied(name: str, answer: "supervisor_pb2.ApplyServiceResponse", *, dry_run: bool) -> str:

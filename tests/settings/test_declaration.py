@@ -168,3 +168,19 @@ def test_a_file_without_a_service_is_refused(tmp_path: Path) -> None:
     assert set(problems_of(tmp_path, "")) == {"service"}
     with pytest.raises(SettingsError, match="is not TOML"):
         load_declaration(write(tmp_path, "[service"))
+
+
+def test_a_file_without_a_service_tells_its_unknown_keys_too(tmp_path: Path) -> None:
+    problems = problems_of(tmp_path, '[[services]]\nname = "echo"\n')
+    assert set(problems) == {"service", "services"}
+
+
+def test_a_missing_file_is_told_with_what_could_stand_in_it(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_declarations(tmp_path / "echo.toml")
+    assert "[service]" in refused.value.problems[0].example
+
+
+def test_one_name_is_declared_once_in_a_file(tmp_path: Path) -> None:
+    once = '[[service]]\nname = "echo"\ncommand = ["sleep", "9"]\n'
+    assert "service[1].name" in problems_of(tmp_path, once + once)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mesh import limits
 from mesh.ids import ServiceName
 from mesh.state.service import Probe, ProbeKind, Probes, Restart, ServiceMode, ServiceSpec
-from mesh.state.spec_rules import check_spec, find_cycle
+from mesh.state.spec_rules import check_spec, dependencies_first, find_cycle
 
 GOOD = ServiceSpec(ServiceName("echo"), ("/bin/echo",), routed=True, grpc_services=("a.v1.Echo",))
 
@@ -88,6 +88,14 @@ def test_too_many_dependencies_are_refused() -> None:
     others = [named(f"s{number}") for number in range(33)]
     many = replace(GOOD, depends_on=tuple(other.name for other in others))
     assert [problem.problem for problem in check_spec(many, others)] == ["has more than 32 names"]
+
+
+def test_services_declared_together_come_after_what_they_depend_on() -> None:
+    """Goal: no step of applying them is refused. Method: names of the file and others, against the order."""
+    specs = (named("c", "b", "a"), named("b", "a", "outside"), named("a"))
+    assert [spec.name for spec in dependencies_first(specs)] == ["a", "b", "c"]
+    circle = (named("b", "a"), named("a", "b"))
+    assert dependencies_first(circle) == circle
 
 
 def test_a_cycle_is_told_in_full() -> None:

@@ -27,7 +27,7 @@ from trellis.common.v1 import policy_pb2 as trellis_dot_common_dot_v1_dot_policy
 from trellis.heartbeat.v1 import heartbeat_pb2 as trellis_dot_heartbeat_dot_v1_dot_heartbeat__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&trellis/supervisor/v1/supervisor.proto\x12\x15trellis.supervisor.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1etrellis/common/v1/policy.proto\x1a$trellis/heartbeat/v1/heartbeat.proto\"\xcd\x01\n\x05Probe\x12.\n\x04kind\x18\x01 \x01(\x0e\x32 .trellis.supervisor.v1.ProbeKind\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04rise\x18\x04 \x01(\r\x12\x0c\n\x04\x66\x61ll\x18\x05 \x01(\r\x12\x0e\n\x06target\x18\x06 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x07 \x03(\t\"\xfd\x06\n\x0bServiceSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x02 \x03(\t\x12\x30\n\x04mode\x18\x03 \x01(\x0e\x32\".trellis.supervisor.v1.ServiceMode\x12\x15\n\rinstances_min\x18\x04 \x01(\r\x12\x15\n\rinstances_max\x18\x05 \x01(\r\x12\x11\n\tdirectory\x18\x06 \x01(\t\x12H\n\x0b\x65nvironment\x18\x07 \x03(\x0b\x32\x33.trellis.supervisor.v1.ServiceSpec.EnvironmentEntry\x12\x0c\n\x04user\x18\x08 \x01(\t\x12-\n\x07startup\x18\t \x01(\x0b\x32\x1c.trellis.supervisor.v1.Probe\x12/\n\treadiness\x18\n \x01(\x0b\x32\x1c.trellis.supervisor.v1.Probe\x12.\n\x08liveness\x18\x0b \x01(\x0b\x32\x1c.trellis.supervisor.v1.Probe\x12\x33\n\x10startup_deadline\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x38\n\x0crestart_when\x18\r \x01(\x0e\x32\".trellis.supervisor.v1.RestartWhen\x12\x34\n\x11restart_delay_min\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11restart_delay_max\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0erestart_stable\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\ndepends_on\x18\x11 \x03(\t\x12(\n\x05grace\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10memory_bytes_max\x18\x13 \x01(\x04\x12\x0e\n\x06routed\x18\x14 \x01(\x08\x12\x15\n\rgrpc_services\x18\x15 \x03(\t\x12\x33\n\x07methods\x18\x16 \x03(\x0b\x32\".trellis.supervisor.v1.MethodRoute\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"L\n\x0bMethodRoute\x12\x0c\n\x04path\x18\x01 \x01(\t\x12/\n\x06policy\x18\x02 \x01(\x0b\x32\x1f.trellis.common.v1.MethodPolicy\"\xc5\x01\n\x07Service\x12\x30\n\x04spec\x18\x01 \x01(\x0b\x32\".trellis.supervisor.v1.ServiceSpec\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0f\n\x07stopped\x18\x03 \x01(\x08\x12\x37\n\tinstances\x18\x04 \x03(\x0b\x32$.trellis.heartbeat.v1.InstanceReport\x12\x17\n\x0f\x64\x65graded_reason\x18\x05 \x01(\t\x12\x14\n\x0c\x66\x65ncing_term\x18\x06 \x01(\x04\"\x8c\x01\n\x13\x41pplyServiceRequest\x12\x30\n\x04spec\x18\x01 \x01(\x0b\x32\".trellis.supervisor.v1.ServiceSpec\x12\x1d\n\x10\x65xpected_version\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x42\x13\n\x11_expected_version\"Z\n\x14\x41pplyServiceResponse\x12/\n\x07service\x18\x01 \x01(\x0b\x32\x1e.trellis.supervisor.v1.Service\x12\x11\n\tunchanged\x18\x02 \x01(\x08\"0\n\x12StopServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04keep\x18\x02 \x01(\x08\"\x15\n\x13StopServiceResponse\"%\n\x15RestartServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x18\n\x16RestartServiceResponse\"\'\n\x13ListServicesRequest\x12\x10\n\x08stale_ok\x18\x01 \x01(\x08\"H\n\x14ListServicesResponse\x12\x30\n\x08services\x18\x01 \x03(\x0b\x32\x1e.trellis.supervisor.v1.Service\"O\n\x0fReadLogsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\r\n\x05lines\x18\x03 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\"2\n\x10ReadLogsResponse\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\x0c\"I\n\x14PushHeartbeatRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61iling\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\")\n\x15PushHeartbeatResponse\x12\x10\n\x08\x64raining\x18\x01 \x01(\x08*l\n\x0bServiceMode\x12\x1c\n\x18SERVICE_MODE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSERVICE_MODE_ACTIVE_ACTIVE\x10\x01\x12\x1f\n\x1bSERVICE_MODE_ACTIVE_STANDBY\x10\x02*\x8f\x01\n\tProbeKind\x12\x1a\n\x16PROBE_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fPROBE_KIND_GRPC\x10\x01\x12\x13\n\x0fPROBE_KIND_HTTP\x10\x02\x12\x12\n\x0ePROBE_KIND_TCP\x10\x03\x12\x13\n\x0fPROBE_KIND_EXEC\x10\x04\x12\x13\n\x0fPROBE_KIND_PUSH\x10\x05*y\n\x0bRestartWhen\x12\x1c\n\x18RESTART_WHEN_UNSPECIFIED\x10\x00\x12\x17\n\x13RESTART_WHEN_ALWAYS\x10\x01\x12\x1b\n\x17RESTART_WHEN_ON_FAILURE\x10\x02\x12\x16\n\x12RESTART_WHEN_NEVER\x10\x03\x32\xdc\x05\n\x11SupervisorService\x12w\n\x0c\x41pplyService\x12*.trellis.supervisor.v1.ApplyServiceRequest\x1a+.trellis.supervisor.v1.ApplyServiceResponse\"\x0e\xb2\xe1\x18\n\x1a\x08operator\x12t\n\x0bStopService\x12).trellis.supervisor.v1.StopServiceRequest\x1a*.trellis.supervisor.v1.StopServiceResponse\"\x0e\xb2\xe1\x18\n\x1a\x08operator\x12}\n\x0eRestartService\x12,.trellis.supervisor.v1.RestartServiceRequest\x1a-.trellis.supervisor.v1.RestartServiceResponse\"\x0e\xb2\xe1\x18\n\x1a\x08operator\x12o\n\x0cListServices\x12*.trellis.supervisor.v1.ListServicesRequest\x1a+.trellis.supervisor.v1.ListServicesResponse\"\x06\xb2\xe1\x18\x02\x08\x01\x12m\n\x08ReadLogs\x12&.trellis.supervisor.v1.ReadLogsRequest\x1a\'.trellis.supervisor.v1.ReadLogsResponse\"\x0e\xb2\xe1\x18\n\x1a\x08operator0\x01\x12y\n\rPushHeartbeat\x12+.trellis.supervisor.v1.PushHeartbeatRequest\x1a,.trellis.supervisor.v1.PushHeartbeatResponse\"\r\xb2\xe1\x18\t\x1a\x07serviceb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&trellis/supervisor/v1/supervisor.proto\x12\x15trellis.supervisor.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1etrellis/common/v1/policy.proto\x1a$trellis/heartbeat/v1/heartbeat.proto\"\xcd\x01\n\x05Probe\x12.\n\x04kind\x18\x01 \x01(\x0e\x32 .trellis.supervisor.v1.ProbeKind\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04rise\x18\x04 \x01(\r\x12\x0c\n\x04\x66\x61ll\x18\x05 \x01(\r\x12\x0e\n\x06target\x18\x06 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x07 \x03(\t\"\xfd\x06\n\x0bServiceSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x02 \x03(\t\x12\x30\n\x04mode\x18\x03 \x01(\x0e\x32\".trellis.supervisor.v1.ServiceMode\x12\x15\n\rinstances_min\x18\x04 \x01(\r\x12\x15\n\rinstances_max\x18\x05 \x01(\r\x12\x11\n\tdirectory\x18\x06 \x01(\t\x12H\n\x0b\x65nvironment\x18\x07 \x03(\x0b\x32\x33.trellis.supervisor.v1.ServiceSpec.EnvironmentEntry\x12\x0c\n\x04user\x18\x08 \x01(\t\x12-\n\x07startup\x18\t \x01(\x0b\x32\x1c.trellis.supervisor.v1.Probe\x12/\n\treadiness\x18\n \x01(\x0b\x32\x1c.trellis.supervisor.v1.Probe\x12.\n\x08liveness\x18\x0b \x01(\x0b\x32\x1c.trellis.supervisor.v1.Probe\x12\x33\n\x10startup_deadline\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x38\n\x0crestart_when\x18\r \x01(\x0e\x32\".trellis.supervisor.v1.RestartWhen\x12\x34\n\x11restart_delay_min\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11restart_delay_max\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0erestart_stable\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\ndepends_on\x18\x11 \x03(\t\x12(\n\x05grace\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10memory_bytes_max\x18\x13 \x01(\x04\x12\x0e\n\x06routed\x18\x14 \x01(\x08\x12\x15\n\rgrpc_services\x18\x15 \x03(\t\x12\x33\n\x07methods\x18\x16 \x03(\x0b\x32\".trellis.supervisor.v1.MethodRoute\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"L\n\x0bMethodRoute\x12\x0c\n\x04path\x18\x01 \x01(\t\x12/\n\x06policy\x18\x02 \x01(\x0b\x32\x1f.trellis.common.v1.MethodPolicy\"\xc5\x01\n\x07Service\x12\x30\n\x04spec\x18\x01 \x01(\x0b\x32\".trellis.supervisor.v1.ServiceSpec\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0f\n\x07stopped\x18\x03 \x01(\x08\x12\x37\n\tinstances\x18\x04 \x03(\x0b\x32$.trellis.heartbeat.v1.InstanceReport\x12\x17\n\x0f\x64\x65graded_reason\x18\x05 \x01(\t\x12\x14\n\x0c\x66\x65ncing_term\x18\x06 \x01(\x04\"\xc0\x01\n\x13\x41pplyServiceRequest\x12\x30\n\x04spec\x18\x01 \x01(\x0b\x32\".trellis.supervisor.v1.ServiceSpec\x12\x1d\n\x10\x65xpected_version\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x32\n\x06\x62\x65side\x18\x04 \x03(\x0b\x32\".trellis.supervisor.v1.ServiceSpecB\x13\n\x11_expected_version\"Z\n\x14\x41pplyServiceResponse\x12/\n\x07service\x18\x01 \x01(\x0b\x32\x1e.trellis.supervisor.v1.Service\x12\x11\n\tunchanged\x18\x02 \x01(\x08\"0\n\x12StopServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04keep\x18\x02 \x01(\x08\"\x15\n\x13StopServiceResponse\"%\n\x15RestartServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x18\n\x16RestartServiceResponse\"\'\n\x13ListServicesRequest\x12\x10\n\x08stale_ok\x18\x01 \x01(\x08\"H\n\x14ListServicesResponse\x12\x30\n\x08services\x18\x01 \x03(\x0b\x32\x1e.trellis.supervisor.v1.Service\"O\n\x0fReadLogsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\r\n\x05lines\x18\x03 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\"2\n\x10ReadLogsResponse\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\x0c\"I\n\x14PushHeartbeatRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61iling\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\")\n\x15PushHeartbeatResponse\x12\x10\n\x08\x64raining\x18\x01 \x01(\x08*l\n\x0bServiceMode\x12\x1c\n\x18SERVICE_MODE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSERVICE_MODE_ACTIVE_ACTIVE\x10\x01\x12\x1f\n\x1bSERVICE_MODE_ACTIVE_STANDBY\x10\x02*\x8f\x01\n\tProbeKind\x12\x1a\n\x16PROBE_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fPROBE_KIND_GRPC\x10\x01\x12\x13\n\x0fPROBE_KIND_HTTP\x10\x02\x12\x12\n\x0ePROBE_KIND_TCP\x10\x03\x12\x13\n\x0fPROBE_KIND_EXEC\x10\x04\x12\x13\n\x0fPROBE_KIND_PUSH\x10\x05*y\n\x0bRestartWhen\x12\x1c\n\x18RESTART_WHEN_UNSPECIFIED\x10\x00\x12\x17\n\x13RESTART_WHEN_ALWAYS\x10\x01\x12\x1b\n\x17RESTART_WHEN_ON_FAILURE\x10\x02\x12\x16\n\x12RESTART_WHEN_NEVER\x10\x03\x32\xdc\x05\n\x11SupervisorService\x12w\n\x0c\x41pplyService\x12*.trellis.supervisor.v1.ApplyServiceRequest\x1a+.trellis.supervisor.v1.ApplyServiceResponse\"\x0e\xb2\xe1\x18\n\x1a\x08operator\x12t\n\x0bStopService\x12).trellis.supervisor.v1.StopServiceRequest\x1a*.trellis.supervisor.v1.StopServiceResponse\"\x0e\xb2\xe1\x18\n\x1a\x08operator\x12}\n\x0eRestartService\x12,.trellis.supervisor.v1.RestartServiceRequest\x1a-.trellis.supervisor.v1.RestartServiceResponse\"\x0e\xb2\xe1\x18\n\x1a\x08operator\x12o\n\x0cListServices\x12*.trellis.supervisor.v1.ListServicesRequest\x1a+.trellis.supervisor.v1.ListServicesResponse\"\x06\xb2\xe1\x18\x02\x08\x01\x12m\n\x08ReadLogs\x12&.trellis.supervisor.v1.ReadLogsRequest\x1a\'.trellis.supervisor.v1.ReadLogsResponse\"\x0e\xb2\xe1\x18\n\x1a\x08operator0\x01\x12y\n\rPushHeartbeat\x12+.trellis.supervisor.v1.PushHeartbeatRequest\x1a,.trellis.supervisor.v1.PushHeartbeatResponse\"\r\xb2\xe1\x18\t\x1a\x07serviceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,12 +48,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUPERVISORSERVICE'].methods_by_name['ReadLogs']._serialized_options = b'\262\341\030\n\032\010operator'
   _globals['_SUPERVISORSERVICE'].methods_by_name['PushHeartbeat']._loaded_options = None
   _globals['_SUPERVISORSERVICE'].methods_by_name['PushHeartbeat']._serialized_options = b'\262\341\030\t\032\007service'
-  _globals['_SERVICEMODE']._serialized_start=2288
-  _globals['_SERVICEMODE']._serialized_end=2396
-  _globals['_PROBEKIND']._serialized_start=2399
-  _globals['_PROBEKIND']._serialized_end=2542
-  _globals['_RESTARTWHEN']._serialized_start=2544
-  _globals['_RESTARTWHEN']._serialized_end=2665
+  _globals['_SERVICEMODE']._serialized_start=2340
+  _globals['_SERVICEMODE']._serialized_end=2448
+  _globals['_PROBEKIND']._serialized_start=2451
+  _globals['_PROBEKIND']._serialized_end=2594
+  _globals['_RESTARTWHEN']._serialized_start=2596
+  _globals['_RESTARTWHEN']._serialized_end=2717
   _globals['_PROBE']._serialized_start=168
   _globals['_PROBE']._serialized_end=373
   _globals['_SERVICESPEC']._serialized_start=376
@@ -65,29 +65,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SERVICE']._serialized_start=1350
   _globals['_SERVICE']._serialized_end=1547
   _globals['_APPLYSERVICEREQUEST']._serialized_start=1550
-  _globals['_APPLYSERVICEREQUEST']._serialized_end=1690
-  _globals['_APPLYSERVICERESPONSE']._serialized_start=1692
-  _globals['_APPLYSERVICERESPONSE']._serialized_end=1782
-  _globals['_STOPSERVICEREQUEST']._serialized_start=1784
-  _globals['_STOPSERVICEREQUEST']._serialized_end=1832
-  _globals['_STOPSERVICERESPONSE']._serialized_start=1834
-  _globals['_STOPSERVICERESPONSE']._serialized_end=1855
-  _globals['_RESTARTSERVICEREQUEST']._serialized_start=1857
-  _globals['_RESTARTSERVICEREQUEST']._serialized_end=1894
-  _globals['_RESTARTSERVICERESPONSE']._serialized_start=1896
-  _globals['_RESTARTSERVICERESPONSE']._serialized_end=1920
-  _globals['_LISTSERVICESREQUEST']._serialized_start=1922
-  _globals['_LISTSERVICESREQUEST']._serialized_end=1961
-  _globals['_LISTSERVICESRESPONSE']._serialized_start=1963
-  _globals['_LISTSERVICESRESPONSE']._serialized_end=2035
-  _globals['_READLOGSREQUEST']._serialized_start=2037
-  _globals['_READLOGSREQUEST']._serialized_end=2116
-  _globals['_READLOGSRESPONSE']._serialized_start=2118
-  _globals['_READLOGSRESPONSE']._serialized_end=2168
-  _globals['_PUSHHEARTBEATREQUEST']._serialized_start=2170
-  _globals['_PUSHHEARTBEATREQUEST']._serialized_end=2243
-  _globals['_PUSHHEARTBEATRESPONSE']._serialized_start=2245
-  _globals['_PUSHHEARTBEATRESPONSE']._serialized_end=2286
-  _globals['_SUPERVISORSERVICE']._serialized_start=2668
-  _globals['_SUPERVISORSERVICE']._serialized_end=3400
+  _globals['_APPLYSERVICEREQUEST']._serialized_end=1742
+  _globals['_APPLYSERVICERESPONSE']._serialized_start=1744
+  _globals['_APPLYSERVICERESPONSE']._serialized_end=1834
+  _globals['_STOPSERVICEREQUEST']._serialized_start=1836
+  _globals['_STOPSERVICEREQUEST']._serialized_end=1884
+  _globals['_STOPSERVICERESPONSE']._serialized_start=1886
+  _globals['_STOPSERVICERESPONSE']._serialized_end=1907
+  _globals['_RESTARTSERVICEREQUEST']._serialized_start=1909
+  _globals['_RESTARTSERVICEREQUEST']._serialized_end=1946
+  _globals['_RESTARTSERVICERESPONSE']._serialized_start=1948
+  _globals['_RESTARTSERVICERESPONSE']._serialized_end=1972
+  _globals['_LISTSERVICESREQUEST']._serialized_start=1974
+  _globals['_LISTSERVICESREQUEST']._serialized_end=2013
+  _globals['_LISTSERVICESRESPONSE']._serialized_start=2015
+  _globals['_LISTSERVICESRESPONSE']._serialized_end=2087
+  _globals['_READLOGSREQUEST']._serialized_start=2089
+  _globals['_READLOGSREQUEST']._serialized_end=2168
+  _globals['_READLOGSRESPONSE']._serialized_start=2170
+  _globals['_READLOGSRESPONSE']._serialized_end=2220
+  _globals['_PUSHHEARTBEATREQUEST']._serialized_start=2222
+  _globals['_PUSHHEARTBEATREQUEST']._serialized_end=2295
+  _globals['_PUSHHEARTBEATRESPONSE']._serialized_start=2297
+  _globals['_PUSHHEARTBEATRESPONSE']._serialized_end=2338
+  _globals['_SUPERVISORSERVICE']._serialized_start=2720
+  _globals['_SUPERVISORSERVICE']._serialized_end=3452
 # @@protoc_insertion_point(module_scope)

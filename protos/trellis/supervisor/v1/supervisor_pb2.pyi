@@ -397,6 +397,7 @@ class ApplyServiceRequest(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    BESIDE_FIELD_NUMBER: _builtins.int
     expected_version: _builtins.int
     """Apply only if this is the present version (0: only if new). Unset: always."""
     dry_run: _builtins.bool
@@ -405,16 +406,23 @@ class ApplyServiceRequest(_message.Message):
     def spec(self) -> Global___ServiceSpec:
         """The declaration."""
 
+    @_builtins.property
+    def beside(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceSpec]:
+        """With dry_run: declarations that are to be applied together with this one. They
+        count as declared, each in the place of an earlier one of its name; up to 500.
+        """
+
     def __init__(
         self,
         *,
         spec: Global___ServiceSpec | None = ...,
         expected_version: _builtins.int | None = ...,
         dry_run: _builtins.bool = ...,
+        beside: _abc.Iterable[Global___ServiceSpec] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "dry_run", b"dry_run", "expected_version", b"expected_version", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "beside", b"beside", "dry_run", b"dry_run", "expected_version", b"expected_version", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
     _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
