@@ -11,6 +11,8 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from mesh.errors import Problem, SettingsError
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -49,9 +51,17 @@ def serve_metrics(address: str, port: int, read: Callable[[], Iterable[Sample]])
     """Answer GET /metrics on `address:port` from a thread of its own.
 
     `read` is called in that thread: it may only read plain numbers.
-    Fails: OSError when the port is taken.
+    Fails: SettingsError when it cannot be listened on.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(read))
-    server, _thread = start_http_server(port, address, registry)
+    try:
+        server, _thread = start_http_server(port, address, registry)
+    except OSError as error:
+        problem = Problem(
+            "telemetry.prometheus",
+            f"{address}:{port} cannot be listened on: {error.strerror}",
+            "127.0.0.1:9465",
+        )
+        raise SettingsError("Metrics cannot be served.", [problem]) from error
     return server

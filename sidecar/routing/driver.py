@@ -59,11 +59,15 @@ class Routing:
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Serves until cancelled; Envoy stays behind and keeps routing (see `stop`)."""
+        """Serves until cancelled; Envoy stays behind and keeps routing (see `stop`).
+
+        Fails: SettingsError when the address for xDS is taken.
+        """
         bootstrap.prepare(self._settings)
+        listening = self._server.bind()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow(), name="routing-views")
-            group.create_task(self._server.run(), name="ads-server")
+            group.create_task(self._server.run(listening), name="ads-server")
             group.create_task(self._envoy.run(), name="envoy")
 
     # ---- views --------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any, Final
 import grpc
 from envoy.service.discovery.v3 import discovery_pb2
 
+from mesh.errors import Problem, SettingsError
 from sidecar.routing import bootstrap
 from sidecar.routing.model import Resource, RoutingSettings, Snapshots
 from sidecar.routing.resources import KINDS, TYPE_URLS, Encoder
@@ -76,34 +77,41 @@ class AdsServer:
                 client.stream.resend(kind)
                 client.wake.set()
 
-    async def run(self) -> None:
-        """Serves until cancelled.
+    def bind(self) -> grpc.aio.Server:
+        """A server that listens once `run` starts it.
 
-        Fails: OSError when an address cannot be bound.
+        Fails: SettingsError when an address cannot be bound.
         """
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)], maximum_concurrent_rpcs=STREAMS_MAX)
         server.add_generic_rpc_handlers((self._handlers(),))
-        try:
-            self._bind(server)
-        except RuntimeError as error:
-            raise OSError(f"xDS cannot be served: {error}") from error
+        self._bind_socket(server)
+        if self._settings.xds_address:
+            try:
+                server.add_insecure_port(self._settings.xds_address)
+            except RuntimeError as error:
+                raise _taken("xds.address", self._settings.xds_address) from error
+        return server
+
+    async def run(self, server: grpc.aio.Server) -> None:
+        """Serves until cancelled."""
         await server.start()
         try:
             await server.wait_for_termination()
         finally:
             await server.stop(grace=None)
 
-    def _bind(self, server: grpc.aio.Server) -> None:
+    def _bind_socket(self, server: grpc.aio.Server) -> None:
         """Binds under another name first: gRPC, when it ends, removes the name it bound.
 
         A predecessor that ends late would take its successor's socket away.
         """
         path = Path(bootstrap.xds_socket(self._settings))
         fresh = path.with_suffix(".new")
-        server.add_insecure_port(f"unix:{fresh}")
+        try:
+            server.add_insecure_port(f"unix:{fresh}")
+        except RuntimeError as error:
+            raise _taken("host.run_dir", str(fresh)) from error
         fresh.replace(path)
-        if self._settings.xds_address:
-            server.add_insecure_port(self._settings.xds_address)
 
     def _handlers(self) -> grpc.GenericRpcHandler:
         handler = grpc.stream_stream_rpc_method_handler(
@@ -163,3 +171,8 @@ class AdsServer:
             type_url=TYPE_URLS[response.kind],
             resources=[self._encoder.encode(each) for each in response.resources],
         )
+
+
+def _taken(key: str, address: str) -> SettingsError:
+    problem = Problem(key, f"{address} cannot be listened on: it is in use, or not of this machine")
+    return SettingsError("xDS cannot be served.", [problem])
