@@ -212,7 +212,7 @@ async def in_time(future: "asyncio.Future[T]", timeout_s: float, what: str) -> T
         async with asyncio.timeout(timeout_s):
             return await future
     except TimeoutError:
-        raise NoLeader(f"{what} within {timeout_s} s; try again") from None
+        raise NoLeader(f"{what} within {timeout_s:.1f} s; try again") from None
 
 
 def _resolve(futures: Iterable[asyncio.Future[Index]], index: Index) -> None:

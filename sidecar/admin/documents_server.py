@@ -14,7 +14,7 @@ from mesh.replica import Replica
 from mesh.state import commands
 from mesh.state.commands import Applied
 from mesh.state.model import Document
-from mesh.wire.documents import document_to_wire
+from mesh.wire.documents import document_to_wire, timestamp_of_ns
 
 
 def check_document_name(name: str) -> DocumentName:
@@ -62,25 +62,25 @@ class ConfigSyncServicer(config_sync_pb2_grpc.ConfigSyncServiceServicer):
         """See the contract."""
         name = check_document_name(request.name)
         check_value(request.value)
-        applied = await self._propose(
+        written = await self._propose(
             commands.PutDocument(name, request.value, _expected(request)),
             request.session,
             request.sequence,
             context,
         )
-        return pb.PutDocumentResponse(document=self._written(name, applied, len(request.value)))
+        return pb.PutDocumentResponse(document=self._written(name, *written, size=len(request.value)))
 
     async def DeleteDocument(
         self, request: pb.DeleteDocumentRequest, context: Any
     ) -> pb.DeleteDocumentResponse:
         """See the contract."""
         name = check_document_name(request.name)
-        applied = await self._propose(
+        written = await self._propose(
             commands.DeleteDocument(name, _expected(request)), request.session, request.sequence, context
         )
-        written = self._written(name, applied, 0)
-        written.deleted = True
-        return pb.DeleteDocumentResponse(document=written)
+        document = self._written(name, *written, size=0)
+        document.deleted = True
+        return pb.DeleteDocumentResponse(document=document)
 
     async def _propose(
         self,
@@ -88,17 +88,28 @@ class ConfigSyncServicer(config_sync_pb2_grpc.ConfigSyncServiceServicer):
         session: str,
         sequence: int,
         context: Any,
-    ) -> Applied:
-        return await self._replica.propose(
+    ) -> tuple[Applied, int]:
+        """The outcome and the wall-clock time that was proposed with the command."""
+        at_ns = wall_ns()
+        applied = await self._replica.propose(
             command,
             session=check_session(session, sequence),
             sequence=sequence,
-            at_ns=wall_ns(),
+            at_ns=at_ns,
             timeout_s=remaining_s(context),
         )
+        return applied, at_ns
 
-    def _written(self, name: DocumentName, applied: Applied, size: int) -> pb.Document:
-        return pb.Document(name=name, version=applied.version, revision=applied.index, size_bytes=size)
+    def _written(self, name: DocumentName, applied: Applied, at_ns: int, *, size: int) -> pb.Document:
+        # A repeated request counted at its first time; this host may have that version already.
+        known = self._replica.state.document_version(name, applied.version)
+        return pb.Document(
+            name=name,
+            version=applied.version,
+            revision=applied.index,
+            written=timestamp_of_ns(known.written_ns if known is not None else at_ns),
+            size_bytes=size,
+        )
 
     async def GetDocument(self, request: pb.GetDocumentRequest, context: Any) -> pb.GetDocumentResponse:
         """See the contract."""

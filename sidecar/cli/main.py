@@ -33,12 +33,25 @@ app = typer.Typer(
 )
 
 
+def show_version(wanted: bool) -> None:
+    """The version of Trellis, which all hosts of a cluster have in common."""
+    if wanted:
+        from sidecar.membership.version import own_version
+
+        print(f"trellis {own_version()}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     settings: Annotated[
         Path | None,
         typer.Option("--settings", help="Same as --settings of every command.", show_default=False),
     ] = None,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and end."),
+    ] = False,
 ) -> None:
     """Keeps a small cluster of hosts serving when one of them dies."""
     if settings is not None:

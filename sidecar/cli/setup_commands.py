@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mesh.errors import Conflict
+from mesh.errors import Conflict, InvalidRequest, Problem
 from sidecar.cli.durations import parse_duration_ns
 from sidecar.cli.options import SETTINGS_DEFAULT, TIMEOUT_S, Json, Settings, Timeout
 
@@ -182,7 +182,13 @@ def xds_bootstrap(
     if output is None:
         print_json(document)
     else:
-        output.write_text(json.dumps(document, indent=2) + "\n")
+        try:
+            output.write_text(json.dumps(document, indent=2) + "\n")
+        except OSError as error:
+            problem = Problem(
+                "--output", f"{output} cannot be written: {error.strerror}", "--output xds.json"
+            )
+            raise InvalidRequest("Nothing was written.", [problem]) from error
 
 
 def demo(

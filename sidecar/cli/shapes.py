@@ -85,7 +85,7 @@ def host_shape(host: membership.Host) -> Shape:
         "status": word(host, "status"),
         "draining": host.draining,
         "leader": host.leader,
-        "applied_index": host.applied_index,
+        "applied_index": host.applied_index or None,
         "last_beat_ms": milliseconds(host.last_beat_age) if known else None,
         "version": host.version,
     }

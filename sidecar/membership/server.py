@@ -216,9 +216,14 @@ def remaining_s(context: Any) -> float:
 def _lifetime(given: Duration, default: timedelta, most: timedelta) -> timedelta:
     lifetime = given.ToTimedelta() or default
     if not timedelta(0) < lifetime <= most:
-        problem = f"{lifetime} is not above zero and at most {most}"
-        raise InvalidRequest("The lifetime cannot be used.", [Problem("lifetime", problem, f"{default}")])
+        problem = f"{_hours(lifetime)} is not above zero and at most {_hours(most)}"
+        raise InvalidRequest("The lifetime cannot be used.", [Problem("lifetime", problem, _hours(default))])
     return lifetime
+
+
+def _hours(duration: timedelta) -> str:
+    """As the CLI writes and reads it: "1h", "0.5h"."""
+    return f"{duration / timedelta(hours=1):g}h"
 
 
 def _ns(duration: timedelta) -> int:

@@ -101,7 +101,9 @@ def test_a_value_comes_back_byte_for_byte(cli: Cli) -> None:
 
 
 def test_a_document_has_versions_a_history_and_a_place_in_the_list(cli: Cli) -> None:
-    assert cli.json("documents", "put", "net/dns", "one", "--expect-version", "0")["version"] == 1
+    written = cli.json("documents", "put", "net/dns", "one", "--expect-version", "0")
+    assert written["version"] == 1
+    assert written["written"] == cli.json("documents", "get", "net/dns")["written"]
     assert cli.json("documents", "put", "net/dns", "two", "--expect-version", "1")["version"] == 2
     history = cli.json("documents", "history", "net/dns")["versions"]
     assert [(version["version"], version["value"]) for version in history] == [(2, "two"), (1, "one")]
@@ -123,6 +125,7 @@ def test_a_write_that_expects_another_version_is_refused_with_the_present_one(cl
         ("documents", "put", "a", "x", "--file", "/dev/null"),
         ("documents", "put", "a", "--file", "/nonexistent"),
         ("token", "--lifetime", "soon"),
+        ("token", "--lifetime", "400d"),
         ("services", "apply", "/nonexistent.toml"),
     ],
 )
@@ -142,6 +145,34 @@ def test_all_problems_of_a_declaration_are_told_at_once_and_nothing_is_declared(
     assert code == 64
     assert {"service.name", "service.instances.min"} <= {problem["path"] for problem in error["problems"]}
     assert cli.json("services", "list")["services"] == []
+
+
+def test_services_of_one_file_count_all_or_none(cli: Cli, tmp_path: Path) -> None:
+    """Goal: nothing half done. Method: a circle, then the same without it, dependent first."""
+    path = tmp_path / "several.toml"
+    several = [("good", ""), ("needy", 'depends_on = ["base"]'), ("base", 'depends_on = ["needy"]')]
+
+    def write() -> None:
+        table = '[[service]]\nname = "{}"\ncommand = ["sleep", "600"]\n{}\n'
+        path.write_text("".join(table.format(*service) for service in several))
+
+    write()
+    code, error = cli.error("services", "apply", str(path))
+    assert code == 64
+    assert {"needy.depends_on", "base.depends_on"} == {problem["path"] for problem in error["problems"]}
+    assert cli.json("services", "list")["services"] == []
+    several[2] = ("base", "")
+    write()
+    dry = cli.json("services", "apply", str(path), "--dry-run")["services"]
+    assert sorted(service["name"] for service in dry) == ["base", "good", "needy"]
+    assert cli.json("services", "list")["services"] == []
+    applied = cli.json("services", "apply", str(path))["services"]
+    assert [service["version"] for service in applied] == [1, 1, 1]
+    for name in ("needy", "base", "good"):
+        cli.json("services", "stop", name)
+    deadline = time.monotonic() + DEADLINE_S
+    while cli.json("services", "list")["services"]:
+        assert time.monotonic() < deadline, "a service is still declared"
 
 
 def test_a_service_is_declared_runs_is_read_and_is_stopped(cli: Cli, tmp_path: Path) -> None:
@@ -197,6 +228,9 @@ def test_proxyless_clients_get_their_bootstrap(cli: Cli, tmp_path: Path) -> None
     path = tmp_path / "xds.json"
     assert cli("xds-bootstrap", "--output", str(path)).returncode == 0
     assert json.loads(path.read_text())["xds_servers"][0]["server_features"] == ["xds_v3"]
+    refused = cli("xds-bootstrap", "--output", str(path / "below-a-file"))
+    assert refused.returncode == 64
+    assert b"--output" in refused.stderr
 
 
 def test_without_a_sidecar_every_read_is_unavailable(tmp_path: Path) -> None:

@@ -56,3 +56,10 @@ def test_words_that_make_no_sense_end_with_usage(words: list[str]) -> None:
     ran = subprocess.run([sys.executable, "-m", "sidecar.cli.main", *words], capture_output=True, text=True)
     assert ran.returncode == 64
     assert "Traceback" not in ran.stderr
+
+
+def test_the_version_is_printed_without_settings() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "sidecar.cli.main", "--version"], capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stdout.split()[0]) == (0, "trellis")

@@ -88,6 +88,8 @@ def test_a_status_without_a_leader_says_null() -> None:
 def test_words_of_the_contract_are_shown_as_the_vocabulary_has_them() -> None:
     assert shapes.host_shape(HOST)["role"] == "voter"
     assert shapes.host_shape(HOST)["last_beat_ms"] == 40.0
+    unheard = shapes.host_shape(membership.Host(host="host2", role=HOST.role, status=HOST.status))
+    assert (unheard["last_beat_ms"], unheard["applied_index"]) == (None, None)
     assert shapes.service_shape(SERVICE)["mode"] == "active-active"
     instance = shapes.instance_shape(INSTANCE)
     assert (instance["host"], instance["state"], instance["pid"]) == ("host1", "backoff", None)
