@@ -29,6 +29,8 @@ from mesh.errors import InvariantBroken, Refused, Unavailable
 PROGRAM: Final = Path(__file__).with_name("fence_process.py")
 START_S_MAX: Final = 5.0
 ANSWER_S_MAX: Final = 2.0
+#: What is not cleared by then is killed, and held by the kernel.
+CLEAR_S_MAX: Final = 10.0
 PING_EACH_S: Final = 1.0
 STARTS_IN_A_ROW_MAX: Final = 3
 PACKET_BYTES_MAX: Final = 4096
@@ -122,8 +124,11 @@ class FenceClient:
         await self._open()
         self._watch = asyncio.create_task(self._keep(), name="fence:keep")
 
-    async def close(self) -> None:
-        """End it in order, without clearing anything; release everything first."""
+    async def close(self, *, clear: bool = False) -> None:
+        """End it in order, without clearing anything; release everything first.
+
+        With `clear` it clears what is still registered before it ends, as if this sidecar had died.
+        """
         self._closing = True
         if self._watch is not None:
             self._watch.cancel()
@@ -134,8 +139,11 @@ class FenceClient:
         if channel is not None:
             asyncio.get_running_loop().remove_reader(channel.end)
             with contextlib.suppress(OSError):
-                channel.end.send(b"close", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            await self._wait_exit(channel, ANSWER_S_MAX)
+                if clear:
+                    channel.end.shutdown(socket.SHUT_WR)
+                else:
+                    channel.end.send(b"close", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            await self._wait_exit(channel, CLEAR_S_MAX if clear else ANSWER_S_MAX)
             channel.close()
 
     # ---- what it is told --------------------------------------------------------
@@ -175,7 +183,10 @@ class FenceClient:
         """Let go of something that has ended in order."""
         if self._things.pop(name, None) is not None and self._channel is not None:
             with contextlib.suppress(OSError):  # a lost fence process holds nothing any more
-                await asyncio.get_running_loop().sock_sendall(self._channel.end, f"remove {name}".encode())
+                async with asyncio.timeout(ANSWER_S_MAX):
+                    await asyncio.get_running_loop().sock_sendall(
+                        self._channel.end, f"remove {name}".encode()
+                    )
 
     async def _register(self, name: str, fields: dict[str, object]) -> None:
         text = json.dumps(fields)

@@ -326,3 +326,13 @@ async def test_setting_the_deadline_is_cheap(client: FenceClient) -> None:
     rss = next(line for line in status.splitlines() if line.startswith("VmRSS"))
     print(f"set_deadline: {median_us:.1f} us median; fence process {rss}")
     assert median_us < 50
+
+
+async def test_a_close_that_clears_ends_what_is_still_registered(child: subprocess.Popen[bytes]) -> None:
+    """A sidecar that could not give everything up in order leaves it to the fence."""
+    fence = FenceClient(on_lost=pytest.fail, on_fenced=unexpected)
+    await fence.start()
+    fence.set_deadline(boottime_ns() + FAR)
+    await fence.register_tree("child", child.pid, start_time_of(child.pid), None)
+    await fence.close(clear=True)
+    assert child.wait() == -signal.SIGKILL
