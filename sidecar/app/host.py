@@ -203,7 +203,7 @@ class HostDriver:
         assignments = () if self.leaving else wanted.assignments
         self._supervisor.assign(assignments)
         if self._held is not None:
-            await self._held.settle(None if self.leaving else wanted.vip_term)
+            await self._held.settle(None if self.leaving else wanted.vip_term, self.is_live)
         self._publish()
         self._report_releases({each.spec.name for each in assignments})
 

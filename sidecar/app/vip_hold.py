@@ -53,23 +53,35 @@ class VipHold:
         self._address = address
         self._netlink = netlink
         self._fenced_envoy: ProcessHandle | None = None
+        self._times_fenced = 0
+        #: Claimed and not yet given up in order, whatever the fence has done meanwhile.
+        self._may_be_up = False
         self.term: FencingTerm | None = None
 
     def is_gone(self) -> bool:
         """Nothing of it is left on this host."""
-        return self.term is None and not self._vip.is_held() and not self._routing.vip_listening
+        is_up = self.term is not None or self._may_be_up or self._vip.is_held()
+        return not is_up and not self._routing.vip_listening
 
-    async def settle(self, wanted: FencingTerm | None) -> None:
-        """Hold it under `wanted`, or not at all. A refusal is logged and tried again next time."""
+    async def settle(self, wanted: FencingTerm | None, may_act: Callable[[], bool]) -> None:
+        """Hold it under `wanted`, or not at all. A refusal is logged and tried again next time.
+
+        Asked again before and after the claim: the lease may end, and the fence act, meanwhile.
+        """
         if wanted is None:
             await self.release()
             return
+        fenced_before = self._times_fenced
         try:
-            await self._register()
-            if self.term != wanted or not self._is_claimed():
+            if not await self._register() or (self.term == wanted and self._is_claimed()):
+                return
+            if may_act():
                 # A stranger is looked for once. Later owners follow one that held it, and a probe is outage.
+                self._may_be_up = True
                 await self._vip.claim(wanted, probe=wanted == FIRST_TERM)
                 self.term = wanted
+            if self._times_fenced != fenced_before or not may_act():
+                await self.release()
         except TrellisError as error:
             LOG.warning("vip-not-claimed", address=self._address, fencing_term=wanted, error=str(error))
             await self.release()
@@ -77,23 +89,29 @@ class VipHold:
     def _is_claimed(self) -> bool:
         return self._netlink is None or self._vip.is_held()
 
-    async def _register(self) -> None:
+    async def _register(self) -> bool:
+        """Have the fence hold it; False while there is nothing that could carry it."""
         if self._netlink is not None:
             if self.term is None:
                 await self._fence.register_address(
                     VIP, self._netlink.ifindex, self._address, self._netlink.prefix
                 )
-            return
+            return True
         envoy = self._routing.envoy_handle()
-        if envoy is not None and envoy != self._fenced_envoy:
+        if envoy is None:
+            self.term = None  # the next Envoy is told to listen once the fence knows it
+            return False
+        if envoy != self._fenced_envoy:
             await self._fence.register_tree(ENVOY, envoy.pid, envoy.start_time, None)
             self._fenced_envoy = envoy
+        return True
 
     async def release(self) -> None:
         """Give it up; done already is success. The fence lets go once nothing is left."""
-        if self.term is not None:
-            self.term = None
+        self.term = None
+        if self._may_be_up:
             await self._vip.release()
+            self._may_be_up = False
         if self._netlink is not None:
             await self._fence.unregister(VIP)
         elif self._fenced_envoy is not None and not self._routing.vip_listening:
@@ -106,11 +124,12 @@ class VipHold:
             self._vip.set_listening(is_listening)
 
     async def run(self, may_act: Callable[[], bool]) -> None:
-        """Refresh it while held; until cancelled."""
-        await keep_vip(self._vip, may_act)
+        """Refresh it while held; until cancelled. What the fence has cleared is not put up again."""
+        await keep_vip(self._vip, lambda: self.term is not None and may_act())
 
     def fenced(self) -> None:
         """The fence process has cleared it."""
+        self._times_fenced += 1
         self.term = None
         self._fenced_envoy = None
 

@@ -107,6 +107,7 @@ class NetlinkVip:
         self._held = None
         self._changed.set()
         async with self._kernel:
+            self._held = None  # a claim that was under way has ended meanwhile
             await self._addresses.remove()
 
     def is_held(self) -> bool:
