@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from mesh.errors import InvariantBroken, OutOfRange, QueueFull
+from mesh.errors import InvariantBroken, OutcomeUnknown, OutOfRange, QueueFull
 from mesh.ids import Index, MemberId, SessionId, Term
-from mesh.limits import STATE_HASH_PERIOD, WATCH_BACKLOG_MAX, WATCHERS_MAX
+from mesh.limits import SESSION_OUTCOMES_MAX, STATE_HASH_PERIOD, WATCH_BACKLOG_MAX, WATCHERS_MAX
 from mesh.state import ClusterState, apply, checkpoint, error_of
 from mesh.state.commands import Applied, Command, Rejected, Request
 from mesh.state.watch import ChangeSet
@@ -90,9 +90,17 @@ class Consensus(Protocol):
 class _Lane:
     """One session of this sidecar, with one request under way at a time."""
 
-    def __init__(self, session: SessionId) -> None:
-        self.session = session
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._renewals = 0
+        self.session = SessionId(name)
         self.sequence = 0
+
+    def renew(self) -> None:
+        """Go on under a session that nobody knows yet."""
+        self._renewals += 1
+        self.session = SessionId(f"{self._name}.{self._renewals}")
+        self.sequence = 1
 
 
 class Replica:
@@ -111,7 +119,7 @@ class Replica:
         nonce = secrets.token_hex(6)
         self._lanes: asyncio.Queue[_Lane] = asyncio.Queue()
         for number in range(LANES_MAX):
-            self._lanes.put_nowait(_Lane(SessionId(f"{member}/{nonce}/{number}")))
+            self._lanes.put_nowait(_Lane(f"{member}/{nonce}/{number}"))
 
     def attach(self, consensus: Consensus) -> None:
         """Give the replica its driver. Order: before anything is proposed."""
@@ -156,12 +164,22 @@ class Replica:
         if session is not None:
             request = Request(command, session, sequence, at_ns, trace_id)
             return await self._apply(request, timeout_s)
-        lane = await self._lanes.get()
-        lane.sequence += 1
+        began = asyncio.get_running_loop().time()
         try:
-            return await self._apply(
-                Request(command, lane.session, lane.sequence, at_ns, trace_id), timeout_s
-            )
+            async with asyncio.timeout(timeout_s):
+                lane = await self._lanes.get()
+        except TimeoutError:
+            raise QueueFull(f"{LANES_MAX} commands of this host are under way; try again shortly") from None
+        left_s = timeout_s - (asyncio.get_running_loop().time() - began)
+        lane.sequence += 1
+        if lane.sequence > SESSION_OUTCOMES_MAX and lane.session not in self.state.sessions.rows:
+            lane.renew()  # unused for so long that the cluster has forgotten it
+        try:
+            return await self._apply(Request(command, lane.session, lane.sequence, at_ns, trace_id), left_s)
+        except OutcomeUnknown as error:
+            if error.metadata.get("forgotten"):
+                lane.renew()
+            raise
         finally:
             self._lanes.put_nowait(lane)
 
@@ -213,7 +231,7 @@ class Replica:
         """
         if len(self._watchers) >= WATCHERS_MAX:
             raise QueueFull(f"{WATCHERS_MAX} watches are open on this host; close some or use another host")
-        watcher = _Watcher(self.state.kept.since(after))
+        watcher = _Watcher(after, self.state.kept.since(after))
         self._watchers.add(watcher)
         try:
             yield watcher.changes()
@@ -233,13 +251,16 @@ def _applied(outcome: object) -> Applied:
 class _Watcher:
     """One reader's backlog. A reader that falls behind is told so instead of skipping."""
 
-    def __init__(self, first: Iterable[ChangeSet]) -> None:
+    def __init__(self, after: Index, first: Iterable[ChangeSet]) -> None:
+        self._after = after
         self._backlog: deque[ChangeSet] = deque(first)
         self._news = asyncio.Event()
         self._lost = False
 
     def offer(self, changes: ChangeSet) -> None:
         # A restored snapshot has no list of changes: what came between is not known.
+        if changes.changes and changes.index <= self._after:
+            return  # another host, which is ahead of this one, has told it already
         if not changes.changes or len(self._backlog) >= WATCH_BACKLOG_MAX:
             self._lost = True
         else:
