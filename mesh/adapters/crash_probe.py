@@ -7,6 +7,7 @@ See ARCHITECTURE.md for what a crash proof may and may not shorten.
 
 import asyncio
 
+from mesh.adapters.clock import boottime_ns
 from mesh.ids import MemberId
 from mesh.ports import CrashCallback
 
@@ -55,11 +56,13 @@ class CrashProbe:
 async def is_refused(address: str) -> bool:
     """True only when the kernel at *address* ("host:port") says that nobody listens there."""
     host, _, port = address.rpartition(":")
+    began = boottime_ns()
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
     except ConnectionRefusedError:
-        return True
+        # This process may have stood still since: by now a new sidecar may run there.
+        return boottime_ns() - began < CONNECT_TIMEOUT_S * 1e9
     except OSError:  # TimeoutError is one
         return False
     writer.transport.abort()
