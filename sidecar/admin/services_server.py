@@ -199,8 +199,9 @@ class SupervisorServicer(supervisor_pb2_grpc.SupervisorServiceServicer):
                     await queue.put(line)
         except grpc.aio.AioRpcError as error:
             await queue.put(_note(host_of(member), from_rpc_error(error)))
-        finally:
-            await queue.put(None)
+        except TrellisError as error:
+            await queue.put(_note(host_of(member), error))
+        await queue.put(None)  # not when cancelled: nobody takes anything out any more
 
     async def _own_lines(
         self, service: ServiceName, lines: int, follow: bool
