@@ -16,6 +16,7 @@ from mesh.lease.model import OwnershipView
 from mesh.state import ClusterState
 from mesh.state.model import DeclaredService, HostStatus
 from mesh.state.service import InstanceStatus, ServiceMode
+from mesh.state.spec_rules import GRACE_MS_MAX
 from sidecar.routing.model import RoutingView
 from sidecar.supervisor.model import Assignment
 
@@ -151,6 +152,22 @@ def releases(
         if stopped and (handed or unwanted or leaving):
             given[row.name] = row.fencing_term
     return given
+
+
+def owed(
+    state: ClusterState, host: HostId, released: Mapping[OwnedName, FencingTerm]
+) -> Mapping[OwnedName, int]:
+    """What this host has been asked to give up and has not, with its grace in ms."""
+    found: dict[OwnedName, int] = {}
+    for row in state.owners.values():
+        if row.holder != host or released.get(row.name) == row.fencing_term:
+            continue
+        service = state.services.get(ServiceName(row.name.removeprefix("service/")))
+        handed = row.successor is not None and row.successor != host
+        if handed or (row.name != VIP and (service is None or service.stopped)):
+            gone_ms = 0 if row.name == VIP else GRACE_MS_MAX
+            found[row.name] = service.spec.grace_ms if service is not None else gone_ms
+    return found
 
 
 def routing_view(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from mesh import limits
-from mesh.errors import TrellisError
+from mesh.errors import TrellisError, Unavailable
 from mesh.ids import FencingTerm, HostId, InstanceId, MemberId, OwnedName, ServiceName, host_of
 from mesh.lease.holder import HostLease
 from mesh.replica import Replica
@@ -29,6 +29,8 @@ LOG = structlog.get_logger(__name__)
 
 IDLE_S = 1.0
 CATCH_UP_S = 3.0
+#: Beyond a service's grace: what giving something up, or one round of the loop, may take.
+PATIENCE_S = 15.0
 
 
 class HostDriver:
@@ -68,6 +70,8 @@ class HostDriver:
         self._wake = asyncio.Event()
         self._handles: asyncio.Queue[tuple[InstanceId, ExclusiveHandle | None]] = asyncio.Queue()
         self._stepped = asyncio.Event()
+        self._steps = 0
+        self._is_stepping = False
         self._assigned: dict[InstanceId, Assignment] = {}
         self._was_live = False
         self._fenced_since: int | None = None
@@ -157,10 +161,14 @@ class HostDriver:
         """Keep this host as `decide` says, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._register_exclusive(), name="fence-register")
+            group.create_task(self._watch_hands(), name="watch-hands")
             await self._catch_up()
             while True:
                 self._wake.clear()
+                self._is_stepping = True
                 await self._step()
+                self._is_stepping = False
+                self._steps += 1
                 stepped, self._stepped = self._stepped, asyncio.Event()
                 stepped.set()
                 with contextlib.suppress(TimeoutError):
@@ -182,6 +190,28 @@ class HostDriver:
                 self._publish()
             else:
                 return
+
+    async def _watch_hands(self) -> None:
+        """End the sidecar when a round, or giving something up, takes too long.
+
+        While it beats, others wait for its release. When it has ended, whatever it held is
+        cleared by the fence and they wait no longer. Counted in rounds of `IDLE_S` of a process
+        that runs: one that stood still is not blamed for it.
+        Fails: Unavailable.
+        """
+        waited: dict[OwnedName, int] = {}
+        stuck, before = 0, -1
+        while True:
+            await asyncio.sleep(IDLE_S)
+            stuck = stuck + 1 if self._is_stepping and self._steps == before else 0
+            before = self._steps
+            if stuck * IDLE_S > PATIENCE_S:
+                raise Unavailable(f"this host could not do what it must within {PATIENCE_S:g} s")
+            owed = decide.owed(self._replica.state, self._host, self._beats.releases)
+            waited = {name: waited.get(name, 0) + 1 for name in owed}
+            for name, grace_ms in owed.items():
+                if waited[name] * IDLE_S > PATIENCE_S + grace_ms / 1000:
+                    raise Unavailable(f"{name} could not be given up within {PATIENCE_S:g} s of its grace")
 
     def _pause_s(self) -> float:
         """Until the lease would run out, so that losing it is acted on in time; at once if it has."""

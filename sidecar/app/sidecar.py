@@ -23,7 +23,7 @@ import structlog
 from mesh.adapters.clock import boottime_ns, wall_ns
 from mesh.consensus import Consensus
 from mesh.driver import RaftDriver
-from mesh.errors import PeerUnreachable
+from mesh.errors import InvariantBroken, PeerUnreachable
 from mesh.ids import HostId, Index, MemberId, Term, host_of
 from mesh.lease.holder import HostLease
 from mesh.lease.model import ElectedBy
@@ -235,9 +235,10 @@ class Sidecar:
         """A loop that ends by itself, is cancelled by anybody else or fails ends the sidecar."""
         try:
             await work
-        except asyncio.CancelledError as error:
+        except asyncio.CancelledError:
             if not self._stopping.is_set():
-                self.fail(error)
+                task = asyncio.current_task()
+                self.fail(InvariantBroken(f"{task.get_name() if task else 'a loop'} was cancelled"))
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it is, the sidecar must not go on
             self.fail(error)
@@ -252,11 +253,10 @@ class Sidecar:
         self._stopping.set()
 
     async def _end(self, running: list["asyncio.Task[None]"], doors: Iterable[grpc.aio.Server]) -> None:
-        # Also without a hand-over: or the host's loop would start again what is being stopped.
-        self.observed.leaving = self.host.leaving = True
         """Give everything up, in order; what cannot be given up is left to the fence process."""
         self._stopping.set()
-        self.host.leaving = self.observed.leaving = True  # else the host's loop takes it up again
+        # Also without a hand-over: or the host's loop would start again what is being stopped.
+        self.observed.leaving = self.host.leaving = True
         try:
             async with asyncio.timeout(STOP_S):
                 if self._fatal is None:
