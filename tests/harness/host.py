@@ -1,6 +1,8 @@
 """One host of a cluster under test: its settings, its sidecar's process, its operators' door."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from trellis.membership.v1 import membership_pb2_grpc
 from trellis.supervisor.v1 import supervisor_pb2_grpc
 
 from tests.harness.processes import Processes, environment
+from tests.harness.waiting import wait_for
 
 PORT = 7400
 VIRTUAL_PORT = 8080
@@ -123,6 +126,18 @@ class Host:
         self.wait_exit()
         return at_ns
 
+    def power_off(self) -> None:
+        """Kill the sidecar and all it started, and lose what a reboot loses: the run directory."""
+        self.kill()
+        for record in (self.run_dir / "envoy.state.json", *(self.run_dir / "instances").glob("*.json")):
+            left = json.loads(record.read_text()) if record.exists() else {}
+            if left and start_ticks(left["pid"]) == left.get("start_ticks", left.get("start_time")):
+                os.kill(left["pid"], signal.SIGKILL)
+                pid = left["pid"]
+                wait_for(lambda pid=pid: start_ticks(pid) is None, f"process {pid} is gone")  # type: ignore[misc]
+        shutil.rmtree(self.run_dir)
+        self.close()
+
     def freeze(self) -> int:
         return self.signal(signal.SIGSTOP)
 
@@ -201,6 +216,15 @@ def run_trellis(
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=within_s,
         env=environment({"COLUMNS": "200"}), check=False,
     )  # fmt: skip
+
+
+def start_ticks(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None when only its exit code is left, or nothing."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def _parse(line: str) -> dict[str, object]:

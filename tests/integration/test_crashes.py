@@ -61,7 +61,8 @@ def test_a_killed_follower_costs_nothing_and_its_instances_go_on_serving(cluster
         assert cluster.wait_whole() is leader
         assert load.acknowledged(killed)
     load.check()
-    assert before.items() <= instance_pids(follower, "echo").items(), "they were started anew, not adopted"
+    after = wait_for(lambda: instance_pids(follower, "echo"), "its instances take traffic", 5.0)
+    assert after == before, "they were started anew, not adopted"
     cluster.resource.check_one_owner()
 
 
