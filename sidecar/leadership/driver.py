@@ -113,6 +113,8 @@ class LeaderDuty:
         self._leases = LeaseTable(host, election, timers)
         self._standings: dict[HostId, HostStanding] = {}
         self._reports = Reports()
+        #: Reports and state that were compared last and agreed: nothing to say until one changes.
+        self._agreed: tuple[int, Index] | None = None
         self._wake = asyncio.Event()
         self._membership_due = asyncio.Event()
         self._sources: dict[HostId, int] = {}
@@ -261,6 +263,9 @@ class LeaderDuty:
         return Verdict.ALIVE if record is None else decide.VERDICT_OF[record.status]
 
     def _report_commands(self, state: ClusterState) -> list[SingleCommand]:
+        compared = (self._reports.revision, self._replicated.applied)
+        if compared == self._agreed:
+            return []
         commands: list[SingleCommand] = []
         for host, report in self._reports.items():
             command = decide.report_command(
@@ -268,6 +273,8 @@ class LeaderDuty:
             )
             if command is not None:
                 commands.append(command)
+        # What was proposed and came to nothing is found again at the next comparison.
+        self._agreed = None if commands else compared
         return commands
 
     def _reserve(

@@ -24,6 +24,8 @@ class Reports:
 
     def __init__(self) -> None:
         self._hosts: dict[HostId, HostReport] = {}
+        #: Rises whenever something in here has changed.
+        self.revision = 0
 
     def take(
         self, host: HostId, member: MemberId, statuses: tuple[InstanceStatus, ...], *, complete: bool
@@ -34,17 +36,20 @@ class Reports:
             fresh = HostReport(member, {status.instance: status for status in statuses}, complete)
             changed = report is None or report != fresh
             self._hosts[host] = fresh
+            self.revision += changed
             return changed
         for status in statuses:
             if status.state is InstanceState.STOPPED:
                 report.instances.pop(status.instance, None)
             else:
                 report.instances[status.instance] = status
+        self.revision += bool(statuses)
         return bool(statuses)
 
     def forget(self, host: HostId) -> None:
         """The host is lost or removed; its next report starts anew."""
         self._hosts.pop(host, None)
+        self.revision += 1
 
     def items(self) -> tuple[tuple[HostId, HostReport], ...]:
         """Every host's report, by name."""

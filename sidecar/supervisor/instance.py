@@ -83,6 +83,8 @@ class Instance:
         self._timer: asyncio.TimerHandle | None = None
         self._port = 0
         self._ingress = 0
+        self._seen: tuple[object, ...] = ()
+        self._status: InstanceStatus | None = None
         self._inbox: deque[Event] = deque()
         self._busy = False
 
@@ -100,11 +102,22 @@ class Instance:
         return self.life.state is InstanceState.STOPPED and self.life.goal is Goal.STOP
 
     def status(self) -> InstanceStatus:
-        """What the host reports of it."""
-        settings, spec = self._site.settings, self._started.spec
+        """What the host reports of it; the same object until something has changed.
+
+        Many ask, several times a second, and compare with what they were told last.
+        """
         reason = self.life.reason or self.waiting
         if self.life.state is InstanceState.RUNNING and self._prober is not None:
             reason = reason or self._prober.reason
+        pid = self._child.pid if self._child is not None else 0
+        life, ports = self.life, (self._port, self._ingress)
+        seen = (self._started, life.generation, life.state, life.restarts, self.ready, pid, reason, ports)
+        if self._status is None or seen != self._seen:
+            self._seen, self._status = seen, self._make_status(pid, reason)
+        return self._status
+
+    def _make_status(self, pid: int, reason: str) -> InstanceStatus:
+        settings, spec = self._site.settings, self._started.spec
         ingress = settings.ingress_address or settings.listen_address
         return InstanceStatus(
             instance=self.id,
@@ -113,7 +126,7 @@ class Instance:
             generation=self.life.generation,
             state=self.life.state,
             ready=self.ready,
-            pid=self._child.pid if self._child is not None else 0,
+            pid=pid,
             restarts=self.life.restarts,
             address=address_text(settings.listen_address, self._port),
             ingress=address_text(ingress, self._ingress) if spec.routed else "",
