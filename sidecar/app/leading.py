@@ -13,7 +13,7 @@ from mesh.ids import HostId, Index, MemberId, Term, host_of
 from mesh.lease.model import Election
 from mesh.lease.timers import LeaseTimers
 from mesh.placement import decide_placement, owners_of, placement_commands, rooms_of
-from mesh.raft.model import Membership, ProgressMode
+from mesh.raft.model import Membership, PeerStatus, ProgressMode
 from mesh.replica import Replica
 from mesh.settings.model import HostSettings
 from mesh.state import ClusterState
@@ -147,6 +147,9 @@ class Leading:
             if change is not None:
                 LOG.info("membership-change", reason=change.reason)
                 await self._consensus.driver.change_membership(change.target, timeout_s=CHANGE_TIMEOUT_S)
+            elif self._is_drained() and (fit := self._successors()):
+                LOG.info("drained-leader-hands-over", to=fit[0].id)
+                await self._consensus.driver.transfer_leadership(fit[0].id, timeout_s=CHANGE_TIMEOUT_S)
         except TrellisError as error:
             LOG.info("membership-not-changed", error=str(error))
 
@@ -164,21 +167,36 @@ class Leading:
 
     def transfer_target(self, to: HostId | None) -> MemberId:
         """The member to hand leadership to. Fails: NotFound, Conflict."""
-        status = self._consensus.driver.status()
         if to is not None:
             row = self.state.member_of(to)
             if row is None:
                 raise NotFound(f"There is no host {to}; see trellis hosts.", host=to)
             return row.member
-        fit = [
+        fit = self._successors() or self._able()
+        if not fit:
+            raise Conflict(
+                "No other host can lead now: none is alive, caught up and a voter; see trellis hosts."
+            )
+        return fit[0].id
+
+    def _able(self) -> list[PeerStatus]:
+        """Members that could lead now, the most advanced first."""
+        status = self._consensus.driver.status()
+        able = [
             peer
             for peer in status.peers
             if peer.recently_active
             and peer.mode is ProgressMode.REPLICATE
             and status.membership.may_lead(peer.id)
         ]
-        if not fit:
-            raise Conflict(
-                "No other host can lead now: none is alive, caught up and a voter; see trellis hosts."
-            )
-        return max(fit, key=lambda peer: (peer.matched, peer.id)).id
+        return sorted(able, key=lambda peer: (peer.matched, peer.id), reverse=True)
+
+    def _successors(self) -> list[PeerStatus]:
+        """Those of them that may own as well: what follows the leader goes to no drained host."""
+        hosts = self.state.hosts.values()
+        fit = {each.host for each in hosts if each.status is HostStatus.ALIVE and not each.draining}
+        return [peer for peer in self._able() if host_of(peer.id) in fit]
+
+    def _is_drained(self) -> bool:
+        own = self.state.hosts.get(host_of(self._replica.member))
+        return own is not None and own.draining

@@ -16,7 +16,7 @@ from mesh.state.commands import (
 )
 from mesh.state.model import HostStatus, Slot
 from mesh.state.service import ServiceMode
-from sidecar.app.decide import Standing, desired, releases, routing_view
+from sidecar.app.decide import Standing, desired, owed, releases, routing_view
 from tests.state.model_state import ECHO, A, B, C, Cluster, member, spec, status
 
 REPORTER = ServiceName("reporter")
@@ -159,3 +159,15 @@ def test_what_was_released_is_never_acted_for_again_under_that_number() -> None:
     assert (seen.assignments, seen.vip_term) == ((), None)
     cluster.do(AssignOwner(name, A, FencingTerm(1)))
     assert [each.fencing_term for each in desired(cluster.state, given).assignments] == [2]
+
+
+def test_what_is_asked_for_and_not_released_is_owed_with_its_grace() -> None:
+    cluster = cluster_with_reporter()
+    name = owned_service(REPORTER)
+    cluster.do(AssignOwner(VIP, A, FencingTerm(0)))
+    assert owed(cluster.state, A, {}) == {}
+    cluster.do(RequestRelease(name, B))
+    cluster.do(RequestRelease(VIP, B))
+    assert owed(cluster.state, A, {}) == {name: spec("reporter").grace_ms, VIP: 0}
+    assert owed(cluster.state, A, {VIP: FencingTerm(1)}) == {name: spec("reporter").grace_ms}
+    assert owed(cluster.state, B, {}) == {}
