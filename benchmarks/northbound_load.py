@@ -28,7 +28,7 @@ RATE: Final = 200.0
 #: The client's deadline, and a little more: by then every call has ended.
 DEADLINE_S: Final = 5.2
 STEADY_S: Final = 1.0
-STEADY_DEADLINE_S: Final = 20.0
+STEADY_DEADLINE_S: Final = 60.0
 #: A call that takes this much longer than usual was disturbed by the fault.
 SLOW_MS: Final = 50
 
