@@ -24,4 +24,9 @@ step "format and lint"; ruff format --check mesh sidecar services tests benchmar
 step "types"; mypy
 step "layers"; lint-imports
 step "contracts"; buf lint
+if [ $# = 0 ]; then
+  step "consensus core, every branch"
+  pytest -q tests/raft --cov=mesh/raft --cov-branch --cov-report= --cov-fail-under=100
+  set -- --ignore=tests/raft
+fi
 step "tests"; exec pytest -q tests "$@"

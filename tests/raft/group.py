@@ -5,6 +5,8 @@ from dataclasses import replace
 
 from mesh.ids import Index, MemberId, Term
 from mesh.raft import (
+    Append,
+    AppendReply,
     Entry,
     EntryId,
     EntryKind,
@@ -14,6 +16,7 @@ from mesh.raft import (
     RaftSettings,
     RawNode,
     Ready,
+    RequestVote,
     RequestVoteReply,
     Restored,
     Role,
@@ -21,6 +24,7 @@ from mesh.raft import (
 
 A, B, C, D, E = (MemberId(each) for each in "abcde")
 THREE = (A, B, C)
+FIVE = (A, B, C, D, E)
 TICKS_MIN, TICKS_MAX = 10, 19
 
 
@@ -109,3 +113,26 @@ def answer(node: RawNode, voter: MemberId, *, pre_vote: bool, granted: bool = Tr
 
 def simple(voters: Iterable[MemberId], learners: Iterable[MemberId] = ()) -> Membership:
     return Membership.of(voters, learners)
+
+
+def append(term: int, previous: EntryId, *terms: int, commit: int = 0, sender: MemberId = B) -> Append:
+    """Entries of these terms for A."""
+    entries = tuple(command(each, previous.index + 1 + n) for n, each in enumerate(terms))
+    return Append(
+        sender=sender, to=A, term=Term(term), previous=previous, entries=entries, commit=Index(commit)
+    )
+
+
+def reply(term: int, matched: int, sender: MemberId = B) -> AppendReply:
+    """To A: the sender's log agrees up to *matched*."""
+    return AppendReply(sender=sender, to=A, term=Term(term), matched=Index(matched))
+
+
+def ask(term: int, last: EntryId, sender: MemberId = B) -> RequestVote:
+    """Of A: its vote."""
+    return RequestVote(sender=sender, to=A, term=Term(term), last=last)
+
+
+def only(kind: type[Message], messages: list[Message]) -> list[Message]:
+    """The messages of one kind."""
+    return [each for each in messages if isinstance(each, kind)]

@@ -10,7 +10,6 @@ from mesh.raft import (
     Entry,
     EntryKind,
     Membership,
-    Message,
     RequestVote,
     RequestVoteReply,
     Role,
@@ -18,6 +17,7 @@ from mesh.raft import (
 )
 from mesh.raft.model import EntryId
 from tests.raft.group import (
+    FIVE,
     TICKS_MAX,
     TICKS_MIN,
     A,
@@ -26,38 +26,19 @@ from tests.raft.group import (
     D,
     E,
     answer,
+    append,
+    ask,
     at,
     candidate,
-    command,
     drain,
     leader,
     member,
+    only,
+    reply,
     simple,
     tick,
     turn,
 )
-
-FIVE = (A, B, C, D, E)
-
-
-def append(term: int, previous: EntryId, *terms: int, commit: int = 0, sender: MemberId = B) -> Append:
-    entries = tuple(command(each, previous.index + 1 + n) for n, each in enumerate(terms))
-    return Append(
-        sender=sender, to=A, term=Term(term), previous=previous, entries=entries, commit=Index(commit)
-    )
-
-
-def reply(term: int, matched: int, sender: MemberId = B) -> AppendReply:
-    return AppendReply(sender=sender, to=A, term=Term(term), matched=Index(matched))
-
-
-def ask(term: int, last: EntryId, sender: MemberId = B) -> RequestVote:
-    return RequestVote(sender=sender, to=A, term=Term(term), last=last)
-
-
-def only(kind: type[Message], messages: list[Message]) -> list[Message]:
-    return [each for each in messages if isinstance(each, kind)]
-
 
 # ---- §5.1 terms -------------------------------------------------------------------
 

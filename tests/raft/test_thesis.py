@@ -3,53 +3,28 @@
 import pytest
 
 from mesh.errors import NotLeader
-from mesh.ids import Index, MemberId, Term
+from mesh.ids import Term
 from mesh.raft import (
-    Append,
-    AppendReply,
-    Message,
     RequestVote,
     RequestVoteReply,
     Role,
     TimeoutNow,
 )
-from mesh.raft.model import EntryId
 from tests.raft.group import (
+    FIVE,
     TICKS_MIN,
     A,
     B,
     C,
-    D,
-    E,
+    append,
+    ask,
     at,
-    command,
     drain,
     leader,
     member,
+    reply,
     tick,
 )
-
-FIVE = (A, B, C, D, E)
-
-
-def append(term: int, previous: EntryId, *terms: int, commit: int = 0, sender: MemberId = B) -> Append:
-    entries = tuple(command(each, previous.index + 1 + n) for n, each in enumerate(terms))
-    return Append(
-        sender=sender, to=A, term=Term(term), previous=previous, entries=entries, commit=Index(commit)
-    )
-
-
-def reply(term: int, matched: int, sender: MemberId = B) -> AppendReply:
-    return AppendReply(sender=sender, to=A, term=Term(term), matched=Index(matched))
-
-
-def ask(term: int, last: EntryId, sender: MemberId = B) -> RequestVote:
-    return RequestVote(sender=sender, to=A, term=Term(term), last=last)
-
-
-def only(kind: type[Message], messages: list[Message]) -> list[Message]:
-    return [each for each in messages if isinstance(each, kind)]
-
 
 # ---- thesis -----------------------------------------------------------------------
 
