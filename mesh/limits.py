@@ -45,7 +45,7 @@ INSTANCES_PER_HOST_MAX: Final = 1_000
 CHANGES_KEPT_MAX: Final = 8_192
 CHANGES_KEPT_BYTES_MAX: Final = 16 * MIB
 #: Log entries between two comparisons of the state hash.
-STATE_HASH_PERIOD: Final = 256
+STATE_HASH_PERIOD: Final = 64
 HOSTS_MAX: Final = 15
 VOTERS: Final = (1, 3, 5, 7)
 

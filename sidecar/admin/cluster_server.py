@@ -8,6 +8,7 @@ from trellis.cluster.v1 import cluster_pb2_grpc
 from trellis.membership.v1 import membership_pb2
 
 from mesh.adapters.clock import boottime_ns, wall_ns
+from mesh.adapters.deadline import remaining_s
 from mesh.errors import NotFound
 from mesh.ids import HostId, Index, MemberId, Term, host_of, incarnation_of
 from mesh.replica import Replica
@@ -15,7 +16,6 @@ from mesh.state.commands import DrainHost
 from mesh.state.model import HostRecord
 from mesh.wire.events import event_to_wire, ownership_to_wire
 from mesh.wire.membership import host_to_wire
-from sidecar.admin.documents_server import remaining_s
 from sidecar.admin.services_server import service_rows
 
 EVENTS_DEFAULT = 100

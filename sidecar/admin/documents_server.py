@@ -7,6 +7,7 @@ from trellis.config_sync.v1 import config_sync_pb2 as pb
 from trellis.config_sync.v1 import config_sync_pb2_grpc
 
 from mesh.adapters.clock import wall_ns
+from mesh.adapters.deadline import remaining_s
 from mesh.errors import InvalidRequest, NotFound, Problem
 from mesh.ids import DOCUMENT_PATTERN, DocumentName, Index, SessionId
 from mesh.limits import DOCUMENT_BYTES_MAX, DOCUMENT_NAME_CHARS_MAX
@@ -172,14 +173,3 @@ class ConfigSyncServicer(config_sync_pb2_grpc.ConfigSyncServiceServicer):
     async def _barrier(self, stale_ok: bool, context: Any) -> None:
         if not stale_ok:
             await self._replica.barrier(timeout_s=remaining_s(context))
-
-
-def remaining_s(context: Any, default: float = 5.0) -> float:
-    """How long the caller still waits, less a little for the answer's way.
-
-    An answer that comes too late leaves the caller in doubt, where a refusal would have been certain.
-    """
-    remaining: float | None = context.time_remaining()
-    if remaining is None:
-        return default
-    return max(0.05, min(remaining * 0.95, max(remaining - 0.25, remaining * 0.8), 60.0))

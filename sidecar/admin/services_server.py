@@ -9,6 +9,7 @@ from trellis.supervisor.v1 import supervisor_pb2 as pb
 from trellis.supervisor.v1 import supervisor_pb2_grpc
 
 from mesh.adapters.clock import wall_ns
+from mesh.adapters.deadline import remaining_s
 from mesh.errors import InvalidRequest, NotFound, Problem, TrellisError
 from mesh.identity.interceptor import forwarding_metadata
 from mesh.ids import FencingTerm, HostId, InstanceId, MemberId, ServiceName, host_of, owned_service
@@ -21,7 +22,6 @@ from mesh.state.service import InstanceStatus, ServiceMode, ServiceSpec
 from mesh.state.spec_rules import check_spec
 from mesh.wire.errors import from_rpc_error
 from mesh.wire.service import decode_spec, encode_service
-from sidecar.admin.documents_server import remaining_s
 
 LINES_DEFAULT = 100
 LINES_MAX = 10_000

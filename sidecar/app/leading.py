@@ -17,9 +17,10 @@ from mesh.raft.model import Membership, PeerStatus, ProgressMode
 from mesh.replica import Replica
 from mesh.settings.model import HostSettings
 from mesh.state import ClusterState
-from mesh.state.commands import Applied, Command, SingleCommand
+from mesh.state.commands import Applied, Command, RecordEvents, SingleCommand
 from mesh.state.model import HostStatus
 from mesh.telemetry.traces import trace_id_of_term
+from sidecar.leadership import decide
 from sidecar.leadership.driver import LeaderDuty, Own
 from sidecar.membership.decide import next_membership_change, role_commands, view_of
 from sidecar.membership.founding import forget_founding, load_founding
@@ -50,6 +51,8 @@ class Leading:
         #: For this state and membership nothing is left to be placed.
         self._settled: tuple[Index, Membership, tuple[HostId, ...]] | None = None
         self._lost_since: dict[HostId, int] = {}
+        #: What the journal is to be told of this leadership, once it may propose.
+        self._to_record: tuple[RecordEvents, ...] = ()
         #: The term of the leadership that was made last.
         self._term = Term(0)
 
@@ -99,6 +102,7 @@ class Leading:
         """The loop of a leadership that has just begun."""
         member = self._replica.member
         self._term = self.term
+        self._to_record = (RecordEvents((decide.election_event(host_of(member), self.term, election),)),)
         return LeaderDuty(
             host=host_of(member),
             member=member,
@@ -113,6 +117,10 @@ class Leading:
         )
 
     def _extra_commands(self, state: ClusterState) -> tuple[SingleCommand, ...]:
+        news, self._to_record = self._to_record, ()
+        return (*news, *self._placement_commands(state))
+
+    def _placement_commands(self, state: ClusterState) -> tuple[SingleCommand, ...]:
         membership = self._consensus.driver.status().membership
         expected_back = self._expected_back(state)
         settled = (state.applied, membership, expected_back)

@@ -6,10 +6,12 @@ is already in force is not returned, so a quiet cluster proposes nothing.
 
 from collections.abc import Collection, Iterable, Mapping
 
-from mesh.ids import VIP, FencingTerm, HostId, InstanceId, MemberId, OwnedName, owned_service
+from mesh.ids import VIP, FencingTerm, HostId, InstanceId, MemberId, OwnedName, Term, owned_service
 from mesh.lease.model import (
     Assign,
     Decision,
+    ElectedBy,
+    Election,
     HostStanding,
     HostView,
     OwnershipSituation,
@@ -22,6 +24,7 @@ from mesh.lease.model import Unassign as UnassignDecision
 from mesh.state import ClusterState
 from mesh.state.commands import (
     AssignOwner,
+    EventDraft,
     ReportInstances,
     RequestRelease,
     SetHostStatus,
@@ -35,6 +38,11 @@ STATUS_OF = {
     Verdict.ALIVE: HostStatus.ALIVE,
     Verdict.SUSPECT: HostStatus.SUSPECT,
     Verdict.LOST: HostStatus.LOST,
+}
+_BECAUSE = {
+    ElectedBy.TIMEOUT: "no leader was heard for an election timeout",
+    ElectedBy.CRASH_PROOF: "the former leader's sidecar was proven dead",
+    ElectedBy.TRANSFER: "the former leader handed over",
 }
 VERDICT_OF = {status: verdict for verdict, status in STATUS_OF.items()}
 
@@ -90,6 +98,17 @@ def situation(
 def _is_witness(state: ClusterState, member: MemberId) -> bool:
     row = state.members.get(member)
     return row is not None and row.role is MemberRole.WITNESS
+
+
+def election_event(host: HostId, term: Term, election: Election) -> EventDraft:
+    """The journal's row for a leadership that begins, with what it was decided from."""
+    facts = {"by": election.by.value, "predecessor": election.predecessor or "", "term": str(term)}
+    return EventDraft(
+        "leader-elected",
+        host,
+        f"{host} leads in term {term}: {_BECAUSE[election.by]}",
+        tuple(sorted(facts.items())),
+    )
 
 
 def verdict_commands(state: ClusterState, changes: Iterable[VerdictChange]) -> tuple[SingleCommand, ...]:

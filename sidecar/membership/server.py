@@ -14,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from trellis.certificate.v1 import certificate_pb2, certificate_pb2_grpc
 from trellis.membership.v1 import membership_pb2, membership_pb2_grpc
 
+from mesh.adapters.deadline import remaining_s
 from mesh.errors import Conflict, Denied, InvalidRequest, NotFound, Problem
 from mesh.identity.authority import OPERATOR_LIFETIME, OPERATOR_LIFETIME_MAX
 from mesh.identity.interceptor import present_caller
@@ -30,8 +31,6 @@ from sidecar.membership.renewal import renewed_row
 
 TOKEN_LIFETIME: Final = timedelta(hours=1)
 TOKEN_LIFETIME_MAX: Final = timedelta(days=7)
-TIMEOUT_S: Final = 5.0
-TIMEOUT_S_MAX: Final = 60.0
 
 
 class Observed(Protocol):
@@ -205,12 +204,6 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
             certificates = x509.load_pem_x509_certificates(ca_pem)
             response.expires.FromDatetime(min(each.not_valid_after_utc for each in certificates))
         return response
-
-
-def remaining_s(context: Any) -> float:
-    """How long the caller still waits, less a little for the answer's way."""
-    remaining: float | None = context.time_remaining()
-    return TIMEOUT_S if remaining is None else max(0.05, min(remaining * 0.95, TIMEOUT_S_MAX))
 
 
 def _lifetime(given: Duration, default: timedelta, most: timedelta) -> timedelta:

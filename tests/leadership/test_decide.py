@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from mesh.ids import VIP, FencingTerm, HostId, ServiceName, instance_id, owned_service
-from mesh.lease.model import Assign, HostStanding, Verdict, VerdictChange, WaitUntil
+from mesh.ids import VIP, FencingTerm, HostId, ServiceName, Term, instance_id, owned_service
+from mesh.lease.model import Assign, ElectedBy, Election, HostStanding, Verdict, VerdictChange, WaitUntil
 from mesh.lease.model import RequestRelease as ReleaseDecision
 from mesh.lease.model import Unassign as UnassignDecision
 from mesh.state.commands import (
@@ -179,3 +179,16 @@ def test_reports_follow_deltas_and_begin_anew_with_a_new_stream_or_member() -> N
     assert dict(reports.items())[B].instances == {}
     reports.forget(B)
     assert reports.items() == ()
+
+
+def test_the_journal_says_why_a_leadership_began() -> None:
+    for by, words in (
+        (ElectedBy.TIMEOUT, "no leader was heard"),
+        (ElectedBy.CRASH_PROOF, "proven dead"),
+        (ElectedBy.TRANSFER, "handed over"),
+    ):
+        event = decide.election_event(B, Term(4), Election(0, by, A, 0))
+        assert (event.kind, event.subject) == ("leader-elected", B)
+        assert words in event.message
+        assert "term 4" in event.message
+        assert dict(event.attributes) == {"by": by.value, "predecessor": A, "term": "4"}
