@@ -3,14 +3,19 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import structlog
+
 from mesh.adapters.log_writer import LogWriter
 from mesh.counters import ConsensusCounters
+from mesh.errors import TrellisError
 from mesh.ids import Index
 from mesh.pacing import DriverSettings
 from mesh.ports import DriverObserver, LogStore, StateMachine
 from mesh.raft import RawNode
 from mesh.raft.model import Entry, EntryKind, Membership, Snapshot
 from mesh.waiting import PendingProposals
+
+LOG = structlog.get_logger(__name__)
 
 Failed = Callable[[BaseException], None]
 
@@ -100,7 +105,12 @@ class Applier:
             elif self._snapshot_index > applied or bulk_writer.is_closed:
                 self._is_compacting = False  # the leader's snapshot came meanwhile, or this driver ends
             else:
-                snapshot = self._node.compact(applied, encoded[0])
+                try:
+                    snapshot = self._node.compact(applied, encoded[0])
+                except TrellisError as refusal:
+                    LOG.error("snapshot-refused", index=applied, error=str(refusal))
+                    self._is_compacting = False  # tried again when the log has grown as much once more
+                    return
                 bulk_writer.submit(
                     partial(self._store.stage_snapshot, snapshot),
                     partial(self._staged, snapshot, writer, failed),

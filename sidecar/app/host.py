@@ -180,14 +180,18 @@ class HostDriver:
 
         Until then nothing is assigned and no routes are made from it: instances and
         an Envoy that outlived the last sidecar go on as they are. If it takes long,
-        there may be no quorum, and a host without a lease takes no calls.
+        there may be no quorum: a host without a lease takes no calls, and after the
+        grace it runs nothing.
         """
+        self._fenced_since = self._now()
         while True:
             try:
                 await self._replica.barrier(timeout_s=CATCH_UP_S)
             except TrellisError as error:
                 LOG.info("not-caught-up", reason=str(error))
                 self._publish()
+                if self._standing().grace_over:
+                    self._supervisor.assign(())
             else:
                 return
 
