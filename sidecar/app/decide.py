@@ -196,6 +196,11 @@ def routing_view(
             for record in state.hosts.values()
             if record.host != standing.host and (record.status is HostStatus.LOST or record.draining)
         ),
+        hosts_suspect=tuple(
+            record.host
+            for record in state.hosts.values()
+            if record.host != standing.host and record.status is HostStatus.SUSPECT
+        ),
         leader=standing.leader,
         owns_vip=owns_vip and standing.lease_live,
         northbound_open=standing.lease_live,

@@ -7,6 +7,7 @@ is already in force is not returned, so a quiet cluster proposes nothing.
 from collections.abc import Collection, Iterable, Mapping
 
 from mesh.ids import VIP, FencingTerm, HostId, InstanceId, MemberId, OwnedName, Term, owned_service
+from mesh.lease import hosts
 from mesh.lease.model import (
     Assign,
     Decision,
@@ -109,6 +110,18 @@ def election_event(host: HostId, term: Term, election: Election) -> EventDraft:
         f"{host} leads in term {term}: {_BECAUSE[election.by]}",
         tuple(sorted(facts.items())),
     )
+
+
+def first_standing(host: HostId, now: int, verdict: Verdict, election: Election) -> HostStanding:
+    """The account that a new leader opens for a host it has not heard from yet.
+
+    Full time to beat, but for the former leader when nobody had heard it for an
+    election timeout: its silence began when this host heard it last.
+    """
+    standing = hosts.opened(host, now, verdict)
+    if election.by is ElectedBy.TIMEOUT and host == election.predecessor and election.predecessor_heard_at:
+        return replace(standing, last_beat=election.predecessor_heard_at)
+    return standing
 
 
 def verdict_commands(state: ClusterState, changes: Iterable[VerdictChange]) -> tuple[SingleCommand, ...]:

@@ -110,6 +110,7 @@ class LeaderDuty:
         self._extra_commands = extra_commands
         self._change_membership = change_membership
         self._now = boottime_ns
+        self._election = election
         self._leases = LeaseTable(host, election, timers)
         self._standings: dict[HostId, HostStanding] = {}
         self._reports = Reports()
@@ -240,7 +241,7 @@ class LeaderDuty:
         state = self._replicated.state
         for host in state.hosts:
             if host != self._host and host not in self._standings:
-                self._standings[host] = verdicts.opened(host, now, self._verdict(host))
+                self._standings[host] = decide.first_standing(host, now, self._verdict(host), self._election)
         for host in [host for host in self._standings if host not in state.hosts]:
             del self._standings[host]
             self._reports.forget(host)

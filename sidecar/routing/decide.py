@@ -66,6 +66,7 @@ def is_address(text: str) -> bool:
 def _ready_by_service(view: RoutingView) -> dict[str, list[InstanceStatus]]:
     """Instances that take traffic, by service, in a stable order.
 
+    A suspect host may be silent or only slow: it is passed over while a service has others.
     One whose address cannot be read is left out, so that it cannot hold up the others.
     """
     out = frozenset(view.hosts_out)
@@ -73,7 +74,11 @@ def _ready_by_service(view: RoutingView) -> dict[str, list[InstanceStatus]]:
     for instance in sorted(view.instances, key=lambda each: each.instance):
         if instance.ready and is_address(instance.address) and instance.host not in out:
             ready.setdefault(instance.service, []).append(instance)
-    return ready
+    suspect = frozenset(view.hosts_suspect)
+    return {
+        service: [each for each in found if each.host not in suspect] or found
+        for service, found in ready.items()
+    }
 
 
 # ---- Envoy ----------------------------------------------------------------------

@@ -69,8 +69,10 @@ class RoutingView:
     instances: tuple[InstanceStatus, ...] = ()
     #: Members of the cluster, this host included.
     hosts: tuple[HostId, ...] = ()
-    #: Hosts whose instances get no traffic: suspect, lost, draining or in maintenance.
+    #: Hosts whose instances get no traffic: lost, draining or in maintenance.
     hosts_out: tuple[HostId, ...] = ()
+    #: Hosts that have missed heartbeats: their instances get traffic only where there are no others.
+    hosts_suspect: tuple[HostId, ...] = ()
     leader: HostId | None = None
     #: This host owns the virtual IP and its lease is live.
     owns_vip: bool = False

@@ -115,7 +115,6 @@ class Encoder:
             type="EDS",
             eds_cluster_config=ADS_CLUSTER,
             lb_policy="ROUND_ROBIN",
-            outlier_detection=_OUTLIER_PROXYLESS,
         )
         if cluster.peers:
             socket = transport.proxyless(self._settings, cluster.peers)
@@ -172,18 +171,6 @@ _OUTLIER: Final[Json] = {
     "max_ejection_time": duration(10_000),
     # the panic threshold keeps the last one, see Encoder._cluster
     "max_ejection_percent": {"value": 100},
-}
-
-_OUTLIER_PROXYLESS: Final[Json] = {
-    "interval": duration(1_000),
-    "base_ejection_time": duration(1_000),
-    "max_ejection_time": duration(10_000),
-    "max_ejection_percent": {"value": 66},
-    "enforcing_success_rate": {"value": 0},
-    "failure_percentage_threshold": {"value": 85},
-    "enforcing_failure_percentage": {"value": 100},
-    "failure_percentage_minimum_hosts": {"value": 2},
-    "failure_percentage_request_volume": {"value": 10},
 }
 
 _CIRCUIT_BREAKERS: Final[Json] = {

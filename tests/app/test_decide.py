@@ -145,6 +145,9 @@ def test_routes_believe_this_host_about_itself_and_the_state_about_others() -> N
     }
     assert view.hosts_out == (B, C)
     assert (view.owns_vip, view.northbound_open, view.leader) == (True, True, A)
+    assert view.hosts_suspect == ()
+    cluster.do(SetHostStatus(B, member(B).member, HostStatus.SUSPECT))
+    assert routing_view(cluster.state, LIVE, revision=9, own=[own], owns_vip=True).hosts_suspect == (B,)
     closed = routing_view(cluster.state, FENCED, revision=9, own=[], owns_vip=True)
     assert (closed.owns_vip, closed.northbound_open) == (False, False)
 

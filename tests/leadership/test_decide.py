@@ -192,3 +192,11 @@ def test_the_journal_says_why_a_leadership_began() -> None:
         assert words in event.message
         assert "term 4" in event.message
         assert dict(event.attributes) == {"by": by.value, "predecessor": A, "term": "4"}
+
+
+def test_a_leader_that_fell_silent_is_judged_from_when_it_was_heard_last() -> None:
+    silent = Election(at=9_000, by=ElectedBy.TIMEOUT, predecessor=A, predecessor_heard_at=5_000)
+    assert decide.first_standing(A, 9_500, Verdict.ALIVE, silent).last_beat == 5_000
+    assert decide.first_standing(C, 9_500, Verdict.ALIVE, silent).last_beat == 9_500
+    for election in (replace(silent, by=ElectedBy.TRANSFER), replace(silent, predecessor_heard_at=0)):
+        assert decide.first_standing(A, 9_500, Verdict.ALIVE, election).last_beat == 9_500

@@ -107,6 +107,15 @@ def test_hosts_that_are_out_get_no_traffic() -> None:
     assert endpoints(snapshot) == (Endpoint("127.0.0.1:2000"),)
 
 
+def test_suspect_hosts_get_traffic_only_where_there_are_no_others() -> None:
+    """Goal: a silent host costs no call, and a slow one is better than none."""
+    suspects = (HOSTS[1], HOSTS[2])
+    passed_over = decide(view(instance("host1"), instance("host2"), hosts_suspect=suspects), SECURE).envoy
+    assert passed_over.endpoints == (Endpoints("echo", (Endpoint("127.0.0.1:2000"),)),)
+    alone = decide(view(instance("host2"), instance("host3"), hosts_suspect=suspects), SECURE).envoy
+    assert [len(each.endpoints) for each in alone.endpoints] == [2]
+
+
 def test_without_an_identity_only_this_host_is_reached_and_no_ingress_is_open() -> None:
     snapshot = decide(view(instance("host1"), instance("host2")), PLAIN).envoy
     assert endpoints(snapshot) == (Endpoint("127.0.0.1:2000"),)
