@@ -5,6 +5,7 @@ is already in force is not returned, so a quiet cluster proposes nothing.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 from mesh.ids import VIP, FencingTerm, HostId, InstanceId, MemberId, OwnedName, Term, owned_service
 from mesh.lease import hosts
@@ -82,7 +83,7 @@ def situation(
     load: dict[HostId, int] = {}
     for status in state.instances.values():
         load[status.host] = load.get(status.host, 0) + 1
-    hosts = tuple(
+    views = tuple(
         HostView(
             host=record.host,
             alive=record.host == leader
@@ -93,7 +94,7 @@ def situation(
         for record in state.hosts.values()
         if not _is_witness(state, record.member)
     )
-    return OwnershipSituation(leader, hosts, wanted_names(state), ownership_views(state.owners.values()))
+    return OwnershipSituation(leader, views, wanted_names(state), ownership_views(state.owners.values()))
 
 
 def _is_witness(state: ClusterState, member: MemberId) -> bool:
