@@ -133,10 +133,7 @@ class Node:
         self._on_change()
 
     def command_applied(self, index: Index, outcome: object) -> None:
-        """An entry was applied; the leadership may have something to decide."""
-        del index, outcome
-        if self.duty is not None:
-            self.duty.wake()
+        """An entry was applied. What it changed is told by the replica (see Sidecar)."""
 
     def membership_changed(self, membership: Membership) -> None:
         """A membership was committed."""

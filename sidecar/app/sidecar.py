@@ -55,6 +55,16 @@ from sidecar.supervisor.driver import Supervisor
 LOG = structlog.get_logger(__name__)
 
 STOP_S = 30.0
+ALL_KINDS = frozenset(ChangeKind)
+MEMBERSHIP_KINDS = frozenset({ChangeKind.CLUSTER, ChangeKind.MEMBER, ChangeKind.TRUST})
+#: Tables that hosts and the leader decide from.
+DECIDED_FROM = MEMBERSHIP_KINDS | {
+    ChangeKind.HOST,
+    ChangeKind.SERVICE,
+    ChangeKind.PLACEMENT,
+    ChangeKind.OWNERSHIP,
+    ChangeKind.INSTANCE,
+}
 
 
 class Sidecar:
@@ -292,15 +302,18 @@ class Sidecar:
         self.node.wake_duty()
 
     def _state_changed(self, changes: ChangeSet) -> None:
-        kinds = {change.kind for change in changes.changes}
-        if not changes.changes or ChangeKind.MEMBER in kinds:
+        kinds = {change.kind for change in changes.changes} or ALL_KINDS  # none: a snapshot came
+        if ChangeKind.MEMBER in kinds:
             self.membership.set_peers()
-        if not changes.changes or ChangeKind.REVOKED in kinds:
+        if ChangeKind.REVOKED in kinds:
             self.doors.recheck()
         if ChangeKind.OWNERSHIP in kinds:
             self.transitions.ownerships_applied(self.replica.state.owners.values())
-        self.membership.wake()
-        self.host.wake()
+        if kinds & MEMBERSHIP_KINDS:
+            self.membership.wake()
+        if kinds & DECIDED_FROM:  # documents, tokens and the like change nothing that is decided
+            self.host.wake()
+            self.node.wake_duty()
 
     def _role_changed(self) -> None:
         self.lease.term_seen(self.node.term)
