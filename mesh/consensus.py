@@ -6,7 +6,7 @@ who leads.
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import grpc
 from trellis.election.v1.election_pb2_grpc import add_ElectionServiceServicer_to_server
@@ -46,6 +46,8 @@ class Consensus:
         self, *, cluster: ClusterId, identity: MeshIdentity, driver: RaftDriver, codec: OutcomeCodec
     ) -> None:
         self.driver = driver
+        #: Called with what ended the driver; `run` then waits to be cancelled.
+        self.on_failed: Callable[[Exception], None] | None = None
         self._cluster = cluster
         self._identity = identity
         self._codec = codec
@@ -98,11 +100,24 @@ class Consensus:
                 tasks.create_task(self._confirm_reads(), name="reads"),
             ]
             try:
-                await self.driver.run(self.transport)
+                await self._drive()
             finally:
                 for task in others:
                     task.cancel()
                 self._reads.refuse_all(Draining("this sidecar is stopping; ask another host"))
+
+    async def _drive(self) -> None:
+        """Run the driver; with `on_failed`, its failure is told at once and the connections are left alone.
+
+        The process has better things to do then than to take them down one by one.
+        """
+        try:
+            await self.driver.run(self.transport)
+        except Exception as error:
+            if self.on_failed is None:
+                raise
+            self.on_failed(error)
+            await asyncio.Event().wait()
 
     def stop(self) -> None:
         """End `run`."""

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import structlog
@@ -27,13 +28,29 @@ def run(settings_path: Path) -> int:
         settings = load_settings(settings_path)
         configure_logs(settings.logs.level, settings.logs.format)
         asyncio.run(_run(settings))
-    except SettingsError as error:
+    except TrellisError as error:
+        return _report(error)
+    return EXIT_DONE
+
+
+def _report(error: BaseException) -> int:
+    """Say what ended the sidecar; returns the exit code for it."""
+    if isinstance(error, SettingsError):
         print(error, file=sys.stderr)
         return EXIT_SETTINGS
-    except TrellisError as error:
+    if isinstance(error, TrellisError):
         structlog.get_logger(__name__).error("sidecar-ended", reason=error.reason, error=str(error))
-        return EXIT_REFUSED
-    return EXIT_DONE
+    else:
+        traceback.print_exception(error)
+    return EXIT_REFUSED
+
+
+def _end_process(error: BaseException) -> None:
+    """The last act after a fatal error; nothing is held any more."""
+    code = _report(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _prefer_own_programs() -> None:
@@ -47,4 +64,4 @@ def _prefer_own_programs() -> None:
 async def _run(settings: HostSettings) -> None:
     from sidecar.app.sidecar import Sidecar  # the loop must run when the parts are made
 
-    await Sidecar(settings).run()
+    await Sidecar(settings, _end_process).run()
