@@ -22,9 +22,9 @@ from mesh.state.service import MethodPolicy
 
 #: Attempts of one call of an idempotent method, the first included; 5 is gRPC's own ceiling.
 ATTEMPTS_MAX: Final = 5
-#: After a host is gone another listens within some 100 ms: look often, then seldom.
+#: After a host is gone another listens within some 100 ms: look often. A refused attempt costs little.
 RECONNECT_MS_MIN: Final = 100  # gRPC's own floor
-RECONNECT_MS_MAX: Final = 500
+RECONNECT_MS_MAX: Final = 120
 #: A connection attempt to a silent address is given up after this.
 CONNECT_MS: Final = 1_000
 KEEPALIVE_MS: Final = 1_000
