@@ -25,6 +25,7 @@ from mesh.lease.model import (
     OwnershipView,
     Verdict,
     VerdictChange,
+    WaitUntil,
 )
 from mesh.lease.model import Unassign as UnassignDecision
 from mesh.lease.ownership import decide_ownerships
@@ -111,6 +112,8 @@ class LeaderDuty:
         self._change_membership = change_membership
         self._now = boottime_ns
         self._election = election
+        #: When something that is waited for may be decided.
+        self._decide_at = 0
         self._leases = LeaseTable(host, election, timers)
         self._standings: dict[HostId, HostStanding] = {}
         self._reports = Reports()
@@ -209,8 +212,13 @@ class LeaderDuty:
             if self._ready():
                 await act()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._timers.heartbeat_ns / 1e9):
+                async with asyncio.timeout(self._pause_s()):
                     await due.wait()
+
+    def _pause_s(self) -> float:
+        """One heartbeat, or less when a decision waits for a moment before that."""
+        pause_ns = min(self._timers.heartbeat_ns, max(0, self._decide_at - self._now()))
+        return (pause_ns or self._timers.heartbeat_ns) / 1e9
 
     def _ready(self) -> bool:
         if self._replicated.applied < self._serve_from:
@@ -231,6 +239,8 @@ class LeaderDuty:
         decisions = decide_ownerships(situation, self._leases, now)
         commands: list[SingleCommand] = [*decide.verdict_commands(state, changes)]
         commands += self._report_commands(state)
+        waits = [each.at for each in decisions if isinstance(each, WaitUntil)]
+        self._decide_at = min(waits, default=now + self._timers.heartbeat_ns)
         reserved = self._reserve(decisions, situation.ownerships, now)
         commands += decide.ownership_commands(state, decisions)
         commands += self._extra_commands(state)
