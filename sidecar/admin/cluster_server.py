@@ -40,12 +40,21 @@ class Member(Protocol):
         """Hand over; returns when the other host leads and owns what moves along."""
 
 
+class Northbound(Protocol):
+    """What Envoy has open on this host."""
+
+    @property
+    def northbound_listening(self) -> bool: ...
+    def northbound_problems(self) -> tuple[str, ...]: ...
+
+
 class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
     """Served on every host, from its own applied state."""
 
-    def __init__(self, *, replica: Replica, member: Member, version: str) -> None:
+    def __init__(self, *, replica: Replica, member: Member, northbound: Northbound, version: str) -> None:
         self._replica = replica
         self._member = member
+        self._northbound = northbound
         self._version = version
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
@@ -74,6 +83,8 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
             state_hash=machine.hash,
             state_hash_index=machine.hash_index,
             fenced_reason=self._member.fenced_reason(),
+            northbound_listening=self._northbound.northbound_listening,
+            northbound_problems=self._northbound.northbound_problems(),
         )
         response.lease_left.FromNanoseconds(self._member.lease_ns_left())
         return response

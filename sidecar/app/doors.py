@@ -58,7 +58,9 @@ class Doors:
 
     def _make_servicers(self) -> None:
         made = self._sidecar
-        self._cluster = ClusterServicer(replica=made.replica, member=made, version=made.version)
+        self._cluster = ClusterServicer(
+            replica=made.replica, member=made, northbound=made.routing, version=made.version
+        )
         self._documents = ConfigSyncServicer(made.replica)
         self._supervisor = SupervisorServicer(
             replica=made.replica,

@@ -47,6 +47,10 @@ def _consensus(sidecar: "Sidecar") -> Iterator[Sample]:
 def _host(sidecar: "Sidecar") -> Iterator[Sample]:
     left = sidecar.lease.ns_left(boottime_ns()) / 1e9
     yield Sample("trellis_lease_seconds_left", "What is left of the host's lease.", left)
+    is_open = sidecar.routing.northbound_listening
+    yield Sample("trellis_northbound_listening", "1 while Envoy listens on this host's own address.", is_open)
+    shut = len(sidecar.routing.northbound_problems())
+    yield Sample("trellis_northbound_problems", "Northbound listeners that should be open and are not.", shut)
     for status in sidecar.supervisor.statuses():
         labels = (("service", str(status.service)), ("instance", str(status.instance)))
         yield Sample("trellis_instance_ready", "1 while the instance takes traffic.", status.ready, labels)

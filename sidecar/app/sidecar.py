@@ -42,6 +42,7 @@ from sidecar.app.leading import Leading
 from sidecar.app.membership import Membership, open_identity, open_log
 from sidecar.app.metrics import samples
 from sidecar.app.node import Node
+from sidecar.app.northbound_watch import NorthboundWatch
 from sidecar.app.observed import Observed
 from sidecar.app.transitions import Transitions
 from sidecar.app.vip_hold import VipHold, make_vip
@@ -171,6 +172,9 @@ class Sidecar:
             on_diverged=lambda: self.fail(self.membership.diverged()),
             boottime_ns=boottime_ns,
         )
+        self.northbound_watch = NorthboundWatch(
+            host=self.host_id, replica=self.replica, problems=self.routing.northbound_problems
+        )
         self.vip: VipHold | None = None
         self.host = HostDriver(
             host=self.host_id,
@@ -243,6 +247,7 @@ class Sidecar:
             "host": self.host.run(),
             "beats": self.beats.run(),
             "membership": self.membership.run(),
+            "northbound-watch": self.northbound_watch.run(),
         }
         if self.vip is not None:
             loops["vip"] = self.vip.run(self.host.is_live)

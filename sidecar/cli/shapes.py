@@ -59,6 +59,8 @@ def status_shape(status: cluster.GetStatusResponse) -> Shape:
         "services": [service_shape(service) for service in status.services],
         "virtual_address": status.virtual_address or None,
         "northbound_addresses": dict(sorted(status.northbound_addresses.items())),
+        "northbound_listening": status.northbound_listening,
+        "northbound_problems": list(status.northbound_problems),
         "version": status.version,
         "state_hash": status.state_hash.hex(),
         "state_hash_index": status.state_hash_index,

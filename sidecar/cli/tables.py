@@ -55,8 +55,9 @@ def status_view(status: cluster.GetStatusResponse) -> RenderableType:
     ]
     if status.fenced_reason:
         rows.append(("fenced", status.fenced_reason))
+    rows += [("closed", problem) for problem in status.northbound_problems]
     for name, value in rows:
-        style = "red" if name == "fenced" else ""
+        style = "red" if name in ("fenced", "closed") else ""
         head.add_row(Text(name, style="bold"), Text(value, style=style))
     return Group(
         head,

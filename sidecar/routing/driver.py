@@ -8,6 +8,7 @@ from typing import Final
 
 from sidecar.routing import bootstrap
 from sidecar.routing.admin import calls_in_hand
+from sidecar.routing.closed import northbound_problems
 from sidecar.routing.decide import decide
 from sidecar.routing.in_force import InForce
 from sidecar.routing.model import (
@@ -115,6 +116,17 @@ class Routing:
     def northbound_listening(self) -> bool:
         """Envoy has confirmed that it listens on this host's own address."""
         return NORTHBOUND in self._in_force.listening
+
+    def northbound_problems(self) -> tuple[str, ...]:
+        """Why Envoy does not take calls where it should, with what to do; empty when it does."""
+        node = f"{bootstrap.ENVOY_NODE_PREFIX}{self._settings.host}"
+        return northbound_problems(
+            self._view,
+            self._settings,
+            self._in_force.listening,
+            envoy_runs=self.envoy_handle() is not None,
+            refusal=self._refusals.get((node, Kind.LISTENER), ""),
+        )
 
     async def wait_vip_listening(self) -> None:
         """Returns when Envoy listens on the virtual IP; the caller sets the deadline."""

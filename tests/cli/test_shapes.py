@@ -1,5 +1,7 @@
 """The field names of `--json` are part of the stable surface."""
 
+from io import StringIO
+
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
@@ -83,6 +85,17 @@ def test_a_status_has_the_promised_fields() -> None:
 
 def test_a_status_without_a_leader_says_null() -> None:
     assert shapes.status_shape(cluster.GetStatusResponse(role="follower"))["leader"] is None
+
+
+def test_a_northbound_port_that_is_shut_is_shown_with_the_reason() -> None:
+    """Goal: people and scripts see it. Method: a status with a problem, as JSON and as a table."""
+    shut = cluster.GetStatusResponse(role="leader", northbound_problems=["Envoy cannot listen"])
+    shape = shapes.status_shape(shut)
+    assert (shape["northbound_listening"], shape["northbound_problems"]) == (False, ["Envoy cannot listen"])
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(tables.status_view(shut))
+    assert "closed" in (text := console.export_text())
+    assert "Envoy cannot listen" in text
 
 
 def test_words_of_the_contract_are_shown_as_the_vocabulary_has_them() -> None:

@@ -118,6 +118,30 @@ def test_a_sidecar_whose_port_is_taken_does_not_start(cluster: Cluster, host: Ho
     assert leads_itself(host)
 
 
+def test_a_northbound_port_that_is_taken_is_told_by_status_and_journal() -> None:
+    """Goal: what Envoy could not open is seen, with the remedy, until it is free. Method: hold the port."""
+    with Cluster(LoopbackNetwork(), hosts=1) as made:
+        (host,) = made.hosts
+        assert host.trellis("init").returncode == 0
+        with socket.create_server((host.ip, 8080)):
+            host.start()
+            wait_for(lambda: leads_itself(host), "the founding host leads itself", 40.0)
+            wait_for(lambda: closed_reasons(host), "its status says why the port is shut", 20.0)
+            shown = host.trellis("status")
+            assert "closed" in shown.stdout, shown
+            assert "northbound.address" in shown.stdout, shown
+            kind = ("events", "--kind", "northbound-closed", "--json")
+            wait_for(lambda: json.loads(host.trellis(*kind).stdout)["events"], "the journal has it", 30.0)
+        wait_for(lambda: host.status().northbound_listening, "it is opened once it is free", 20.0)  # type: ignore[union-attr]
+        assert closed_reasons(host) == []
+
+
+def closed_reasons(host: Host) -> list[str]:
+    """Why its northbound listeners are shut, as its status says."""
+    reasons = json.loads(host.trellis("status", "--json").stdout)["northbound_problems"]
+    return [reason for reason in reasons if "cannot listen" in reason]
+
+
 DECLARATIONS = {
     "a missing command": ('[service]\nname = "a"\ncommand = ["no-such"]\n', "command", "no-such"),
     "no command": ('[service]\nname = "a"\ncommand = []\n', "command", ""),

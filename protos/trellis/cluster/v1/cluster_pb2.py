@@ -29,7 +29,7 @@ from trellis.membership.v1 import membership_pb2 as trellis_dot_membership_dot_v
 from trellis.supervisor.v1 import supervisor_pb2 as trellis_dot_supervisor_dot_v1_dot_supervisor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n trellis/cluster/v1/cluster.proto\x12\x12trellis.cluster.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etrellis/common/v1/policy.proto\x1a&trellis/membership/v1/membership.proto\x1a&trellis/supervisor/v1/supervisor.proto\"(\n\x10GetStatusRequest\x12\x14\n\x0clinearizable\x18\x01 \x01(\x08\"P\n\tOwnership\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x14\n\x0c\x66\x65ncing_term\x18\x03 \x01(\x04\x12\x11\n\tsuccessor\x18\x04 \x01(\t\"\xeb\x04\n\x11GetStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07host_id\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x0e\n\x06leader\x18\x05 \x01(\t\x12\x14\n\x0c\x63ommit_index\x18\x06 \x01(\x04\x12\x15\n\rapplied_index\x18\x07 \x01(\x04\x12\x0c\n\x04role\x18\x08 \x01(\t\x12-\n\nlease_left\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\x06owners\x18\n \x03(\x0b\x32\x1d.trellis.cluster.v1.Ownership\x12*\n\x05hosts\x18\x0b \x03(\x0b\x32\x1b.trellis.membership.v1.Host\x12\x30\n\x08services\x18\x0c \x03(\x0b\x32\x1e.trellis.supervisor.v1.Service\x12\x17\n\x0fvirtual_address\x18\r \x01(\t\x12\\\n\x14northbound_addresses\x18\x0e \x03(\x0b\x32>.trellis.cluster.v1.GetStatusResponse.NorthboundAddressesEntry\x12\x0f\n\x07version\x18\x0f \x01(\t\x12\x12\n\nstate_hash\x18\x10 \x01(\x0c\x12\x18\n\x10state_hash_index\x18\x11 \x01(\x04\x12\x15\n\rfenced_reason\x18\x12 \x01(\t\x1a:\n\x18NorthboundAddressesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\")\n\x19TransferLeadershipRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\"U\n\x1aTransferLeadershipResponse\x12\x0e\n\x06leader\x18\x01 \x01(\t\x12\'\n\x04took\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xf2\x01\n\x05\x45vent\x12\r\n\x05index\x18\x01 \x01(\x04\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12=\n\nattributes\x18\x06 \x03(\x0b\x32).trellis.cluster.v1.Event.AttributesEntry\x12\x10\n\x08trace_id\x18\x07 \x01(\t\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\x11ListEventsRequest\x12\x13\n\x0b\x61\x66ter_index\x18\x01 \x01(\x04\x12\r\n\x05limit\x18\x02 \x01(\r\x12\x0c\n\x04kind\x18\x03 \x01(\t\"?\n\x12ListEventsResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.trellis.cluster.v1.Event\")\n\x12WatchEventsRequest\x12\x13\n\x0b\x61\x66ter_index\x18\x01 \x01(\x04\"?\n\x13WatchEventsResponse\x12(\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.trellis.cluster.v1.Event\"/\n\x10\x44rainHostRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\r\n\x05\x64rain\x18\x02 \x01(\x08\"\x13\n\x11\x44rainHostResponse2\xa9\x04\n\x0e\x43lusterService\x12`\n\tGetStatus\x12$.trellis.cluster.v1.GetStatusRequest\x1a%.trellis.cluster.v1.GetStatusResponse\"\x06\xb2\xe1\x18\x02\x08\x01\x12\x83\x01\n\x12TransferLeadership\x12-.trellis.cluster.v1.TransferLeadershipRequest\x1a..trellis.cluster.v1.TransferLeadershipResponse\"\x0e\xb2\xe1\x18\n\x1a\x08operator\x12\x63\n\nListEvents\x12%.trellis.cluster.v1.ListEventsRequest\x1a&.trellis.cluster.v1.ListEventsResponse\"\x06\xb2\xe1\x18\x02\x08\x01\x12`\n\x0bWatchEvents\x12&.trellis.cluster.v1.WatchEventsRequest\x1a\'.trellis.cluster.v1.WatchEventsResponse0\x01\x12h\n\tDrainHost\x12$.trellis.cluster.v1.DrainHostRequest\x1a%.trellis.cluster.v1.DrainHostResponse\"\x0e\xb2\xe1\x18\n\x1a\x08operatorb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n trellis/cluster/v1/cluster.proto\x12\x12trellis.cluster.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etrellis/common/v1/policy.proto\x1a&trellis/membership/v1/membership.proto\x1a&trellis/supervisor/v1/supervisor.proto\"(\n\x10GetStatusRequest\x12\x14\n\x0clinearizable\x18\x01 \x01(\x08\"P\n\tOwnership\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x14\n\x0c\x66\x65ncing_term\x18\x03 \x01(\x04\x12\x11\n\tsuccessor\x18\x04 \x01(\t\"\xa6\x05\n\x11GetStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07host_id\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x0e\n\x06leader\x18\x05 \x01(\t\x12\x14\n\x0c\x63ommit_index\x18\x06 \x01(\x04\x12\x15\n\rapplied_index\x18\x07 \x01(\x04\x12\x0c\n\x04role\x18\x08 \x01(\t\x12-\n\nlease_left\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\x06owners\x18\n \x03(\x0b\x32\x1d.trellis.cluster.v1.Ownership\x12*\n\x05hosts\x18\x0b \x03(\x0b\x32\x1b.trellis.membership.v1.Host\x12\x30\n\x08services\x18\x0c \x03(\x0b\x32\x1e.trellis.supervisor.v1.Service\x12\x17\n\x0fvirtual_address\x18\r \x01(\t\x12\\\n\x14northbound_addresses\x18\x0e \x03(\x0b\x32>.trellis.cluster.v1.GetStatusResponse.NorthboundAddressesEntry\x12\x0f\n\x07version\x18\x0f \x01(\t\x12\x12\n\nstate_hash\x18\x10 \x01(\x0c\x12\x18\n\x10state_hash_index\x18\x11 \x01(\x04\x12\x15\n\rfenced_reason\x18\x12 \x01(\t\x12\x1c\n\x14northbound_listening\x18\x13 \x01(\x08\x12\x1b\n\x13northbound_problems\x18\x14 \x03(\t\x1a:\n\x18NorthboundAddressesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\")\n\x19TransferLeadershipRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\"U\n\x1aTransferLeadershipResponse\x12\x0e\n\x06leader\x18\x01 \x01(\t\x12\'\n\x04took\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xf2\x01\n\x05\x45vent\x12\r\n\x05index\x18\x01 \x01(\x04\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12=\n\nattributes\x18\x06 \x03(\x0b\x32).trellis.cluster.v1.Event.AttributesEntry\x12\x10\n\x08trace_id\x18\x07 \x01(\t\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\x11ListEventsRequest\x12\x13\n\x0b\x61\x66ter_index\x18\x01 \x01(\x04\x12\r\n\x05limit\x18\x02 \x01(\r\x12\x0c\n\x04kind\x18\x03 \x01(\t\"?\n\x12ListEventsResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.trellis.cluster.v1.Event\")\n\x12WatchEventsRequest\x12\x13\n\x0b\x61\x66ter_index\x18\x01 \x01(\x04\"?\n\x13WatchEventsResponse\x12(\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.trellis.cluster.v1.Event\"/\n\x10\x44rainHostRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\r\n\x05\x64rain\x18\x02 \x01(\x08\"\x13\n\x11\x44rainHostResponse2\xa9\x04\n\x0e\x43lusterService\x12`\n\tGetStatus\x12$.trellis.cluster.v1.GetStatusRequest\x1a%.trellis.cluster.v1.GetStatusResponse\"\x06\xb2\xe1\x18\x02\x08\x01\x12\x83\x01\n\x12TransferLeadership\x12-.trellis.cluster.v1.TransferLeadershipRequest\x1a..trellis.cluster.v1.TransferLeadershipResponse\"\x0e\xb2\xe1\x18\n\x1a\x08operator\x12\x63\n\nListEvents\x12%.trellis.cluster.v1.ListEventsRequest\x1a&.trellis.cluster.v1.ListEventsResponse\"\x06\xb2\xe1\x18\x02\x08\x01\x12`\n\x0bWatchEvents\x12&.trellis.cluster.v1.WatchEventsRequest\x1a\'.trellis.cluster.v1.WatchEventsResponse0\x01\x12h\n\tDrainHost\x12$.trellis.cluster.v1.DrainHostRequest\x1a%.trellis.cluster.v1.DrainHostResponse\"\x0e\xb2\xe1\x18\n\x1a\x08operatorb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,29 +53,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OWNERSHIP']._serialized_start=275
   _globals['_OWNERSHIP']._serialized_end=355
   _globals['_GETSTATUSRESPONSE']._serialized_start=358
-  _globals['_GETSTATUSRESPONSE']._serialized_end=977
-  _globals['_GETSTATUSRESPONSE_NORTHBOUNDADDRESSESENTRY']._serialized_start=919
-  _globals['_GETSTATUSRESPONSE_NORTHBOUNDADDRESSESENTRY']._serialized_end=977
-  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_start=979
-  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_end=1020
-  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_start=1022
-  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_end=1107
-  _globals['_EVENT']._serialized_start=1110
-  _globals['_EVENT']._serialized_end=1352
-  _globals['_EVENT_ATTRIBUTESENTRY']._serialized_start=1303
-  _globals['_EVENT_ATTRIBUTESENTRY']._serialized_end=1352
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1354
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1423
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1425
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1488
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=1490
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=1531
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1533
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1596
-  _globals['_DRAINHOSTREQUEST']._serialized_start=1598
-  _globals['_DRAINHOSTREQUEST']._serialized_end=1645
-  _globals['_DRAINHOSTRESPONSE']._serialized_start=1647
-  _globals['_DRAINHOSTRESPONSE']._serialized_end=1666
-  _globals['_CLUSTERSERVICE']._serialized_start=1669
-  _globals['_CLUSTERSERVICE']._serialized_end=2222
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1036
+  _globals['_GETSTATUSRESPONSE_NORTHBOUNDADDRESSESENTRY']._serialized_start=978
+  _globals['_GETSTATUSRESPONSE_NORTHBOUNDADDRESSESENTRY']._serialized_end=1036
+  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_start=1038
+  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_end=1079
+  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_start=1081
+  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_end=1166
+  _globals['_EVENT']._serialized_start=1169
+  _globals['_EVENT']._serialized_end=1411
+  _globals['_EVENT_ATTRIBUTESENTRY']._serialized_start=1362
+  _globals['_EVENT_ATTRIBUTESENTRY']._serialized_end=1411
+  _globals['_LISTEVENTSREQUEST']._serialized_start=1413
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1482
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1484
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1547
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=1549
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=1590
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1592
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1655
+  _globals['_DRAINHOSTREQUEST']._serialized_start=1657
+  _globals['_DRAINHOSTREQUEST']._serialized_end=1704
+  _globals['_DRAINHOSTRESPONSE']._serialized_start=1706
+  _globals['_DRAINHOSTRESPONSE']._serialized_end=1725
+  _globals['_CLUSTERSERVICE']._serialized_start=1728
+  _globals['_CLUSTERSERVICE']._serialized_end=2281
 # @@protoc_insertion_point(module_scope)

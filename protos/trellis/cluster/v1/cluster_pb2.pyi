@@ -122,6 +122,8 @@ class GetStatusResponse(_message.Message):
     STATE_HASH_FIELD_NUMBER: _builtins.int
     STATE_HASH_INDEX_FIELD_NUMBER: _builtins.int
     FENCED_REASON_FIELD_NUMBER: _builtins.int
+    NORTHBOUND_LISTENING_FIELD_NUMBER: _builtins.int
+    NORTHBOUND_PROBLEMS_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """Cluster."""
     host_id: _builtins.str
@@ -148,6 +150,8 @@ class GetStatusResponse(_message.Message):
     """Index `state_hash` was taken at."""
     fenced_reason: _builtins.str
     """Why this host does not serve, as a sentence; empty when it does."""
+    northbound_listening: _builtins.bool
+    """True while Envoy has confirmed that it listens on this host's own northbound address."""
     @_builtins.property
     def lease_left(self) -> _duration_pb2.Duration:
         """What is left of the host's lease; zero when it has none."""
@@ -167,6 +171,10 @@ class GetStatusResponse(_message.Message):
     @_builtins.property
     def northbound_addresses(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Addresses and ports of northbound calls by host."""
+
+    @_builtins.property
+    def northbound_problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why Envoy does not take calls where it should, each with what to do; empty while all is well."""
 
     def __init__(
         self,
@@ -189,10 +197,12 @@ class GetStatusResponse(_message.Message):
         state_hash: _builtins.bytes = ...,
         state_hash_index: _builtins.int = ...,
         fenced_reason: _builtins.str = ...,
+        northbound_listening: _builtins.bool = ...,
+        northbound_problems: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_left", b"lease_left"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "cluster_id", b"cluster_id", "commit_index", b"commit_index", "fenced_reason", b"fenced_reason", "host_id", b"host_id", "hosts", b"hosts", "incarnation", b"incarnation", "leader", b"leader", "lease_left", b"lease_left", "northbound_addresses", b"northbound_addresses", "owners", b"owners", "role", b"role", "services", b"services", "state_hash", b"state_hash", "state_hash_index", b"state_hash_index", "term", b"term", "version", b"version", "virtual_address", b"virtual_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "cluster_id", b"cluster_id", "commit_index", b"commit_index", "fenced_reason", b"fenced_reason", "host_id", b"host_id", "hosts", b"hosts", "incarnation", b"incarnation", "leader", b"leader", "lease_left", b"lease_left", "northbound_addresses", b"northbound_addresses", "northbound_listening", b"northbound_listening", "northbound_problems", b"northbound_problems", "owners", b"owners", "role", b"role", "services", b"services", "state_hash", b"state_hash", "state_hash_index", b"state_hash_index", "term", b"term", "version", b"version", "virtual_address", b"virtual_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
