@@ -90,9 +90,15 @@ class Doors:
             admission=admission,
             own_host=made.host_id,
             join_address=str(made.settings.mesh.join_address),
+            leader_channel=self._leader_channel,
             now_ns=wall_ns,
         )
         self._certificate = CertificateServicer(replicated=made.replica, issuer=made.issuer, now_ns=wall_ns)
+
+    def _leader_channel(self) -> grpc.aio.Channel | None:
+        made = self._sidecar
+        leader = made.node.leader
+        return None if leader in (None, made.member) else made.channel_to(leader)
 
     def recheck(self) -> None:
         """A certificate was revoked."""

@@ -5,7 +5,7 @@ asked for is checked. Any host answers: it signs with the unsealed key and has
 the record committed by whoever leads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
@@ -28,6 +28,7 @@ from sidecar.membership.admission import Admission, Applicant, Replicated
 from sidecar.membership.issuer import Issuer
 from sidecar.membership.removal import removal_problems
 from sidecar.membership.renewal import renewed_row
+from sidecar.membership.seen import LeaderChannel, completed, seen_by_leader
 
 TOKEN_LIFETIME: Final = timedelta(hours=1)
 TOKEN_LIFETIME_MAX: Final = timedelta(days=7)
@@ -54,6 +55,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         admission: Admission,
         own_host: HostId,
         join_address: str,
+        leader_channel: LeaderChannel,
         now_ns: Callable[[], int],
     ) -> None:
         self._replicated = replicated
@@ -62,6 +64,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         self._admission = admission
         self._own_host = own_host
         self._join_address = join_address
+        self._leader_channel = leader_channel
         self._now_ns = now_ns
 
     async def CreateToken(
@@ -127,10 +130,13 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         self, request: membership_pb2.ListHostsRequest, context: Any
     ) -> membership_pb2.ListHostsResponse:
         """See the contract."""
+        seen: Mapping[HostId, membership_pb2.Host] = {}
         if not request.stale_ok:
             await self._replicated.barrier(timeout_s=remaining_s(context))
-        hosts = sorted(self._replicated.state.hosts.values(), key=lambda record: record.host)
-        return membership_pb2.ListHostsResponse(hosts=[self._host(record) for record in hosts])
+            seen = await seen_by_leader(self._leader_channel, timeout_s=remaining_s(context))
+        records = sorted(self._replicated.state.hosts.values(), key=lambda record: record.host)
+        hosts = completed((self._host(record) for record in records), seen)
+        return membership_pb2.ListHostsResponse(hosts=hosts)
 
     def _host(self, record: HostRecord) -> membership_pb2.Host:
         row = self._replicated.state.members[record.member]

@@ -40,6 +40,21 @@ def last(cluster: Cluster) -> Host:
     return cluster.hosts[2]
 
 
+def test_a_follower_shows_how_far_each_host_is_and_when_it_beat(cluster: Cluster, last: Host) -> None:
+    """Goal: what only the leader knows is shown everywhere. Method: a follower, then its own view."""
+    leader = cluster.wait_whole()
+
+    def listed(*words: str) -> dict[str, dict[str, object]]:
+        done = last.trellis("hosts", "--json", *words)
+        assert done.returncode == 0, done
+        return {row["host"]: row for row in json.loads(done.stdout)["hosts"]}
+
+    rows = listed()
+    assert all(row["applied_index"] for row in rows.values()), rows
+    assert all(rows[host.name]["last_beat_ms"] is not None for host in cluster.others(leader)), rows
+    assert {row["last_beat_ms"] for row in listed("--stale").values()} == {None}
+
+
 def test_a_removed_host_ends_and_rejoins_as_a_new_incarnation(cluster: Cluster, last: Host) -> None:
     """Goal: removal is final for what was there, and the machine is welcome again as a new one."""
     before = member_of(cluster, last)

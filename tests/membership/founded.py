@@ -114,6 +114,7 @@ class Founded:
             admission=self.admission,
             own_host=identity.host,
             join_address=str(own.mesh.join_address),
+            leader_channel=lambda: None,
             now_ns=self.now_ns,
         )
         self.certificates = CertificateServicer(
