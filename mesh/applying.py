@@ -5,12 +5,11 @@ from functools import partial
 
 import structlog
 
-from mesh.adapters.log_writer import LogWriter
 from mesh.counters import ConsensusCounters
 from mesh.errors import TrellisError
 from mesh.ids import Index
 from mesh.pacing import DriverSettings
-from mesh.ports import DriverObserver, LogStore, StateMachine
+from mesh.ports import DriverObserver, LogStore, StateMachine, Writer
 from mesh.raft import RawNode
 from mesh.raft.model import Entry, EntryKind, Membership, Snapshot
 from mesh.waiting import PendingProposals
@@ -56,12 +55,13 @@ class Applier:
     def apply(self, committed: Sequence[Entry]) -> None:
         """Apply commands, tell of memberships, answer proposals."""
         is_witness = self._node.id in self._node.membership.witnesses
+        if committed:
+            for observer in self._observers:
+                observer.entries_committed(committed)
         for entry in committed:
             outcome: object = None
             if entry.kind is EntryKind.COMMAND and not is_witness:
                 outcome = self._machine.apply(entry.index, entry.data)
-                for observer in self._observers:
-                    observer.command_applied(entry.index, outcome)
             elif entry.kind is EntryKind.MEMBERSHIP:
                 for observer in self._observers:
                     observer.membership_changed(Membership.decode(entry.data))
@@ -82,7 +82,7 @@ class Applier:
 
     # ---- snapshots ------------------------------------------------------------------
 
-    def compact_if_due(self, writer: LogWriter, bulk_writer: LogWriter, failed: Failed) -> None:
+    def compact_if_due(self, writer: Writer, bulk_writer: Writer, failed: Failed) -> None:
         """Take a snapshot when the log has grown enough.
 
         It is encoded and written by *bulk_writer*, so that entries never wait for it;
@@ -119,7 +119,7 @@ class Applier:
         bulk_writer.submit(lambda: encoded.append(encode()), compact)
 
     def _staged(
-        self, snapshot: Snapshot, writer: LogWriter, failed: Failed, error: BaseException | None
+        self, snapshot: Snapshot, writer: Writer, failed: Failed, error: BaseException | None
     ) -> None:
         if error is not None:
             failed(error)

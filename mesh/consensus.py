@@ -1,26 +1,18 @@
 """One member's consensus, put together: driver, connections, and the way to the leader.
 
 What the rest of a sidecar uses: propose and read from any host, without knowing
-who leads.
+who leads. Absent here: what the connections are made of (grpc_consensus.py).
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-import grpc
-from trellis.election.v1.election_pb2_grpc import add_ElectionServiceServicer_to_server
-from trellis.replication.v1.replication_pb2_grpc import add_ReplicationServiceServicer_to_server
-
-from mesh.adapters.leader_client import LeaderClient
-from mesh.adapters.transport import GrpcTransport
 from mesh.driver import RaftDriver
 from mesh.errors import Draining, NoLeader, NotLeader, OutcomeUnknown, QueueFull, TrellisError, Unavailable
-from mesh.ids import ClusterId, Index, MemberId, Term
-from mesh.ports import MeshIdentity, OutcomeCodec
-from mesh.raft.model import Membership, Role, SoftState
-from mesh.server import ElectionServicer, ReplicationServicer
-from mesh.succession import CHANCE
+from mesh.ids import Index, MemberId, Term
+from mesh.ports import LeaderServices, OutcomeCodec, Transport
+from mesh.raft.model import Entry, Membership, Role, SoftState
 from mesh.waiting import PendingReads
 
 #: What an operator can do when nobody leads.
@@ -39,51 +31,25 @@ _AGAIN = (NotLeader, QueueFull, Unavailable)
 class Consensus:
     """This member's part in the Raft group, and the group's services from here.
 
-    Order: `add_to` before the server starts; `run` around everything else.
+    Order: `run` around everything else.
     """
 
     def __init__(
-        self, *, cluster: ClusterId, identity: MeshIdentity, driver: RaftDriver, codec: OutcomeCodec
+        self, *, driver: RaftDriver, codec: OutcomeCodec, transport: Transport, client: LeaderServices
     ) -> None:
         self.driver = driver
         #: Called with what ended the driver; `run` then waits to be cancelled.
         self.on_failed: Callable[[Exception], None] | None = None
-        self._cluster = cluster
-        self._identity = identity
         self._codec = codec
-        self.transport = GrpcTransport(
-            cluster=cluster,
-            member=driver.id,
-            identity=identity,
-            counters=driver.counters,
-            deliver=driver.deliver,
-            on_unreachable=driver.report_unreachable,
-            on_crash=driver.report_crash,
-        )
-        self._client = LeaderClient(cluster, driver.id, self.transport.channel_to)
+        self._transport = transport
+        self._client = client
         self._reads = PendingReads()
         self._reads_wanted = asyncio.Event()
         driver.add_observer(_FormerLeaders(self._client))
 
-    def add_to(self, server: grpc.aio.Server) -> None:
-        """Register the servicers."""
-        add_ElectionServiceServicer_to_server(ElectionServicer(self.transport), server)
-        servicer = ReplicationServicer(
-            cluster=self._cluster,
-            identity=self._identity,
-            transport=self.transport,
-            driver=self.driver,
-            codec=self._codec,
-        )
-        add_ReplicationServiceServicer_to_server(servicer, server)
-
     def set_peers(self, addresses: Mapping[MemberId, str]) -> None:
         """All members' mesh addresses, from now on; this member's own is left out."""
-        self.transport.set_peers(addresses)
-
-    def renew_channels(self) -> None:
-        """Connect anew to all peers, after this host's credentials were replaced."""
-        self.transport.reopen()
+        self._transport.set_peers(addresses)
 
     async def run(self) -> None:
         """Take part until the driver ends. Fails: as `RaftDriver.run`."""
@@ -95,7 +61,7 @@ class Consensus:
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             others = [
-                tasks.create_task(self.transport.run(), name="transport"),
+                tasks.create_task(self._transport.run(), name="transport"),
                 tasks.create_task(self._client.run(), name="leader-client"),
                 tasks.create_task(self._confirm_reads(), name="reads"),
             ]
@@ -112,7 +78,7 @@ class Consensus:
         The process has better things to do then than to take them down one by one.
         """
         try:
-            await self.driver.run(self.transport)
+            await self.driver.run(self._transport)
         except Exception as error:
             if self.on_failed is None:
                 raise
@@ -186,7 +152,7 @@ class Consensus:
             except NoLeader:
                 return
         else:
-            await asyncio.sleep(min(left_s, CHANCE.uniform(*RETRY_PAUSE_S)))
+            await asyncio.sleep(min(left_s, self.driver.chance.uniform(*RETRY_PAUSE_S)))
 
     # ---- read -----------------------------------------------------------------------
 
@@ -241,7 +207,7 @@ def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
 class _FormerLeaders:
     """Sees to it that nobody waits for long for the answer of a leader that has been replaced."""
 
-    def __init__(self, client: LeaderClient) -> None:
+    def __init__(self, client: LeaderServices) -> None:
         self._client = client
 
     def role_changed(self, soft: SoftState) -> None:
@@ -249,7 +215,7 @@ class _FormerLeaders:
             loop = asyncio.get_running_loop()
             loop.call_later(FORMER_LEADER_GRACE_S, self._client.abandon_all_but, soft.leader)
 
-    def command_applied(self, index: Index, outcome: object) -> None:
+    def entries_committed(self, entries: Sequence[Entry]) -> None:
         pass
 
     def membership_changed(self, membership: Membership) -> None:

@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from mesh.adapters.clock import boottime_ns
-from mesh.adapters.log_writer import LogWriter
 from mesh.applying import Applier
 from mesh.counters import ConsensusCounters
 from mesh.errors import Draining, NoLeader, OutcomeUnknown, TrellisError
@@ -37,7 +35,8 @@ from mesh.raft.model import (
     Status,
 )
 from mesh.rounds import RoundClock
-from mesh.succession import CHANCE, Succession
+from mesh.succession import Succession
+from mesh.surroundings import MACHINE, Surroundings
 from mesh.tenure import Tenure
 from mesh.waiting import (
     Answer,
@@ -67,7 +66,7 @@ class RaftDriver:
         observers: Iterable[DriverObserver] = (),
         settings: DriverSettings | None = None,
         counters: ConsensusCounters | None = None,
-        jitter: Callable[[int, int], int] = CHANCE.randint,
+        around: Surroundings = MACHINE,
     ) -> None:
         """Read the store and restore the state machine. Fails: `Corruption`, `StorageFailed`."""
         self.id = raft.id
@@ -76,7 +75,8 @@ class RaftDriver:
         self._store = store
         self._observers = list(observers)
         restored = store.load()
-        self._node = RawNode(raft, restored, jitter)
+        self._around, self._now, self.chance = around, around.boottime_ns, around.chance
+        self._node = RawNode(raft, restored, around.chance.randint)
         self._applier = Applier(
             node=self._node,
             machine=machine,
@@ -95,8 +95,9 @@ class RaftDriver:
             is_leader=lambda: self._node.role is Role.LEADER,
             tick=partial(self._guarded, self._node.tick),
             ticked=self._ticked,
+            boottime_ns=self._now,
         )
-        self._succession = Succession(self._node, self._settings, self._kick)
+        self._succession = Succession(self._node, self._settings, around.chance, self._kick)
         self._tenure = Tenure(self._proposals, self.counters, self._settings.lost_grace_s)
         self._late_hard_state: HardState | None = None
         self._is_storing = self._is_scheduled = self._is_running = False
@@ -120,10 +121,9 @@ class RaftDriver:
 
         Cancellation: as `stop`. Waits at most `stop_grace_s` for the disk.
         """
-        loop = asyncio.get_running_loop()
         self._network = network
-        self._writer = LogWriter(loop, "log-writer")
-        self._bulk_writer = LogWriter(loop, "snapshot-writer")
+        self._writer = self._around.make_writer("log-writer")
+        self._bulk_writer = self._around.make_writer("snapshot-writer")
         self._is_running = True
         self._ticker.start()
         if self._node.is_alone:  # nobody else can lead, so there is nothing to wait for
@@ -172,7 +172,7 @@ class RaftDriver:
     def _step(self, message: Message) -> None:
         self._node.step(message)
         if message.sender == self._node.leader:
-            self.leader_heard_at = boottime_ns()
+            self.leader_heard_at = self._now()
 
     def submit(self, data: bytes, answered: Answered) -> None:
         """Append a command and have *answered* called once its fate is known.
@@ -317,7 +317,7 @@ class RaftDriver:
         if confirmed is None:
             return None
         if self._node.is_alone:
-            return boottime_ns()
+            return self._now()
         return self._rounds.confirmed_at(self._node.term, confirmed)
 
     # ---- turn -----------------------------------------------------------------------
@@ -372,7 +372,7 @@ class RaftDriver:
 
     def _send(self, messages: Sequence[Message]) -> None:
         if messages:
-            self._rounds.note(messages, boottime_ns())
+            self._rounds.note(messages, self._now())
             self._network.send(messages)
 
     def _stored(self, ready: Ready, error: BaseException | None) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mesh import limits
-from mesh.adapters.clock import boottime_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +61,7 @@ class Ticker:
         is_leader: Callable[[], bool],
         tick: Callable[[], None],
         ticked: Callable[[bool], None],
+        boottime_ns: Callable[[], int],
     ) -> None:
         """*period*: ticks per timer; *ticked* is told after each, and whether there was a pause."""
         self._tick_ns = int(tick_s * 1e9)
@@ -71,11 +71,12 @@ class Ticker:
         self._is_leader = is_leader
         self._tick = tick
         self._ticked = ticked
+        self._now = boottime_ns
         self._counted_ns = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        self._counted_ns = boottime_ns()
+        self._counted_ns = self._now()
         self._arm()
 
     def stop(self) -> None:
@@ -91,7 +92,7 @@ class Ticker:
 
     def catch_up(self) -> None:
         """Count the time that has passed by now."""
-        now_ns = boottime_ns()
+        now_ns = self._now()
         ticks, was_paused = ticks_due(
             now_ns - self._counted_ns,
             self._tick_ns,

@@ -4,13 +4,13 @@ The driver (`mesh.driver`) speaks only these; the adapters implement them and
 the tests bring toys of their own.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import grpc
 
 from mesh.ids import HostId, Index, MemberId
-from mesh.raft.model import Membership, Message, Ready, Restored, Snapshot, SoftState
+from mesh.raft.model import Entry, Membership, Message, Ready, Restored, Snapshot, SoftState
 
 
 class StateMachine(Protocol):
@@ -84,14 +84,73 @@ class Network(Protocol):
         """
 
 
+class Transport(Network, Protocol):
+    """This member's connections to all others."""
+
+    async def run(self) -> None:
+        """Keep them until cancelled."""
+
+    def set_peers(self, addresses: Mapping[MemberId, str]) -> None:
+        """The members to be linked to from now on, with their mesh addresses; itself is left out."""
+
+
+class LeaderServices(Protocol):
+    """What a leader does for other members."""
+
+    async def run(self) -> None:
+        """Carry proposals until cancelled."""
+
+    async def propose(self, leader: MemberId, data: bytes, *, timeout_s: float) -> tuple[Index, bytes]:
+        """Have *leader* add a command; its index and encoded outcome once applied.
+
+        Cancellation: the command may still be applied.
+        Fails: a `Refused` or `Unavailable` for certain; `OutcomeUnknown`.
+        """
+
+    async def read_index(self, leader: MemberId, *, timeout_s: float) -> Index:
+        """A read point confirmed by *leader*. Fails: `PeerUnreachable`."""
+
+    def abandon_all_but(self, leader: MemberId) -> None:
+        """Others lead no more: what they were asked and have not answered is of unknown outcome."""
+
+
+class Chance(Protocol):
+    """Numbers that nobody can foresee."""
+
+    def randint(self, a: int, b: int) -> int:
+        """From *a* to *b*, both included."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """From *a* to *b*."""
+
+
+#: Called in the event loop when a write is durable (None) or has failed.
+Done = Callable[[BaseException | None], None]
+
+
+class Writer(Protocol):
+    """Runs writes away from the event loop.
+
+    Order: in that in which they were submitted; their callbacks in the event loop, in the same.
+    """
+
+    is_closed: bool
+
+    def submit(self, write: Callable[[], None], done: Done) -> None:
+        """Run *write*, then *done* in the event loop."""
+
+    async def close(self, *, grace_s: float) -> bool:
+        """Finish what was submitted; False if the disk held it longer than *grace_s*."""
+
+
 class DriverObserver(Protocol):
     """Who wants to know what a driver goes through; called in its event loop, must not block."""
 
     def role_changed(self, soft: SoftState) -> None:
         """Role, leader or term is another."""
 
-    def command_applied(self, index: Index, outcome: object) -> None:
-        """The command at *index* was applied here."""
+    def entries_committed(self, entries: Sequence[Entry]) -> None:
+        """*entries* are known to be committed and are about to be applied here, in order."""
 
     def membership_changed(self, membership: Membership) -> None:
         """A membership was committed, or came with a snapshot."""

@@ -110,13 +110,14 @@ class Replica:
     lane; `WATCHERS_MAX` watchers.
     """
 
-    def __init__(self, member: MemberId) -> None:
+    def __init__(self, member: MemberId, *, nonce: str = "") -> None:
+        """*nonce* tells the sessions of this process from those of all others; drawn when empty."""
         self.member = member
         self.machine = StateMachine(self._changed)
         self._consensus: Consensus | None = None
         self._subscribers: list[Callable[[ChangeSet], None]] = []
         self._watchers: set[_Watcher] = set()
-        nonce = secrets.token_hex(6)
+        nonce = nonce or secrets.token_hex(6)
         self._lanes: asyncio.Queue[_Lane] = asyncio.Queue()
         for number in range(LANES_MAX):
             self._lanes.put_nowait(_Lane(f"{member}/{nonce}/{number}"))

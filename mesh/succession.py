@@ -5,15 +5,12 @@ attempts here. They stop as soon as anybody leads.
 """
 
 import asyncio
-import random
 from collections.abc import Callable
 
 from mesh.ids import MemberId
 from mesh.pacing import DriverSettings
+from mesh.ports import Chance
 from mesh.raft import RawNode
-
-#: Spreads candidates; nothing is decided by it.
-CHANCE = random.SystemRandom()
 
 
 class Succession:
@@ -22,9 +19,12 @@ class Succession:
     Bound: `recampaigns_max` attempts after the first.
     """
 
-    def __init__(self, node: RawNode, settings: DriverSettings, stood: Callable[[], None]) -> None:
+    def __init__(
+        self, node: RawNode, settings: DriverSettings, chance: Chance, stood: Callable[[], None]
+    ) -> None:
         self._node = node
         self._settings = settings
+        self._chance = chance
         self._stood = stood
         self._timer: asyncio.TimerHandle | None = None
 
@@ -47,5 +47,5 @@ class Succession:
             return
         self._node.campaign(after_crash=True)
         if attempts_left:
-            self._arm(CHANCE.uniform(*self._settings.recampaign_s), attempts_left - 1)
+            self._arm(self._chance.uniform(*self._settings.recampaign_s), attempts_left - 1)
         self._stood()

@@ -11,9 +11,7 @@ import threading
 from collections.abc import Callable
 
 from mesh.errors import InvariantBroken
-
-#: Called in the event loop when a write is durable (None) or has failed.
-Done = Callable[[BaseException | None], None]
+from mesh.ports import Done
 
 #: CPython hands the interpreter to a waiting thread after this long; its default of 5 ms
 #: would be longer than the fsync that the thread comes back from.

@@ -7,7 +7,7 @@ append-heartbeat round was sent on a clock that runs on while the host sleeps.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -15,7 +15,7 @@ import structlog
 from mesh.driver import RaftDriver
 from mesh.ids import HostId, Index, MemberId, Term, host_of
 from mesh.lease.model import ElectedBy, Election
-from mesh.raft.model import Membership, Role, SoftState, Standing
+from mesh.raft.model import Entry, Membership, Role, SoftState, Standing
 from sidecar.app.transitions import Transitions
 from sidecar.leadership.driver import LeaderDuty
 
@@ -132,8 +132,8 @@ class Node:
             self._last_term = self.driver.status().last.term
         self._on_change()
 
-    def command_applied(self, index: Index, outcome: object) -> None:
-        """An entry was applied. What it changed is told by the replica (see Sidecar)."""
+    def entries_committed(self, entries: Sequence[Entry]) -> None:
+        """Entries are about to be applied. What they change is told by the replica (see Core)."""
 
     def membership_changed(self, membership: Membership) -> None:
         """A membership was committed."""

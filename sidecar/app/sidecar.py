@@ -21,9 +21,9 @@ import grpc
 import structlog
 
 from mesh.adapters.clock import boottime_ns, wall_ns
-from mesh.consensus import Consensus
 from mesh.driver import RaftDriver
 from mesh.errors import InvariantBroken, PeerUnreachable
+from mesh.grpc_consensus import GrpcConsensus
 from mesh.ids import HostId, Index, MemberId, Term, host_of
 from mesh.lease.holder import HostLease
 from mesh.lease.model import ElectedBy
@@ -114,7 +114,7 @@ class Sidecar:
             machine=self.replica.machine,
             settings=settings_map.driver_settings(self.settings),
         )
-        self.consensus = Consensus(
+        self.consensus = GrpcConsensus(
             cluster=self.cluster, identity=self.credentials, driver=driver, codec=OutcomeCodec()
         )
         self.replica.attach(self.consensus)

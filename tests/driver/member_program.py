@@ -10,11 +10,12 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mesh.ids import Index, MemberId
-from mesh.raft.model import Membership, SoftState
+from mesh.ids import MemberId
+from mesh.raft.model import Entry, Membership, SoftState
 from tests.driver.toys import CountingMachine, ToyIdentity, running_member
 
 
@@ -28,7 +29,7 @@ class Reporter:
     def role_changed(self, soft: SoftState) -> None:
         self._say(role=soft.role.value, leader=soft.leader, term=soft.term)
 
-    def command_applied(self, index: Index, outcome: object) -> None:
+    def entries_committed(self, entries: Sequence[Entry]) -> None:
         pass
 
     def membership_changed(self, membership: Membership) -> None:

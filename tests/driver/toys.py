@@ -5,7 +5,7 @@ import contextlib
 import datetime
 import json
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,12 +17,12 @@ from cryptography.x509.oid import NameOID
 
 from mesh.adapters.channel import SERVER_OPTIONS
 from mesh.adapters.sqlite_log import SqliteLog
-from mesh.consensus import Consensus
 from mesh.driver import DriverSettings, RaftDriver
 from mesh.errors import Denied, UnknownCommand
+from mesh.grpc_consensus import GrpcConsensus
 from mesh.ids import ClusterId, HostId, Index, MemberId
 from mesh.raft import first_log
-from mesh.raft.model import Membership, RaftSettings, Ready, SoftState
+from mesh.raft.model import Entry, Membership, RaftSettings, Ready, SoftState
 
 CLUSTER = ClusterId("0123456789abcdef0123456789abcdef")
 #: A command that a later version might send.
@@ -192,7 +192,7 @@ class Diary:
     def role_changed(self, soft: SoftState) -> None:
         self.roles.append(soft)
 
-    def command_applied(self, index: Index, outcome: object) -> None:
+    def entries_committed(self, entries: Sequence[Entry]) -> None:
         pass
 
     def membership_changed(self, membership: Membership) -> None:
@@ -206,7 +206,7 @@ class Diary:
 class Member:
     """One running member."""
 
-    consensus: Consensus
+    consensus: GrpcConsensus
     machine: ToyMachine | CountingMachine
     diary: Diary
 
@@ -244,7 +244,7 @@ async def running_member(
         observers=[diary],
         settings=settings,
     )
-    consensus = Consensus(cluster=cluster, identity=identity, driver=driver, codec=ToyCodec())
+    consensus = GrpcConsensus(cluster=cluster, identity=identity, driver=driver, codec=ToyCodec())
     consensus.set_peers(addresses)
     server = grpc.aio.server(options=SERVER_OPTIONS)
     consensus.add_to(server)
