@@ -36,6 +36,7 @@ def beats(standing: HostStanding, count: int, start: int) -> tuple[HostStanding,
 
 
 def test_silence_makes_a_host_suspect_and_then_lost() -> None:
+    """Goal: no verdict a moment early or late. Method: one beat, then judge 1 ns before and at each bound."""
     standing = heard(opened(A, T0), T0, TIMERS)
     assert judge(standing, T0 + suspect_after_ns(TIMERS) - 1) == (standing, [])
     assert next_verdict_at([standing], TIMERS) == T0 + suspect_after_ns(TIMERS)
@@ -50,11 +51,19 @@ def test_silence_makes_a_host_suspect_and_then_lost() -> None:
 
 
 def test_three_late_beats_are_needed_and_a_late_one_is_not_enough() -> None:
+    """Goal: jitter of a few beats costs nobody its services.
+
+    Method: judge after three and four intervals of silence.
+    """
     assert 3 * BEAT < suspect_after_ns(TIMERS) < 4 * BEAT
     assert suspect_after_ns(TIMERS) < TIMERS.lease_ns
 
 
 def test_a_crash_proof_loses_a_host_at_once_and_a_beat_of_its_new_process_does_not_save_it() -> None:
+    """Goal: a proven death is acted on without waiting, and not undone by a restart.
+
+    Method: proof, then beats one by one.
+    """
     standing, now = beats(opened(A, T0), 20, T0)
     standing, after = judge(crashed(standing, now + 1), now + 1)
     assert after == [Verdict.LOST]
@@ -66,6 +75,7 @@ def test_a_crash_proof_loses_a_host_at_once_and_a_beat_of_its_new_process_does_n
 
 
 def test_a_suspect_host_returns_only_after_beats_without_a_gap() -> None:
+    """Goal: a flapping host does not count as alive. Method: one good beat too few, a gap, and again."""
     standing, _ = beats(opened(A, T0), 20, T0)
     silent_until = T0 + 19 * BEAT + suspect_after_ns(TIMERS)
     standing, after = judge(standing, silent_until)
@@ -86,6 +96,10 @@ def test_beats_of_long_ago_do_not_bring_a_host_back() -> None:
 
 
 def test_changes_say_what_they_rest_on() -> None:
+    """Goal: an operator can see why a host was judged.
+
+    Method: one silent host, one proven dead; compare the reasons.
+    """
     standings = [opened(HostId("b"), T0), crashed(opened(A, T0), T0)]
     _, changes = decide_hosts(standings, T0 + 5 * BEAT, TIMERS)
     assert [(change.host, change.because) for change in changes] == [
@@ -105,6 +119,10 @@ SOUND = {
 
 
 def test_the_defaults_obey_all_rules() -> None:
+    """Goal: nobody who changes nothing runs with timers that contradict each other.
+
+    Method: check the shipped bounds.
+    """
     problems = check_timers(
         heartbeat_ms=limits.HEARTBEAT_MS,
         lease_ms=limits.LEASE_MS,
@@ -134,15 +152,27 @@ def test_the_defaults_obey_all_rules() -> None:
     ],
 )
 def test_every_broken_rule_is_reported_at_once(change: dict[str, float], paths: list[str]) -> None:
+    """Goal: each relation between timers is enforced, right up to its edge.
+
+    Method: table of settings on both sides of each bound.
+    """
     problems = check_timers(**(SOUND | change))  # type: ignore[arg-type]  # keys and types as above
     assert [problem.path for problem in problems] == paths
 
 
 def test_the_example_in_a_problem_is_accepted() -> None:
+    """Goal: who follows the advice is not refused again.
+
+    Method: put the example of the problem into the settings.
+    """
     (problem,) = check_timers(**(SOUND | {"election_min_ms": 1_000}))  # type: ignore[arg-type]  # as above
     assert check_timers(**(SOUND | {"election_min_ms": int(problem.example)})) == ()  # type: ignore[arg-type]
 
 
 def test_a_lease_lasts_longer_on_a_faster_clock_rounded_up() -> None:
+    """Goal: rounding never makes the wait shorter than the lease.
+
+    Method: an error rate whose product is no whole nanosecond.
+    """
     timers = LeaseTimers(lease_ns=1_000_001, clock_rate_error_ppm=1_000)
     assert timers.lease_elsewhere_ns == 1_000_001 + 1_001

@@ -29,6 +29,10 @@ def answer(sequence: int, term: int = 1, granted: bool = True) -> BeatAnswer:
 
 
 def test_a_lease_runs_from_the_sending_of_the_answered_beat() -> None:
+    """Goal: time on the wire never lengthens a lease.
+
+    Method: send at 10 s, then ask around its end and its margin.
+    """
     lease = HostLease()
     assert not lease.is_live(0)
     lease.beat_sent(1, 10 * S)
@@ -41,6 +45,7 @@ def test_a_lease_runs_from_the_sending_of_the_answered_beat() -> None:
 
 
 def test_late_unknown_repeated_and_refused_answers_change_nothing() -> None:
+    """Goal: no stray answer moves the end of a lease. Method: each kind of stray after one good answer."""
     lease = HostLease(Term(1))
     lease.beat_sent(1, S)
     lease.beat_sent(2, 2 * S)
@@ -54,6 +59,10 @@ def test_late_unknown_repeated_and_refused_answers_change_nothing() -> None:
 
 
 def test_answers_of_a_term_this_host_has_left_do_not_count() -> None:
+    """Goal: a deposed leader extends nothing.
+
+    Method: answers and a round from below the highest term seen.
+    """
     lease = HostLease(Term(4))
     lease.beat_sent(1, S)
     assert not lease.answered(answer(1, term=3))
@@ -66,6 +75,7 @@ def test_answers_of_a_term_this_host_has_left_do_not_count() -> None:
 
 
 def test_a_leaders_lease_runs_from_the_sending_of_the_confirmed_round() -> None:
+    """Goal: a leader trusts itself no longer than a host. Method: confirm a round, then an older one."""
     lease = HostLease()
     assert lease.leadership_confirmed(5 * S, LEASE, Term(2))
     assert not lease.leadership_confirmed(4 * S, LEASE, Term(2))
@@ -73,6 +83,7 @@ def test_a_leaders_lease_runs_from_the_sending_of_the_confirmed_round() -> None:
 
 
 def test_unanswered_beats_are_forgotten_from_the_oldest() -> None:
+    """Goal: silence costs bounded memory, never the newest beat. Method: one beat beyond the bound."""
     lease = HostLease()
     for sequence in range(1, BEATS_REMEMBERED_MAX + 2):
         lease.beat_sent(sequence, sequence)
@@ -81,6 +92,7 @@ def test_unanswered_beats_are_forgotten_from_the_oldest() -> None:
 
 
 def test_beats_are_numbered_upwards() -> None:
+    """Goal: an answer never fits two beats. Method: send the same number twice."""
     lease = HostLease()
     lease.beat_sent(2, 0)
     with pytest.raises(InvariantBroken):
@@ -113,6 +125,10 @@ def test_a_lease_equals_the_newest_grant_of_any_term_not_left(
 
 
 def test_only_the_present_owner_with_a_live_lease_may_act() -> None:
+    """Goal: every condition of acting is needed.
+
+    Method: take them away one by one: term, margin, holder, successor.
+    """
     lease = HostLease()
     lease.leadership_confirmed(S, LEASE, Term(1))
     owned = OwnershipView(VIP, A, FencingTerm(3))
@@ -152,6 +168,7 @@ def granted(leases: LeaseTable, host: HostId, now: int, applied: int = 5) -> boo
 
 
 def test_a_leader_grants_only_while_a_quorum_confirms_it() -> None:
+    """Goal: a cut-off leader extends nobody. Method: no round, a fresh one, and one that is just too old."""
     leases = table()
     for confirmed, expected in ((None, False), (TE, True)):
         assert leases.grant(B, TE + S, quorum_confirmed_at=confirmed, applied_index=Index(5)) is expected
@@ -161,11 +178,13 @@ def test_a_leader_grants_only_while_a_quorum_confirms_it() -> None:
 
 
 def test_a_leader_grants_nothing_before_it_has_applied_its_own_entry() -> None:
+    """Goal: no grant from a stale view of who owns what. Method: a table that was told no state yet."""
     leases = LeaseTable(A, Election(TE, ElectedBy.TIMEOUT, None, 0), TIMERS)
     assert not granted(leases, B, TE + S)
 
 
 def test_a_host_that_has_not_applied_the_newest_ownerships_is_not_granted() -> None:
+    """Goal: no host acts on an ownership it lost. Method: applied indexes around each change."""
     leases = table()
     assert not granted(leases, B, TE + S, applied=4)
     leases.state_applied([owned(B)], Index(9))
@@ -176,16 +195,19 @@ def test_a_host_that_has_not_applied_the_newest_ownerships_is_not_granted() -> N
 
 
 def test_without_news_a_holder_is_waited_out_from_the_election() -> None:
+    """Goal: grants of an earlier leader still count. Method: ask a table that has granted nothing."""
     assert table().may_reassign(owned(B)) == TE + TIMERS.cleared_ns
 
 
 def test_every_acknowledgement_moves_the_moment() -> None:
+    """Goal: what was granted is waited out in full. Method: grant late, then ask when the holder is clear."""
     leases = table()
     assert granted(leases, B, TE + 7 * S)
     assert leases.may_reassign(owned(B)) == TE + 7 * S + TIMERS.cleared_ns
 
 
 def test_after_an_ordinary_election_the_predecessor_is_clear_but_for_its_death_throes() -> None:
+    """Goal: failover waits no longer than needed, yet for a fresh grant. Method: before and after one."""
     leases = table()
     assert leases.may_reassign(owned(C)) == TE + TIMERS.crash_release_ns
     assert granted(leases, C, TE + S)
@@ -194,12 +216,17 @@ def test_after_an_ordinary_election_the_predecessor_is_clear_but_for_its_death_t
 
 @pytest.mark.parametrize("by", [ElectedBy.TRANSFER, ElectedBy.CRASH_PROOF])
 def test_after_another_election_former_leaders_may_have_granted_for_one_lease_more(by: ElectedBy) -> None:
+    """Goal: an early election does not shorten the wait. Method: a transfer and a crash proof."""
     expected = TE + TIMERS.lease_elsewhere_ns + TIMERS.cleared_ns
     assert table(by).may_reassign(owned(B)) == expected
     assert table(by).may_reassign(owned(C)) == expected
 
 
 def test_a_crash_proof_ends_the_wait_unless_a_newer_grant_may_exist() -> None:
+    """Goal: a proof counts only for the process it is about.
+
+    Method: proofs before, at and after the election.
+    """
     leases = table()
     leases.crash_proven(B, TE - S)
     assert leases.may_reassign(owned(B)) == TE + TIMERS.cleared_ns, "a new process may hold a foreign grant"
@@ -211,6 +238,7 @@ def test_a_crash_proof_ends_the_wait_unless_a_newer_grant_may_exist() -> None:
 
 
 def test_a_proof_about_the_predecessor_counts_if_it_is_newer_than_its_last_word() -> None:
+    """Goal: an old proof frees nothing. Method: proofs from around its last word, then a grant."""
     leases = table(ElectedBy.CRASH_PROOF)
     waited = TE + TIMERS.lease_elsewhere_ns + TIMERS.cleared_ns
     leases.crash_proven(C, TE - 3 * S)
@@ -224,6 +252,10 @@ def test_a_proof_about_the_predecessor_counts_if_it_is_newer_than_its_last_word(
 
 
 def test_a_release_of_exactly_this_ownership_frees_it_at_once() -> None:
+    """Goal: a release saves the wait, but never for another term or process.
+
+    Method: a wrong term, the right one, restarts.
+    """
     leases = table()
     assert granted(leases, B, TE + S)
     leases.released(B, VIP, FencingTerm(2))
@@ -239,10 +271,12 @@ def test_a_release_of_exactly_this_ownership_frees_it_at_once() -> None:
 
 
 def test_a_leader_never_grants_itself() -> None:
+    """Goal: its lease rests on its quorum, not on its own word. Method: ask the table for its own host."""
     assert not granted(table(), A, TE + S)
 
 
 def test_what_the_leader_itself_holds_is_freed_only_by_its_release() -> None:
+    """Goal: it never times itself out. Method: ask before and after its release."""
     leases = table()
     assert leases.may_reassign(owned(A)) == NEVER
     leases.released(A, VIP, FencingTerm(1))
@@ -250,6 +284,7 @@ def test_what_the_leader_itself_holds_is_freed_only_by_its_release() -> None:
 
 
 def test_a_holder_about_to_lose_its_ownership_gets_no_grant_in_between() -> None:
+    """Goal: no grant slips in while the change is on its way. Method: reserve, ask, apply, ask."""
     leases = table()
     free_at = leases.may_reassign(owned(B))
     with pytest.raises(InvariantBroken):
@@ -262,6 +297,7 @@ def test_a_holder_about_to_lose_its_ownership_gets_no_grant_in_between() -> None
 
 
 def test_a_reservation_that_came_to_nothing_is_dropped() -> None:
+    """Goal: a failed proposal does not starve the holder of grants for ever. Method: reserve, then drop."""
     leases = table()
     leases.reserve(owned(B), None, TE + 9 * S)
     leases.state_applied([owned(B, successor=A)], Index(6))
@@ -271,6 +307,7 @@ def test_a_reservation_that_came_to_nothing_is_dropped() -> None:
 
 
 def test_a_holder_that_released_is_granted_while_the_change_is_on_its_way() -> None:
+    """Goal: releasing one thing does not cost the others. Method: grant between release and change."""
     leases = table()
     leases.released(B, VIP, FencingTerm(1))
     leases.reserve(owned(B), A, TE + S)
@@ -280,6 +317,7 @@ def test_a_holder_that_released_is_granted_while_the_change_is_on_its_way() -> N
 
 
 def test_giving_a_thing_back_to_its_holder_reserves_nothing() -> None:
+    """Goal: a holder keeps its lease over a renewal. Method: reserve for the holder itself, then grant."""
     leases = table()
     leases.reserve(owned(B), B, TE)
     assert granted(leases, B, TE + S)

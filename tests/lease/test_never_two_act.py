@@ -84,11 +84,19 @@ def simulate(seed: int, rules: Rules, seconds: int = 60, size: int = 3) -> Clust
     ],
 )
 def test_never_two_hosts_act_at_the_same_time(size: int, seeds: range) -> None:
+    """Goal: split brain is impossible, not rare.
+
+    Method: seeds; the cluster raises when two act, and must have moved things.
+    """
     moves = sum(simulate(seed, Rules(), size=size).moves for seed in seeds)
     assert moves > 3 * len(seeds), "the simulation must move ownerships to prove anything"
 
 
 def test_without_faults_both_things_find_one_owner_and_keep_it() -> None:
+    """Goal: safety is not bought by doing nothing, nor peace by moving things about.
+
+    Method: 30 quiet seconds.
+    """
     cluster = Cluster(7, Rules())
     cluster.run(30 * SECOND)
     assert cluster.moves == 2

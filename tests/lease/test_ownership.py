@@ -57,6 +57,7 @@ def held(name: OwnedName, holder: HostId, successor: HostId | None = None) -> Ow
 
 
 def test_new_names_go_to_the_leader_in_name_order() -> None:
+    """Goal: every leader would decide the same. Method: two unowned names, given in the other order."""
     assert decide(situation(wanted=(VIP, REPORTER))) == (
         Assign(REPORTER, A, FencingTerm(0)),
         Assign(VIP, A, FencingTerm(0)),
@@ -64,6 +65,7 @@ def test_new_names_go_to_the_leader_in_name_order() -> None:
 
 
 def test_a_service_the_leader_cannot_carry_goes_to_the_least_loaded_host() -> None:
+    """Goal: load spreads and ties do not flap. Method: the leader refuses; then equal loads."""
     hosts = without(A, refuses=(REPORTER,))
     assert decide(situation(hosts=hosts)) == (Assign(REPORTER, C, FencingTerm(0)),)
     hosts[C] = replace(hosts[C], load=3)
@@ -71,16 +73,22 @@ def test_a_service_the_leader_cannot_carry_goes_to_the_least_loaded_host() -> No
 
 
 def test_a_fit_holder_keeps_its_service() -> None:
+    """Goal: no move without a reason. Method: a healthy holder that is not the leader."""
     assert decide(situation(held(REPORTER, B))) == ()
 
 
 def test_a_fit_holder_that_has_released_gets_a_new_number() -> None:
+    """Goal: who released is never left with a right it gave up. Method: release, holder still fit."""
     leases = table()
     leases.released(B, REPORTER, FencingTerm(4))
     assert decide(situation(held(REPORTER, B)), leases) == (Assign(REPORTER, B, FencingTerm(4)),)
 
 
 def test_a_silent_holder_is_waited_out_and_then_replaced() -> None:
+    """Goal: no second actor before the first is certainly done.
+
+    Method: a dead holder granted just now, and one that was not.
+    """
     hosts = without(B, alive=False)
     granted_now = NOW + TIMERS.cleared_ns
     assert decide(situation(held(REPORTER, B), hosts=hosts)) == (WaitUntil(REPORTER, granted_now),)
@@ -89,6 +97,10 @@ def test_a_silent_holder_is_waited_out_and_then_replaced() -> None:
 
 
 def test_a_live_holder_that_should_give_way_is_asked_once() -> None:
+    """Goal: moves are asked for before they are forced, without nagging.
+
+    Method: drained or outdated, before and after the request.
+    """
     waiting = WaitUntil(REPORTER, NOW + TIMERS.cleared_ns)
     for hosts in (without(B, draining=True), without(B, current=False)):
         asked = situation(held(REPORTER, B), hosts=hosts)
@@ -98,6 +110,7 @@ def test_a_live_holder_that_should_give_way_is_asked_once() -> None:
 
 
 def test_after_the_release_the_successor_is_assigned_at_once() -> None:
+    """Goal: a planned move costs no lease. Method: the holder has released to its successor."""
     leases = table()
     leases.released(B, REPORTER, FencingTerm(4))
     asked = situation(held(REPORTER, B, successor=A), hosts=without(B, draining=True))
@@ -105,6 +118,10 @@ def test_after_the_release_the_successor_is_assigned_at_once() -> None:
 
 
 def test_the_virtual_ip_follows_the_leader() -> None:
+    """Goal: clients reach the leader, unless it is leaving.
+
+    Method: the address on another host, leader fit and draining.
+    """
     asked = situation(held(VIP, B), wanted=(VIP,))
     waiting = WaitUntil(VIP, NOW + TIMERS.cleared_ns)
     assert decide(asked) == (RequestRelease(VIP, A, FencingTerm(4)), waiting)
@@ -113,11 +130,16 @@ def test_the_virtual_ip_follows_the_leader() -> None:
 
 
 def test_a_hand_over_that_is_no_longer_wanted_goes_back_to_its_holder() -> None:
+    """Goal: an undone drain leaves nobody half released. Method: a successor named for a fit holder."""
     assert decide(situation(held(REPORTER, B, successor=A))) == (Assign(REPORTER, B, FencingTerm(4)),)
     assert decide(situation(held(REPORTER, B, successor=B))) == ()
 
 
 def test_a_holder_that_left_the_cluster_is_waited_out() -> None:
+    """Goal: removal does not prove that a host has stopped.
+
+    Method: an unknown holder, under an old and a young leader.
+    """
     asked = situation(held(REPORTER, HostId("gone")))
     assert decide(asked, table()) == (Assign(REPORTER, A, FencingTerm(4)),)
     young = table(elected_at=NOW)
@@ -125,12 +147,17 @@ def test_a_holder_that_left_the_cluster_is_waited_out() -> None:
 
 
 def test_nothing_is_decided_while_no_host_is_fit() -> None:
+    """Goal: no assignment to the dead. Method: all hosts lost, with and without a holder."""
     hosts = {host: replace(view, alive=False) for host, view in ALL.items()}
     assert decide(situation(hosts=hosts)) == ()
     assert decide(situation(held(REPORTER, B), hosts=hosts), table(B)) == ()
 
 
 def test_an_unwanted_ownership_ends_when_its_holder_is_certainly_done() -> None:
+    """Goal: a removed service is not forgotten while it may act.
+
+    Method: holder granted just now, then not.
+    """
     asked = situation(held(REPORTER, B), wanted=())
     assert decide(asked) == (WaitUntil(REPORTER, NOW + TIMERS.cleared_ns),)
     assert decide(asked, table(B)) == (Unassign(REPORTER, FencingTerm(4)),)
