@@ -13,6 +13,7 @@ DNS = DocumentName("network/dns")
 
 
 def test_versions_rise_by_one_and_go_on_after_a_deletion() -> None:
+    """Goal: a version never means two values. Method: write, delete, write again from version 0."""
     cluster = Cluster()
     assert cluster.do(PutDocument(DNS, b"1")).version == 1
     assert cluster.do(PutDocument(DNS, b"2")).version == 2
@@ -22,6 +23,7 @@ def test_versions_rise_by_one_and_go_on_after_a_deletion() -> None:
 
 
 def test_a_write_from_another_version_conflicts_and_tells_the_present_one() -> None:
+    """Goal: no lost update, and the loser can retry at once. Method: expect a version below and above."""
     cluster = Cluster()
     cluster.do(PutDocument(DNS, b"1", expected_version=0))
     for expected in (0, 2):
@@ -33,6 +35,10 @@ def test_a_write_from_another_version_conflicts_and_tells_the_present_one() -> N
 
 
 def test_deleting_what_is_not_there_is_refused() -> None:
+    """Goal: a typing error does not look like success.
+
+    Method: delete the unknown, then the already deleted.
+    """
     cluster = Cluster()
     assert cluster.refuse(DeleteDocument(DNS)).reason == "NOT_FOUND"
     cluster.do(PutDocument(DNS, b"1"))
@@ -41,6 +47,10 @@ def test_deleting_what_is_not_there_is_refused() -> None:
 
 
 def test_sixteen_versions_are_kept_newest_first() -> None:
+    """Goal: history is bounded and the right end is dropped.
+
+    Method: twenty writes, then ask at both edges.
+    """
     cluster = Cluster()
     for number in range(1, 21):
         cluster.do(PutDocument(DNS, str(number).encode()))
@@ -54,12 +64,14 @@ def test_sixteen_versions_are_kept_newest_first() -> None:
 
 @pytest.mark.parametrize("name", ["", "/", "a//b", "A", "a/", "a b", "ä", "-a", "a" * 256, "a\n"])
 def test_a_name_that_is_no_document_name_is_refused(name: str) -> None:
+    """Goal: no name that cannot be a path or URL gets into the log. Method: table of malformed names."""
     refusal = Cluster().refuse(PutDocument(DocumentName(name), b""))
     assert refusal.reason == "INVALID_REQUEST"
     assert refusal.problems[0].path == "name"
 
 
 def test_a_value_beyond_the_bound_is_refused() -> None:
+    """Goal: one document cannot fill the log. Method: exactly the bound, then a byte more."""
     cluster = Cluster()
     cluster.do(PutDocument(DNS, b"x" * limits.DOCUMENT_BYTES_MAX))
     refusal = cluster.refuse(PutDocument(DNS, b"x" * (limits.DOCUMENT_BYTES_MAX + 1)))
@@ -67,6 +79,10 @@ def test_a_value_beyond_the_bound_is_refused() -> None:
 
 
 def test_the_number_of_documents_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: bounded, yet what exists can change and deletions make room.
+
+    Method: a bound of two, each kind of write.
+    """
     monkeypatch.setattr(documents, "DOCUMENTS_MAX", 2)
     cluster = Cluster()
     cluster.do(PutDocument(DocumentName("a"), b""))
@@ -79,6 +95,7 @@ def test_the_number_of_documents_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_bytes_of_all_documents_are_bounded_and_history_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: memory is bounded and old versions go first. Method: small bounds, then recount the sums."""
     monkeypatch.setattr(documents, "DOCUMENTS_BYTES_MAX", 10)
     monkeypatch.setattr(documents, "HISTORY_BYTES_MAX", 8)
     cluster = Cluster()
@@ -115,6 +132,7 @@ def test_forgotten_tombstones_never_let_a_version_come_back(monkeypatch: pytest.
 
 
 def test_a_watch_sees_every_version_once_in_order_even_beyond_the_history() -> None:
+    """Goal: a watcher skips nothing. Method: 40 writes of one document, read from before them."""
     cluster = Cluster()
     start = cluster.state.applied
     for number in range(40):
@@ -126,6 +144,7 @@ def test_a_watch_sees_every_version_once_in_order_even_beyond_the_history() -> N
 
 
 def test_a_watch_from_a_revision_that_is_no_longer_kept_is_refused() -> None:
+    """Goal: a gap is told, not hidden. Method: write more bytes than are kept; ask from before and inside."""
     cluster = Cluster()
     value = b"x" * limits.DOCUMENT_BYTES_MAX
     start = cluster.state.applied
@@ -137,6 +156,7 @@ def test_a_watch_from_a_revision_that_is_no_longer_kept_is_refused() -> None:
 
 
 def test_the_number_of_kept_changes_is_bounded() -> None:
+    """Goal: many tiny changes cannot grow the memory either. Method: one more than the bound."""
     cluster = Cluster()
     start = cluster.state.applied
     for _ in range(limits.CHANGES_KEPT_MAX + 1):
@@ -146,6 +166,7 @@ def test_the_number_of_kept_changes_is_bounded() -> None:
 
 
 def test_a_document_written_twice_in_one_batch_gets_two_versions() -> None:
+    """Goal: a batch hides no version from watchers. Method: the second write expects the first."""
     cluster = Cluster()
     outcome = cluster.do(Batch((PutDocument(DNS, b"1"), PutDocument(DNS, b"2", expected_version=1))))
     assert [part.version for part in outcome.parts] == [1, 2]

@@ -26,6 +26,10 @@ def recomputed(state: ClusterState) -> bytes:
 
 
 def test_asking_often_or_once_gives_the_hash_of_all_rows() -> None:
+    """Goal: the incremental sum never drifts.
+
+    Method: against a sum from nothing, asked each time and once.
+    """
     often, once = Cluster(), Cluster()
     for number in range(60):
         for cluster in (often, once):
@@ -35,6 +39,7 @@ def test_asking_often_or_once_gives_the_hash_of_all_rows() -> None:
 
 
 def test_a_state_changed_there_and_back_hashes_as_before_only_if_no_row_differs() -> None:
+    """Goal: the hash has no memory of the way. Method: drop a row twice, put it back."""
     cluster = Cluster()
     before = checkpoint(cluster.state)
     row = cluster.state.hosts[A]
@@ -46,6 +51,10 @@ def test_a_state_changed_there_and_back_hashes_as_before_only_if_no_row_differs(
 
 
 def test_the_order_in_which_rows_came_does_not_matter() -> None:
+    """Goal: a host from a snapshot hashes as one from the log.
+
+    Method: the same rows forwards and backwards.
+    """
     one, other = ClusterState(), ClusterState()
     rows = [Document(DocumentName(f"d{number}"), 1, b"", 5) for number in range(9)]  # type: ignore[arg-type]
     for row in rows:
@@ -57,6 +66,7 @@ def test_the_order_in_which_rows_came_does_not_matter() -> None:
 
 
 def test_each_difference_of_state_shows() -> None:
+    """Goal: two hosts that differ are never taken for equal. Method: twelve states, twelve hashes."""
     seen = set()
     for command in (
         PutDocument(DocumentName("a"), b"1"),
@@ -72,6 +82,7 @@ def test_each_difference_of_state_shows() -> None:
 
 
 def test_a_deletion_is_not_the_same_as_nothing() -> None:
+    """Goal: a host that missed a write and its deletion is found out. Method: write and delete, compare."""
     cluster = Cluster()
     before = checkpoint(cluster.state)
     cluster.do(PutDocument(DocumentName("a"), b""))
@@ -95,6 +106,7 @@ def scripted() -> bytes:
 
 @pytest.mark.parametrize("seed", ["0", "1", "4711"])
 def test_the_hash_does_not_depend_on_pythons_hash_seed(seed: str) -> None:
+    """Goal: processes agree. Method: the same script in fresh interpreters under three seeds."""
     environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": f"{ROOT}:{ROOT / 'protos'}"}
     ran = subprocess.run(
         [sys.executable, "-c", SCRIPT], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
@@ -120,12 +132,14 @@ class Grown:
 
 
 def test_a_field_added_later_does_not_show_while_it_is_not_used() -> None:
+    """Goal: old and new hosts agree in a rolling update. Method: a row and its grown twin."""
     assert encode(Row("a")).replace(b"Row", b"Grown") == encode(Grown("a"))
     assert encode(Grown("a", added=1)) != encode(Grown("a"))
     assert encode(Grown("a", listed=("x",))) != encode(Grown("a"))
 
 
 def test_different_values_have_different_bytes() -> None:
+    """Goal: no collision by encoding. Method: look-alikes of every type in one set."""
     values = [
         None, True, False, 0, 1, -1, "", "0", "1", b"", b"1", (), ("",), ((),), (1,), ("a", "b"), ("ab",),
         ServiceMode.ACTIVE_ACTIVE, "active-active", Slot(A, 0), Slot(A, 1), ("host1", 0),
@@ -134,5 +148,6 @@ def test_different_values_have_different_bytes() -> None:
 
 
 def test_a_row_that_cannot_be_encoded_is_a_bug() -> None:
+    """Goal: mutable rows are found at once, not as a wrong hash. Method: encode a list."""
     with pytest.raises(TypeError, match="cannot hold a list"):
         encode(["a"])

@@ -33,6 +33,10 @@ TOKEN = JoinToken("ee" * 32, expires_ns=2_000)
 
 
 def test_a_cluster_is_initialised_once() -> None:
+    """Goal: a second `init` never replaces a living cluster.
+
+    Method: repeat it, then with another id; the first stays.
+    """
     cluster = Cluster()
     again = InitCluster(ClusterId("c" * 32), member(A))
     assert cluster.do(again).unchanged
@@ -44,6 +48,7 @@ def test_a_cluster_is_initialised_once() -> None:
 
 
 def test_before_a_cluster_is_initialised_there_is_no_virtual_address_to_change() -> None:
+    """Goal: commands in the wrong order are refused, not half done. Method: an empty state."""
     cluster = Cluster(empty=True)
     assert cluster.refuse(SetVirtualAddress("x:1")).reason == "CONFLICT"
     assert cluster.refuse(InitCluster(ClusterId(""), member(A))).reason == "INVALID_REQUEST"
@@ -53,6 +58,7 @@ def test_before_a_cluster_is_initialised_there_is_no_virtual_address_to_change()
 
 
 def test_the_virtual_address_can_change() -> None:
+    """Goal: a new address needs no new cluster. Method: the same one, then none."""
     cluster = Cluster()
     assert cluster.do(SetVirtualAddress("127.0.0.9:8443")).unchanged
     cluster.do(SetVirtualAddress(""))
@@ -61,6 +67,10 @@ def test_the_virtual_address_can_change() -> None:
 
 
 def test_incarnations_of_a_host_rise_also_over_removal() -> None:
+    """Goal: two lives of a host never share a name.
+
+    Method: admit the same number before and after removal.
+    """
     cluster = Cluster()
     refusal = cluster.refuse(AdmitMember(member(B, 1)))
     assert dict(refusal.metadata) == {"incarnation": "1"}
@@ -72,6 +82,10 @@ def test_incarnations_of_a_host_rise_also_over_removal() -> None:
 
 
 def test_a_new_incarnation_replaces_the_earlier_one_and_its_certificate() -> None:
+    """Goal: the former life of a host can do nothing more.
+
+    Method: re-admit, then report and judge as the old one.
+    """
     cluster = Cluster()
     cluster.do(ReportInstances(B, member(B).member, (status(B),)))
     cluster.do(SetHostStatus(B, member(B).member, HostStatus.LOST))
@@ -85,6 +99,7 @@ def test_a_new_incarnation_replaces_the_earlier_one_and_its_certificate() -> Non
 
 
 def test_a_host_that_owns_something_is_neither_removed_nor_replaced() -> None:
+    """Goal: nobody is forgotten while it may act. Method: give it the address, then remove and re-admit."""
     cluster = Cluster()
     cluster.do(AssignOwner(VIP, B, FencingTerm(0)))
     refusal = cluster.refuse(RemoveMember(member(B).member))
@@ -93,6 +108,10 @@ def test_a_host_that_owns_something_is_neither_removed_nor_replaced() -> None:
 
 
 def test_a_removed_member_is_unknown_and_its_certificate_refused() -> None:
+    """Goal: removal revokes, exactly what was issued.
+
+    Method: members with and without certificate, one revoked before.
+    """
     cluster = Cluster()
     cluster.do(AdmitMember(replace(member(HostId("host5")), certificate_serial="")))
     cluster.do(RemoveMember(member(HostId("host5")).member))
@@ -117,11 +136,19 @@ def test_a_removed_member_is_unknown_and_its_certificate_refused() -> None:
     ],
 )
 def test_a_malformed_member_is_refused(wrong: object, path: str) -> None:
+    """Goal: no unusable name, address or incarnation in the log.
+
+    Method: table, each with the field it must name.
+    """
     refusal = Cluster().refuse(AdmitMember(wrong))  # type: ignore[arg-type]
     assert refusal.problems[0].path == path
 
 
 def test_the_number_of_hosts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: the bound counts hosts, not admissions.
+
+    Method: a full cluster takes a new life of an old host only.
+    """
     monkeypatch.setattr(hosts, "HOSTS_MAX", 3)
     cluster = Cluster()
     assert cluster.refuse(AdmitMember(member(D))).reason == "QUEUE_FULL"
@@ -129,6 +156,7 @@ def test_the_number_of_hosts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_member_changes_its_addresses_and_keeps_its_role() -> None:
+    """Goal: a move of a host cannot make it a voter by the back door. Method: update with another role."""
     cluster = Cluster()
     moved = replace(member(B), address="127.0.0.20:7400", role=MemberRole.WITNESS)
     cluster.do(UpdateMember(moved))
@@ -143,6 +171,7 @@ def test_a_member_changes_its_addresses_and_keeps_its_role() -> None:
 
 
 def test_verdicts_are_journalled_once_with_their_reason() -> None:
+    """Goal: the journal tells why, without noise. Method: the same verdict twice, then its end."""
     cluster = Cluster()
     lost = SetHostStatus(B, member(B).member, HostStatus.LOST, "no beat for 1.3 s")
     cluster.do(lost)
@@ -156,6 +185,10 @@ def test_verdicts_are_journalled_once_with_their_reason() -> None:
 
 
 def test_the_instances_of_a_lost_host_take_no_traffic_until_it_reports_again() -> None:
+    """Goal: no request to a dead host, none lost for a suspect one.
+
+    Method: each verdict, then a new report.
+    """
     cluster = Cluster()
     report = ReportInstances(B, member(B).member, (status(B),))
     cluster.do(report)
@@ -171,6 +204,7 @@ def test_the_instances_of_a_lost_host_take_no_traffic_until_it_reports_again() -
 
 
 def test_a_host_is_drained_and_taken_back() -> None:
+    """Goal: only the operator ends a drain. Method: drain, a verdict in between, undrain."""
     cluster = Cluster()
     assert cluster.do(DrainHost(B, False)).unchanged
     cluster.do(DrainHost(B, True))
@@ -185,6 +219,10 @@ def test_a_host_is_drained_and_taken_back() -> None:
 
 
 def test_a_token_admits_one_key_and_repeats_its_answer_to_it() -> None:
+    """Goal: a lost answer can be asked again, a stolen token not used.
+
+    Method: same key twice, then another.
+    """
     cluster = Cluster()
     cluster.do(AddToken(TOKEN))
     assert cluster.do(AddToken(TOKEN)).unchanged
@@ -197,6 +235,10 @@ def test_a_token_admits_one_key_and_repeats_its_answer_to_it() -> None:
 
 
 def test_a_token_does_not_admit_the_wrong_host_role_or_time() -> None:
+    """Goal: a token is worth what it was made for.
+
+    Method: each mismatch; the right use comes last and still works.
+    """
     cluster = Cluster()
     cluster.do(AddToken(replace(TOKEN, host=D)))
     cluster.do(AddToken(replace(TOKEN, sha256="aa" * 32, witness=True)))
@@ -212,6 +254,7 @@ def test_a_token_does_not_admit_the_wrong_host_role_or_time() -> None:
 
 
 def test_a_token_is_not_used_up_by_an_admission_that_was_refused() -> None:
+    """Goal: a mistake does not cost a token. Method: an old incarnation first, then the right one."""
     cluster = Cluster()
     cluster.do(AddToken(TOKEN))
     assert cluster.refuse(AdmitMember(member(B, 1), TOKEN.sha256)).reason == "CONFLICT"
@@ -220,6 +263,10 @@ def test_a_token_is_not_used_up_by_an_admission_that_was_refused() -> None:
 
 
 def test_a_token_can_be_consumed_in_a_batch() -> None:
+    """Goal: consuming and admitting are one step.
+
+    Method: a batch, repeated by the same and by another key.
+    """
     cluster = Cluster()
     cluster.do(AddToken(TOKEN))
     consume = ConsumeToken(TOKEN.sha256, D, "ab" * 32, member(D).member)
@@ -230,6 +277,7 @@ def test_a_token_can_be_consumed_in_a_batch() -> None:
 
 
 def test_open_tokens_are_bounded_and_expired_ones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: bounded, yet old tokens lock nobody out. Method: a bound of one, before and at expiry."""
     monkeypatch.setattr(security, "TOKENS_MAX", 1)
     cluster = Cluster()
     cluster.do(AddToken(TOKEN))
@@ -244,6 +292,10 @@ def test_open_tokens_are_bounded_and_expired_ones_make_room(monkeypatch: pytest.
 
 
 def test_a_certificate_is_revoked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: the first reason stays and the list is bounded.
+
+    Method: revoke twice, a malformed serial, one too many.
+    """
     cluster = Cluster()
     cluster.do(RevokeCertificate("5f", "stolen"))
     assert cluster.do(RevokeCertificate("5f", "again")).unchanged
@@ -254,6 +306,10 @@ def test_a_certificate_is_revoked_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_trust_and_secrets_are_replaced_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: keys can be rolled, never emptied or bloated.
+
+    Method: replace, repeat, and step over each bound.
+    """
     cluster = Cluster()
     assert cluster.do(SetTrust(b"PEM")).unchanged
     cluster.do(SetTrust(b"PEM2"))

@@ -39,6 +39,10 @@ def everything(state: ClusterState) -> dict[str, Any]:
 
 
 def test_an_unknown_command_stops_the_host_and_changes_nothing() -> None:
+    """Goal: an old host never skips what it cannot understand.
+
+    Method: one alone and one inside a batch; compare every row.
+    """
     cluster = Cluster()
     before, applied = everything(cluster.state), cluster.state.applied
     future = cast(Command, FromTheFuture())
@@ -51,6 +55,7 @@ def test_an_unknown_command_stops_the_host_and_changes_nothing() -> None:
 
 
 def test_a_refused_batch_leaves_every_row_as_it_was() -> None:
+    """Goal: all or nothing. Method: a batch whose last part is refused; compare rows, sums and hash."""
     cluster = Cluster()
     for number in range(20):
         cluster.do(PutDocument(NAME, str(number).encode()))
@@ -75,6 +80,11 @@ def test_a_refused_batch_leaves_every_row_as_it_was() -> None:
 def test_a_bug_in_one_command_refuses_it_everywhere_and_is_journalled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Goal: a defect costs one request, not the cluster, and is seen.
+
+    Method: a function that fails halfway.
+    """
+
     def fails_halfway(at: Any, command: Any) -> Any:
         put_document(at, PutDocument(NAME, b"half"))
         raise ZeroDivisionError("a bug")
@@ -105,12 +115,14 @@ def test_running_out_of_memory_is_no_outcome(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_index_is_applied_once() -> None:
+    """Goal: a driver's slip cannot apply twice. Method: apply the present index again."""
     cluster = Cluster()
     with pytest.raises(InvariantBroken):
         apply(cluster.state, cluster.state.applied, Request(PutDocument(NAME, b"")))
 
 
 def test_watchers_are_told_exactly_what_changed() -> None:
+    """Goal: neither a silent nor an invented change. Method: one batch of two kinds; compare all changes."""
     cluster = Cluster()
     effect = cluster.apply(Batch((PutDocument(NAME, b"x"), AssignOwner(VIP, A, FencingTerm(0)))))
     index = str(effect.changed.index)
@@ -123,6 +135,10 @@ def test_watchers_are_told_exactly_what_changed() -> None:
 
 
 def test_the_journal_keeps_the_newest_events_with_time_and_trace() -> None:
+    """Goal: a bounded journal that can be followed.
+
+    Method: sorted attributes, then more and longer events than fit.
+    """
     cluster = Cluster()
     drafts = tuple(EventDraft("k", "s", f"m{number}", (("b", "2"), ("a", "1"))) for number in range(3))
     effect = cluster.apply(RecordEvents(drafts), at_ns=42)
@@ -150,6 +166,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize("kind", REFUSALS)
 def test_a_rejection_becomes_the_error_of_its_reason(kind: type[TrellisError]) -> None:
+    """Goal: callers can catch what the log refused. Method: every reason, there and back."""
     problem = errors.Problem("name", "is wrong")
     error = error_of(Rejected(kind.reason, "no", (("fact", "1"),), (problem,)))
     assert type(error) is kind
@@ -159,10 +176,15 @@ def test_a_rejection_becomes_the_error_of_its_reason(kind: type[TrellisError]) -
 
 
 def test_a_rejection_of_unknown_reason_is_a_plain_refusal() -> None:
+    """Goal: a newer host's reason does not crash an older caller. Method: a reason without a class."""
     assert type(error_of(Rejected("COMMAND_FAILED", "no"))) is errors.Refused
 
 
 def test_rows_that_pile_up_are_counted_into_the_hash_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: the next checkpoint never has to count a whole log.
+
+    Method: a small and a huge bound give one hash.
+    """
     monkeypatch.setattr(machine, "_DIRTY_MAX", 10)
     eager, lazy = Cluster(), Cluster()
     for number in range(30):
@@ -175,6 +197,7 @@ def test_rows_that_pile_up_are_counted_into_the_hash_unasked(monkeypatch: pytest
 
 
 def test_indexes_may_have_gaps_for_entries_that_are_no_commands() -> None:
+    """Goal: memberships and no-ops need no command. Method: jump far ahead."""
     cluster = Cluster()
     apply(cluster.state, Index(1_000), Request(PutDocument(NAME, b"")))
     assert cluster.state.applied == 1_000

@@ -26,6 +26,7 @@ def term(number: int) -> FencingTerm:
 
 
 def test_each_assignment_gets_the_next_term_also_to_the_same_host() -> None:
+    """Goal: a resource can tell any two holders apart. Method: assign to the same host, then to another."""
     cluster = Cluster()
     assert cluster.do(AssignOwner(VIP, A, term(0))).fencing_term == 1
     assert cluster.do(AssignOwner(VIP, A, term(1))).fencing_term == 2
@@ -35,6 +36,7 @@ def test_each_assignment_gets_the_next_term_also_to_the_same_host() -> None:
 
 
 def test_an_assignment_decided_before_another_one_is_stale() -> None:
+    """Goal: of two decisions from one state one wins. Method: assign twice from term 0."""
     cluster = Cluster()
     cluster.do(AssignOwner(VIP, A, term(0)))
     refusal = cluster.refuse(AssignOwner(VIP, B, term(0)))
@@ -43,6 +45,7 @@ def test_an_assignment_decided_before_another_one_is_stale() -> None:
 
 
 def test_terms_go_on_after_unassign_and_after_the_service_was_removed_and_came_back() -> None:
+    """Goal: no deletion resets the fence. Method: release, remove and declare again, in steps."""
     cluster = Cluster()
     cluster.do(ApplyService(spec("reporter")))
     cluster.do(AssignOwner(REPORTER, A, term(0)))
@@ -60,6 +63,7 @@ def test_terms_go_on_after_unassign_and_after_the_service_was_removed_and_came_b
 
 
 def test_a_lost_or_unknown_host_is_given_nothing() -> None:
+    """Goal: no ownership that nobody can use. Method: a lost host, a stranger, malformed names."""
     cluster = Cluster()
     cluster.do(SetHostStatus(B, member(B).member, HostStatus.LOST, "no beat for 1.3 s"))
     assert cluster.refuse(AssignOwner(VIP, B, term(0))).reason == "CONFLICT"
@@ -69,6 +73,10 @@ def test_a_lost_or_unknown_host_is_given_nothing() -> None:
 
 
 def test_a_release_names_a_successor_and_can_be_withdrawn() -> None:
+    """Goal: a request to move never outlives the move.
+
+    Method: ask, repeat, withdraw, ask again and assign.
+    """
     cluster = Cluster()
     assert cluster.refuse(RequestRelease(VIP, B)).reason == "NOT_FOUND"
     cluster.do(AssignOwner(VIP, A, term(0)))
@@ -84,6 +92,7 @@ def test_a_release_names_a_successor_and_can_be_withdrawn() -> None:
 
 
 def test_a_release_of_an_earlier_term_does_not_take_the_thing_from_its_new_holder() -> None:
+    """Goal: a late release harms nobody. Method: release term 1 when term 2 is held."""
     cluster = Cluster()
     assert cluster.refuse(Unassign(VIP, term(0))).reason == "NOT_FOUND"
     cluster.do(AssignOwner(VIP, A, term(0)))
@@ -93,6 +102,10 @@ def test_a_release_of_an_earlier_term_does_not_take_the_thing_from_its_new_holde
 
 
 def test_a_thing_of_no_service_and_one_that_is_no_longer_held_are_unassigned_too() -> None:
+    """Goal: no row stays behind for ever.
+
+    Method: a thing without service; a service stopped when nobody holds it.
+    """
     cluster = Cluster()
     primary = OwnedName("postgres-primary")
     cluster.do(AssignOwner(primary, A, term(0)))
@@ -126,6 +139,7 @@ steps = st.lists(
 @given(steps)
 @settings(max_examples=150, deadline=None)
 def test_no_sequence_of_commands_makes_a_term_come_twice(commands: list[Command]) -> None:
+    """Goal: fencing terms strictly rise. Method: random commands against the highest term seen."""
     cluster = Cluster()
     highest = {VIP: 0, REPORTER: 0}
     for command in commands:

@@ -21,6 +21,10 @@ M = member(A).member
 
 
 def test_a_declaration_applied_twice_changes_nothing_the_second_time() -> None:
+    """Goal: `apply` can be repeated without a restart.
+
+    Method: the same, a changed and a reordered declaration.
+    """
     cluster = Cluster()
     assert cluster.do(ApplyService(spec(), expected_version=0)).version == 1
     again = cluster.do(ApplyService(spec()))
@@ -33,6 +37,10 @@ def test_a_declaration_applied_twice_changes_nothing_the_second_time() -> None:
 
 
 def test_versions_of_a_declaration_go_on_after_it_was_forgotten() -> None:
+    """Goal: an instance of the old service is not taken for the new one's.
+
+    Method: forget and declare again.
+    """
     cluster = Cluster()
     cluster.do(ApplyService(spec()))
     cluster.do(StopService(ECHO))
@@ -41,6 +49,7 @@ def test_versions_of_a_declaration_go_on_after_it_was_forgotten() -> None:
 
 
 def test_a_stopped_service_is_revived_by_apply_and_by_restart() -> None:
+    """Goal: `stop --keep` can be undone either way. Method: stop, apply, stop, restart."""
     cluster = Cluster()
     cluster.do(ApplyService(spec()))
     cluster.do(StopService(ECHO, keep=True))
@@ -55,12 +64,14 @@ def test_a_stopped_service_is_revived_by_apply_and_by_restart() -> None:
 
 
 def test_what_is_not_declared_is_neither_stopped_restarted_nor_placed() -> None:
+    """Goal: a typing error is told. Method: each command on an empty state."""
     cluster = Cluster()
     for command in (StopService(ECHO), RestartService(ECHO), SetPlacement(ECHO, (Slot(A, 0),))):
         assert cluster.refuse(command).reason == "NOT_FOUND"
 
 
 def test_a_service_that_others_depend_on_is_not_forgotten() -> None:
+    """Goal: no dependency points nowhere. Method: forget one that is needed; stopping it is allowed."""
     cluster = Cluster()
     cluster.do(ApplyService(spec("store")))
     cluster.do(ApplyService(spec("echo", "store")))
@@ -70,6 +81,10 @@ def test_a_service_that_others_depend_on_is_not_forgotten() -> None:
 
 
 def test_a_cycle_of_dependencies_is_refused_with_its_path() -> None:
+    """Goal: no services that wait for each other for ever.
+
+    Method: a long circle beside a dead end, and a self loop.
+    """
     cluster = Cluster()
     cluster.do(ApplyService(spec("c", "b", "b2")))
     cluster.do(ApplyService(spec("b", "a")))
@@ -93,11 +108,19 @@ def test_a_cycle_of_dependencies_is_refused_with_its_path() -> None:
     ],
 )
 def test_what_the_state_relies_on_is_checked_again(wrong: ServiceSpec, path: str) -> None:
+    """Goal: a host with lax checks cannot poison the log.
+
+    Method: table of declarations the service check refuses.
+    """
     refusal = Cluster().refuse(ApplyService(wrong))
     assert refusal.problems[0].path == path
 
 
 def test_services_and_names_ever_used_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: neither many services nor endless renaming grows the state.
+
+    Method: each bound at one, known names still pass.
+    """
     monkeypatch.setattr(services, "SERVICES_MAX", 1)
     cluster = Cluster()
     cluster.do(ApplyService(spec()))
@@ -112,6 +135,10 @@ def test_services_and_names_ever_used_are_bounded(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_placement_is_set_only_from_the_present_one() -> None:
+    """Goal: two leaders' plans are never mixed.
+
+    Method: set from the present version, from an old one, and the same again.
+    """
     cluster = Cluster()
     cluster.do(ApplyService(spec()))
     slots = (Slot(B, 0), Slot(A, 0), Slot(A, 0))
@@ -125,6 +152,7 @@ def test_a_placement_is_set_only_from_the_present_one() -> None:
 
 
 def test_a_placement_on_an_unknown_host_or_of_too_many_instances_is_refused() -> None:
+    """Goal: no instance that nobody can run. Method: a stranger and one slot too many."""
     cluster = Cluster()
     cluster.do(ApplyService(spec()))
     assert cluster.refuse(SetPlacement(ECHO, (Slot(HostId("host9"), 0),))).reason == "NOT_FOUND"
@@ -134,6 +162,7 @@ def test_a_placement_on_an_unknown_host_or_of_too_many_instances_is_refused() ->
 
 
 def test_forgetting_a_service_forgets_its_placement() -> None:
+    """Goal: no host starts what is no longer declared. Method: place, forget, look at the changes."""
     cluster = Cluster()
     cluster.do(ApplyService(spec()))
     cluster.do(SetPlacement(ECHO, (Slot(A, 0),)))
@@ -146,6 +175,7 @@ def test_forgetting_a_service_forgets_its_placement() -> None:
 
 
 def test_reports_change_only_what_is_news() -> None:
+    """Goal: repeated reports cost no watch. Method: the same report twice."""
     cluster = Cluster()
     report = ReportInstances(A, M, (status(A),))
     assert cluster.apply(report).changed.changes[0] == Change(ChangeKind.INSTANCE, "echo@host1#0")
@@ -154,6 +184,7 @@ def test_reports_change_only_what_is_news() -> None:
 
 
 def test_a_complete_report_forgets_what_it_does_not_name_on_that_host_only() -> None:
+    """Goal: leftovers vanish, other hosts' instances stay. Method: an empty complete report."""
     cluster = Cluster()
     cluster.do(ReportInstances(A, M, (status(A),)))
     cluster.do(ReportInstances(B, member(B).member, (status(B),)))
@@ -162,6 +193,7 @@ def test_a_complete_report_forgets_what_it_does_not_name_on_that_host_only() -> 
 
 
 def test_a_stopped_instance_is_forgotten() -> None:
+    """Goal: the state does not pile up the dead. Method: stopped before and after it was known."""
     cluster = Cluster()
     stopped = status(A, InstanceState.STOPPED, ready=False)
     assert cluster.do(ReportInstances(A, M, (stopped,))).unchanged
@@ -171,6 +203,10 @@ def test_a_stopped_instance_is_forgotten() -> None:
 
 
 def test_the_journal_tells_failures_and_readiness_once_each() -> None:
+    """Goal: a crash loop does not flood the journal.
+
+    Method: nine reports of one life, then count the events.
+    """
     cluster = Cluster()
     failed = replace(status(A, InstanceState.BACKOFF, ready=False), reason="exited with code 1")
     for each in (
@@ -191,6 +227,10 @@ def test_the_journal_tells_failures_and_readiness_once_each() -> None:
 
 
 def test_a_report_about_another_host_or_of_too_many_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: a host speaks for itself only, and not without end.
+
+    Method: a foreign instance; a bound of none.
+    """
     cluster = Cluster()
     assert cluster.refuse(ReportInstances(A, M, (status(B),))).reason == "INVALID_REQUEST"
     monkeypatch.setattr(services, "INSTANCES_PER_HOST_MAX", 0)
@@ -198,6 +238,7 @@ def test_a_report_about_another_host_or_of_too_many_is_refused(monkeypatch: pyte
 
 
 def test_what_a_host_reports_is_cut_or_refused_beyond_any_sense() -> None:
+    """Goal: a host's text cannot fill the state. Method: a long reason is cut, a long address refused."""
     cluster = Cluster()
     cluster.do(ReportInstances(A, M, (replace(status(A), reason="x" * 5_000),)))
     assert len(cluster.state.instances_of(ECHO)[0].reason) == 1_000

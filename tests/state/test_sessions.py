@@ -16,6 +16,7 @@ def put(cluster: Cluster, session: str, sequence: int, value: bytes = b"x") -> O
 
 
 def test_a_repeated_request_gives_the_first_outcome_and_changes_nothing() -> None:
+    """Goal: a retry after a lost answer counts once. Method: the same number with other content."""
     cluster = Cluster()
     first = put(cluster, "s", 1)
     before = checkpoint(cluster.state)
@@ -27,6 +28,10 @@ def test_a_repeated_request_gives_the_first_outcome_and_changes_nothing() -> Non
 
 
 def test_a_refusal_is_remembered_as_well() -> None:
+    """Goal: what was refused does not happen later behind the caller's back.
+
+    Method: make it possible, then repeat it.
+    """
     cluster = Cluster()
     command = PutDocument(NAME, b"x", expected_version=3)
     first = cluster.apply(command, "s", 1).outcome
@@ -37,6 +42,7 @@ def test_a_refusal_is_remembered_as_well() -> None:
 
 
 def test_requests_may_overtake_each_other_within_the_window() -> None:
+    """Goal: concurrent calls of a session all count. Method: numbers 3, 1, 2."""
     cluster = Cluster()
     assert isinstance(put(cluster, "s", 3), Applied)
     assert isinstance(put(cluster, "s", 1), Applied)
@@ -45,6 +51,10 @@ def test_requests_may_overtake_each_other_within_the_window() -> None:
 
 
 def test_a_sequence_below_the_window_is_answered_with_outcome_unknown() -> None:
+    """Goal: never apply twice what may have been applied.
+
+    Method: fill the window, then repeat from both sides of it.
+    """
     cluster = Cluster()
     for sequence in range(1, SESSION_OUTCOMES_MAX + 3):
         put(cluster, "s", sequence)
@@ -58,6 +68,10 @@ def test_a_sequence_below_the_window_is_answered_with_outcome_unknown() -> None:
 
 
 def test_a_forgotten_session_is_not_taken_up_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: forgetting a session never lets an old request count again.
+
+    Method: a bound of two, least recently used goes.
+    """
     monkeypatch.setattr(sessions, "SESSIONS_MAX", 2)
     cluster = Cluster()
     for sequence in range(1, SESSION_OUTCOMES_MAX + 2):
@@ -76,6 +90,10 @@ def test_a_forgotten_session_is_not_taken_up_in_the_middle(monkeypatch: pytest.M
 
 
 def test_without_a_session_every_request_counts() -> None:
+    """Goal: callers without retries are not throttled into one.
+
+    Method: the same number twice without a session.
+    """
     cluster = Cluster()
     put(cluster, "", 1)
     put(cluster, "", 1)
@@ -84,6 +102,7 @@ def test_without_a_session_every_request_counts() -> None:
 
 @pytest.mark.parametrize("sequence", [0, -1])
 def test_sequences_count_from_one(sequence: int) -> None:
+    """Goal: an unset number is not taken for a request's. Method: 0 and -1."""
     cluster = Cluster()
     request = Request(PutDocument(NAME, b""), SessionId("s"), sequence)
     outcome = apply(cluster.state, Index(99), request).outcome
@@ -92,6 +111,7 @@ def test_sequences_count_from_one(sequence: int) -> None:
 
 
 def test_the_name_of_a_session_is_bounded() -> None:
+    """Goal: a caller's name cannot fill the state. Method: one character too many."""
     outcome = put(Cluster(), "s" * 129, 1)
     assert isinstance(outcome, Rejected)
     assert outcome.reason == "INVALID_REQUEST"

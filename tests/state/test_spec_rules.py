@@ -27,6 +27,10 @@ def probed(**changed: object) -> dict[str, object]:
 
 
 def test_a_good_declaration_has_no_problem() -> None:
+    """Goal: the rules refuse no sound declaration, nor one for being its own rival.
+
+    Method: alone and beside itself.
+    """
     assert check_spec(GOOD, ()) == ()
     assert check_spec(GOOD, (GOOD,)) == (), "an earlier version of itself is no rival"
 
@@ -73,6 +77,10 @@ def test_a_good_declaration_has_no_problem() -> None:
     ],
 )
 def test_each_rule_names_its_field_and_a_correct_example(changed: dict[str, object], path: str) -> None:
+    """Goal: an operator can mend a file without the source.
+
+    Method: one wrong field at a time; exactly one problem.
+    """
     problems = check_spec(replace(GOOD, **changed), ())  # type: ignore[arg-type] # fields by name
     assert [problem.path for problem in problems] == [path]
     assert problems[0].problem
@@ -80,11 +88,13 @@ def test_each_rule_names_its_field_and_a_correct_example(changed: dict[str, obje
 
 
 def test_all_problems_are_reported_at_once() -> None:
+    """Goal: no mending in rounds. Method: three wrong fields."""
     bad = replace(GOOD, command=(), grace_ms=-1, instances_min=0)
     assert [problem.path for problem in check_spec(bad, ())] == ["command", "instances_min", "grace_ms"]
 
 
 def test_too_many_dependencies_are_refused() -> None:
+    """Goal: the search for cycles stays bounded. Method: one name more than the bound."""
     others = [named(f"s{number}") for number in range(33)]
     many = replace(GOOD, depends_on=tuple(other.name for other in others))
     assert [problem.problem for problem in check_spec(many, others)] == ["has more than 32 names"]
@@ -99,18 +109,24 @@ def test_services_declared_together_come_after_what_they_depend_on() -> None:
 
 
 def test_a_cycle_is_told_in_full() -> None:
+    """Goal: the author sees which edge to cut. Method: a circle of three with a dead end beside it."""
     others = (named("b", "c", "d"), named("c", "a"), named("d"))
     (problem,) = check_spec(named("a", "b"), others)
     assert problem.problem == "goes round in a circle: a -> b -> c -> a"
 
 
 def test_a_grpc_service_has_one_destination() -> None:
+    """Goal: no request goes to either of two by chance.
+
+    Method: a second service with the same name of a gRPC service.
+    """
     rival = replace(GOOD, name=ServiceName("other"))
     (problem,) = check_spec(GOOD, (rival,))
     assert problem.problem == "a.v1.Echo is routed to other already"
 
 
 def test_there_is_a_most_of_services() -> None:
+    """Goal: bounded, and full does not mean frozen. Method: a full table, a new and a known name."""
     others = [named(f"s{number}") for number in range(limits.SERVICES_MAX)]
     assert [problem.path for problem in check_spec(GOOD, others)] == ["name"]
     assert check_spec(named("s7"), others) == (), "a change of one that is declared adds none"
@@ -118,6 +134,10 @@ def test_there_is_a_most_of_services() -> None:
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.lists(st.sampled_from("abcdef"), max_size=4)))
 def test_a_cycle_is_found_when_a_naive_walk_finds_one(edges: dict[str, list[str]]) -> None:
+    """Goal: the search is right on every small graph.
+
+    Method: random edges against reachability; each told edge exists.
+    """
     specs = {ServiceName(name): named(name, *edges.get(name, ())) for name in "abcdef"}
     reach = set(edges.get("a", ()))
     for _ in range(6):
