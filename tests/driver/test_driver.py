@@ -16,6 +16,7 @@ from tests.driver.toys import CLUSTER, UNKNOWN
 
 
 async def test_a_command_is_applied_everywhere_in_the_same_order(tmp_path: Path) -> None:
+    """Goal: replicas never diverge. Method: fifty at once, then compare the lists of all machines."""
     async with running_group(tmp_path) as group:
         leader = await group.leader()
         outcomes = await asyncio.gather(*(leader.driver.propose(b"%d" % n, timeout_s=5) for n in range(50)))
@@ -27,6 +28,10 @@ async def test_a_command_is_applied_everywhere_in_the_same_order(tmp_path: Path)
 
 
 async def test_commands_that_come_together_are_stored_together(tmp_path: Path) -> None:
+    """Goal: throughput is not one disk flush per command.
+
+    Method: count the store's writes for 200 at once.
+    """
     async with running_group(tmp_path) as group:
         leader = await group.leader()
         before = leader.store._state.sequence
@@ -35,6 +40,7 @@ async def test_commands_that_come_together_are_stored_together(tmp_path: Path) -
 
 
 async def test_a_follower_refuses_and_names_the_leader(tmp_path: Path) -> None:
+    """Goal: a caller's second try hits. Method: write and read at every follower."""
     async with running_group(tmp_path) as group:
         leader = await group.leader()
         for part in group.others(leader):
@@ -72,6 +78,10 @@ async def test_a_command_that_another_leaders_entry_overtakes_is_refused_for_cer
 
 
 async def test_a_command_whose_fate_is_not_learned_in_time_is_of_unknown_outcome(tmp_path: Path) -> None:
+    """Goal: a timeout is never told as a refusal.
+
+    Method: cut the leader off for longer than the caller waits.
+    """
     async with running_group(tmp_path) as group:
         old = await group.leader()
         group.network.cut_off = {old.driver.id}
@@ -92,6 +102,7 @@ async def test_a_leader_that_lost_its_quorum_does_not_keep_callers_waiting(tmp_p
 
 
 async def test_a_read_includes_what_was_acknowledged_before_it(tmp_path: Path) -> None:
+    """Goal: linearizable reads. Method: write, then 100 reads at once; the smallest index counts."""
     async with running_group(tmp_path) as group:
         leader = await group.leader()
         index, _ = await leader.driver.propose(b"x", timeout_s=5)
@@ -100,6 +111,7 @@ async def test_a_read_includes_what_was_acknowledged_before_it(tmp_path: Path) -
 
 
 async def test_reads_that_come_together_share_one_round(tmp_path: Path) -> None:
+    """Goal: reads do not each cost a round of the cluster. Method: count rounds for 500 at once."""
     async with running_group(tmp_path) as group:
         leader = await group.leader()
         await leader.driver.propose(b"x", timeout_s=5)
@@ -109,6 +121,10 @@ async def test_reads_that_come_together_share_one_round(tmp_path: Path) -> None:
 
 
 async def test_a_leader_without_a_quorum_confirms_no_read(tmp_path: Path) -> None:
+    """Goal: a deposed leader that does not know it yet answers nothing stale.
+
+    Method: cut it off, read there.
+    """
     async with running_group(tmp_path) as group:
         leader = await group.leader()
         group.network.cut_off = {leader.driver.id}
@@ -141,6 +157,10 @@ async def test_a_pause_of_the_whole_process_does_not_make_a_follower_stand(tmp_p
 
 
 async def test_leadership_is_handed_over_without_losing_a_command(tmp_path: Path) -> None:
+    """Goal: a planned change of leader keeps the log.
+
+    Method: twenty commands, transfer, one more, count at the old leader.
+    """
     async with running_group(tmp_path) as group:
         old = await group.leader()
         target = group.others(old)[0].driver.id
@@ -154,6 +174,10 @@ async def test_leadership_is_handed_over_without_losing_a_command(tmp_path: Path
 
 
 async def test_a_member_that_was_away_too_long_gets_a_snapshot(tmp_path: Path) -> None:
+    """Goal: compaction leaves nobody behind.
+
+    Method: stop one past four snapshots' worth of entries, compare machines after.
+    """
     settings = replace(FAST, snapshot_entries=50)
     async with running_group(tmp_path) as group:
         for member in group.members:
@@ -172,6 +196,10 @@ async def test_a_member_that_was_away_too_long_gets_a_snapshot(tmp_path: Path) -
 
 
 async def test_all_members_come_back_with_everything_acknowledged(tmp_path: Path) -> None:
+    """Goal: acknowledged means on disk.
+
+    Method: stop all three, start them on their own directories, compare.
+    """
     settings = replace(FAST, snapshot_entries=30)
     async with running_group(tmp_path) as group:
         leader = await group.leader()
@@ -188,6 +216,10 @@ async def test_all_members_come_back_with_everything_acknowledged(tmp_path: Path
 
 
 async def test_a_member_joins_as_learner_and_becomes_a_voter(tmp_path: Path) -> None:
+    """Goal: growth without an outage.
+
+    Method: learner, catch up, voter; check what the new member was told.
+    """
     async with running_group(tmp_path) as group:
         leader = await group.leader()
         await leader.driver.propose(b"before", timeout_s=5)
@@ -204,6 +236,10 @@ async def test_a_member_joins_as_learner_and_becomes_a_voter(tmp_path: Path) -> 
 
 
 async def test_stopping_answers_everybody(tmp_path: Path) -> None:
+    """Goal: nobody hangs on a driver that is gone.
+
+    Method: a proposal and a wait that cannot end, then stop.
+    """
     async with running_group(tmp_path) as group:
         leader = await group.leader()
         group.network.cut_off = {leader.driver.id}
@@ -245,6 +281,10 @@ class HangingStore(SqliteLog):
 
 
 async def test_a_failed_write_ends_the_driver_and_nothing_is_acknowledged(tmp_path: Path) -> None:
+    """Goal: no vote or entry that is not on disk.
+
+    Method: a store that fails from one moment on; the others go on without it.
+    """
     async with running_group(tmp_path) as group:
         leader = await group.leader()
         victim = group.others(leader)[0].driver.id

@@ -24,5 +24,9 @@ TICK_NS = 50_000_000
 def test_a_pause_counts_in_full_for_a_leader_only(
     elapsed_ticks: float, is_leader: bool, expected: tuple[int, bool]
 ) -> None:
+    """Goal: after a pause a leader loses its quorum rightly, a follower does not stand wrongly.
+
+    Method: table of pauses.
+    """
     elapsed_ns = int(elapsed_ticks * TICK_NS)
     assert ticks_due(elapsed_ns, TICK_NS, late_max=3, is_leader=is_leader, leader_max=53) == expected

@@ -77,6 +77,10 @@ async def test_a_frozen_follower_comes_back_without_disturbing_the_leader(tmp_pa
 
 
 async def test_a_killed_follower_disturbs_nobody(tmp_path: Path) -> None:
+    """Goal: a crash proof about a follower starts no election.
+
+    Method: SIGKILL it, wait for the proof at both others, restart it.
+    """
     async with running_trio(tmp_path) as trio:
         leader, _ = await trio.wait_leader()
         follower = next(member for member in trio.members if member != leader)
