@@ -34,6 +34,10 @@ def with_reporter() -> Cluster:
 
 
 def test_the_virtual_ip_and_every_running_active_standby_service_want_an_owner() -> None:
+    """Goal: nothing exclusive is left ownerless, nothing else gets an owner.
+
+    Method: one service of each mode, then stopped.
+    """
     cluster = with_reporter()
     cluster.do(ApplyService(spec()))
     assert decide.wanted_names(cluster.state) == (VIP, REPORTER)
@@ -43,6 +47,7 @@ def test_the_virtual_ip_and_every_running_active_standby_service_want_an_owner()
 
 
 def test_a_witness_is_no_host_to_choose_from() -> None:
+    """Goal: nothing is placed where nothing can run. Method: turn one of three into a witness."""
     cluster = with_reporter()
     cluster.do(SetMemberRole(member(C).member, MemberRole.WITNESS))
     seen = decide.situation(cluster.state, A, {})
@@ -50,6 +55,10 @@ def test_a_witness_is_no_host_to_choose_from() -> None:
 
 
 def test_a_situation_counts_the_leader_as_alive_and_others_by_their_standing() -> None:
+    """Goal: a decision rests on the leader's own account of hosts.
+
+    Method: one suspect, one lost, then no account at all.
+    """
     cluster = with_reporter()
     cluster.do(ReportInstances(B, member(B).member, (status(B),)))
     cluster.do(DrainHost(C, draining=True))
@@ -67,12 +76,14 @@ def test_a_situation_counts_the_leader_as_alive_and_others_by_their_standing() -
 
 
 def test_a_host_whose_sidecar_is_about_to_end_counts_as_draining() -> None:
+    """Goal: no new work for a host that is leaving. Method: name one as leaving."""
     cluster = with_reporter()
     seen = decide.situation(cluster.state, A, {}, leaving={B})
     assert {host.host: host.draining for host in seen.hosts} == {A: False, B: True, C: False}
 
 
 def test_an_ownership_that_nobody_holds_is_no_ownership_to_decide_about() -> None:
+    """Goal: the leader asks no release of nobody. Method: assign, release, look."""
     cluster = with_reporter()
     cluster.do(AssignOwner(REPORTER, B, FencingTerm(0)))
     cluster.do(Unassign(REPORTER, FencingTerm(1)))
@@ -80,6 +91,10 @@ def test_an_ownership_that_nobody_holds_is_no_ownership_to_decide_about() -> Non
 
 
 def test_only_verdicts_that_differ_from_the_replicated_ones_are_proposed() -> None:
+    """Goal: the log is not filled with what it says already.
+
+    Method: a change, a known verdict, a stranger.
+    """
     cluster = Cluster()
     stranger = HostId("host9")
     commands = decide.verdict_commands(
@@ -94,6 +109,7 @@ def test_only_verdicts_that_differ_from_the_replicated_ones_are_proposed() -> No
 
 
 def test_decisions_become_commands_with_the_latest_fencing_term() -> None:
+    """Goal: a decision from no holder still continues the terms. Method: all four kinds after a release."""
     cluster = with_reporter()
     cluster.do(AssignOwner(VIP, A, FencingTerm(0)))
     cluster.do(Unassign(VIP, FencingTerm(1)))
@@ -114,6 +130,7 @@ def test_decisions_become_commands_with_the_latest_fencing_term() -> None:
 
 
 def test_a_report_is_proposed_once_and_only_for_what_is_news() -> None:
+    """Goal: hosts may repeat themselves at no cost. Method: the same report twice, then one changed field."""
     cluster = Cluster()
     cluster.do(ApplyService(spec()))
     reported = {status(B).instance: status(B)}
@@ -129,6 +146,10 @@ def test_a_report_is_proposed_once_and_only_for_what_is_news() -> None:
 
 
 def test_a_complete_report_makes_what_it_leaves_out_forgotten() -> None:
+    """Goal: leftovers vanish only when the host has told everything.
+
+    Method: an empty report, complete and not.
+    """
     cluster = Cluster()
     cluster.do(ReportInstances(B, member(B).member, (status(B),)))
     gone = decide.report_command(cluster.state, B, member(B).member, {}, complete=True)
@@ -137,6 +158,7 @@ def test_a_complete_report_makes_what_it_leaves_out_forgotten() -> None:
 
 
 def test_a_stopped_instance_that_nobody_knew_is_no_news() -> None:
+    """Goal: an end without a beginning costs no entry. Method: report it to an empty state."""
     cluster = Cluster()
     stopped = status(B, InstanceState.STOPPED, ready=False)
     assert (
@@ -163,6 +185,7 @@ def test_a_lost_host_and_an_earlier_incarnation_report_nothing() -> None:
 
 
 def test_reports_follow_deltas_and_begin_anew_with_a_new_stream_or_member() -> None:
+    """Goal: the leader's picture is the host's. Method: full report, deltas, another incarnation, forget."""
     reports = Reports()
     first = member(B).member
     assert reports.take(B, first, (status(B),), complete=True)
@@ -182,6 +205,7 @@ def test_reports_follow_deltas_and_begin_anew_with_a_new_stream_or_member() -> N
 
 
 def test_the_journal_says_why_a_leadership_began() -> None:
+    """Goal: an operator can tell a crash from a plan. Method: each way of being elected."""
     for by, words in (
         (ElectedBy.TIMEOUT, "no leader was heard"),
         (ElectedBy.CRASH_PROOF, "proven dead"),
@@ -195,6 +219,7 @@ def test_the_journal_says_why_a_leadership_began() -> None:
 
 
 def test_a_leader_that_fell_silent_is_judged_from_when_it_was_heard_last() -> None:
+    """Goal: failover does not wait twice. Method: its standing after a timeout, against after a transfer."""
     silent = Election(at=9_000, by=ElectedBy.TIMEOUT, predecessor=A, predecessor_heard_at=5_000)
     assert decide.first_standing(A, 9_500, Verdict.ALIVE, silent).last_beat == 5_000
     assert decide.first_standing(C, 9_500, Verdict.ALIVE, silent).last_beat == 9_500
