@@ -40,6 +40,7 @@ def cluster_with_reporter() -> Cluster:
 
 
 def test_active_active_instances_run_where_they_are_placed_with_or_without_a_lease() -> None:
+    """Goal: a cut-off host keeps serving until its grace ends. Method: live, fenced, over."""
     cluster = cluster_with_echo()
     for standing in (LIVE, FENCED):
         assert [each.instance for each in desired(cluster.state, standing).assignments] == ["echo@host1#0"]
@@ -48,6 +49,7 @@ def test_active_active_instances_run_where_they_are_placed_with_or_without_a_lea
 
 
 def test_a_service_that_is_stopped_or_not_placed_runs_nowhere() -> None:
+    """Goal: a declaration alone starts nothing. Method: declared only, then placed and stopped."""
     cluster = Cluster()
     cluster.do(ApplyService(spec()))
     assert desired(cluster.state, LIVE).assignments == ()
@@ -57,6 +59,7 @@ def test_a_service_that_is_stopped_or_not_placed_runs_nowhere() -> None:
 
 
 def test_exclusive_things_are_held_only_by_their_owner_with_a_live_lease() -> None:
+    """Goal: no right without both. Method: take away the lease, then the ownership."""
     cluster = cluster_with_reporter()
     cluster.do(AssignOwner(VIP, A, FencingTerm(0)))
     held = desired(cluster.state, LIVE)
@@ -68,6 +71,7 @@ def test_exclusive_things_are_held_only_by_their_owner_with_a_live_lease() -> No
 
 
 def test_a_hand_over_that_is_asked_for_ends_the_holding_at_once() -> None:
+    """Goal: a planned move does not wait for the lease. Method: a successor is named."""
     cluster = cluster_with_reporter()
     cluster.do(RequestRelease(owned_service(REPORTER), B))
     assert desired(cluster.state, LIVE).assignments == ()
@@ -110,6 +114,10 @@ def test_a_restart_reaches_the_instances_one_after_the_other() -> None:
 
 
 def test_what_is_given_up_is_reported_only_once_nothing_of_it_is_left() -> None:
+    """Goal: a release is never a promise.
+
+    Method: still running, gone, leaving, and a host that holds nothing.
+    """
     cluster = cluster_with_reporter()
     cluster.do(AssignOwner(VIP, A, FencingTerm(0)))
     name = owned_service(REPORTER)
@@ -123,6 +131,7 @@ def test_what_is_given_up_is_reported_only_once_nothing_of_it_is_left() -> None:
 
 
 def test_a_stopped_or_forgotten_service_gives_its_ownership_back() -> None:
+    """Goal: no owner of what does not run. Method: stop it both ways."""
     name = owned_service(REPORTER)
     for keep in (True, False):
         cluster = cluster_with_reporter()
@@ -131,6 +140,10 @@ def test_a_stopped_or_forgotten_service_gives_its_ownership_back() -> None:
 
 
 def test_routes_believe_this_host_about_itself_and_the_state_about_others() -> None:
+    """Goal: no call to an instance this host knows to be gone.
+
+    Method: local and replicated readiness differ.
+    """
     cluster = cluster_with_echo()
     for host in (A, B):
         cluster.do(ReportInstances(host, member(host).member, (status(host),)))
@@ -165,6 +178,10 @@ def test_what_was_released_is_never_acted_for_again_under_that_number() -> None:
 
 
 def test_what_is_asked_for_and_not_released_is_owed_with_its_grace() -> None:
+    """Goal: the stop knows how long to wait for what.
+
+    Method: before the request, after it, after one release.
+    """
     cluster = cluster_with_reporter()
     name = owned_service(REPORTER)
     cluster.do(AssignOwner(VIP, A, FencingTerm(0)))

@@ -51,6 +51,10 @@ def replica_of_one() -> tuple[Replica, OneMember]:
 
 
 async def test_sessions_that_were_forgotten_are_replaced_before_they_are_used() -> None:
+    """Goal: no command fails because others used the cluster.
+
+    Method: push all lanes out of the session table, then use each.
+    """
     replica, member = replica_of_one()
     for _ in range(LANES_MAX * 70):
         await replica.propose(PutDocument(DOCUMENT, b"1"))
@@ -61,6 +65,7 @@ async def test_sessions_that_were_forgotten_are_replaced_before_they_are_used() 
 
 
 async def test_a_command_waits_for_a_free_session_no_longer_than_for_its_answer() -> None:
+    """Goal: a stuck log does not pile up callers. Method: hold every lane, then ask with a short timeout."""
     replica, member = replica_of_one()
     member.is_open.clear()
     async with asyncio.TaskGroup() as tasks:
