@@ -26,6 +26,7 @@ def after(life: Life, *events: Event, policy: Restart = POLICY, now_ns: int = 0)
 
 
 def test_every_pair_of_state_and_event_has_exactly_one_meaning() -> None:
+    """Goal: no forgotten and no doubled row. Method: the product of states and events against both tables."""
     resolved = [kind for kind in Kind if kind is not Kind.GONE]
     for pair in itertools.product(InstanceState, resolved):
         assert (pair in TABLE) != (pair in IGNORED), pair
@@ -33,6 +34,7 @@ def test_every_pair_of_state_and_event_has_exactly_one_meaning() -> None:
 
 
 def test_every_row_says_why() -> None:
+    """Goal: the diagram made from the table explains itself. Method: no row without a sentence."""
     assert all(row.sentence for row in TABLE.values())
     assert all(IGNORED.values())
 
@@ -51,6 +53,10 @@ def test_nothing_is_started_beside_something_that_may_live(
 
 @pytest.mark.parametrize("state", [InstanceState.STARTING, InstanceState.RUNNING, InstanceState.STOPPING])
 def test_a_fence_kills_at_once_and_leaves_it_stopped(state: InstanceState) -> None:
+    """Goal: no grace when another host may act.
+
+    Method: fence in each state with a process; no SIGTERM among the actions.
+    """
     life, done = after(Life(state, Goal.RUN), Event(Kind.FENCE), Event(Kind.EXITED), Event(Kind.GONE))
     assert Do.KILL in done
     assert Do.TERM not in done
@@ -58,12 +64,14 @@ def test_a_fence_kills_at_once_and_leaves_it_stopped(state: InstanceState) -> No
 
 
 def test_a_missing_row_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: an unforeseen event is not swallowed. Method: empty the table of ignored events."""
     monkeypatch.setattr(module, "IGNORED", {})
     with pytest.raises(InvariantBroken, match="no row for exited and start"):
         after(Life(InstanceState.EXITED), Event(Kind.START))
 
 
 def test_the_first_failure_after_a_stable_run_costs_no_delay() -> None:
+    """Goal: old failures are forgiven. Method: seven failures, ten stable seconds, one more."""
     life = Life(InstanceState.RUNNING, Goal.RUN, failures=7, started_ns=0)
     exited = Event(Kind.EXITED, "exited with code 1", Exit(code=1))
     life, _ = decide(life, exited, policy=POLICY, now_ns=10 * SECOND, jitter=0.0)
@@ -72,6 +80,10 @@ def test_the_first_failure_after_a_stable_run_costs_no_delay() -> None:
 
 
 def test_failures_in_a_row_double_the_delay() -> None:
+    """Goal: a crash loop does not burn the machine, nor wait for ever.
+
+    Method: seven failures against the row of delays.
+    """
     life = Life(InstanceState.STARTING, Goal.RUN, generation=1)
     delays = []
     for _ in range(7):
@@ -87,11 +99,13 @@ def test_failures_in_a_row_double_the_delay() -> None:
 
 @given(failures=st.integers(0, 10_000), jitter=st.floats(0, 1, exclude_max=True))
 def test_a_delay_is_bounded_and_jitter_takes_at_most_half(failures: int, jitter: float) -> None:
+    """Goal: no number of failures overflows or stalls. Method: random failures and jitter."""
     full = restart_delay_ms(failures, POLICY, 0.0)
     assert full / 2 - 1 <= restart_delay_ms(failures, POLICY, jitter) <= full <= POLICY.delay_ms_max
 
 
 def test_a_fork_that_fails_backs_off() -> None:
+    """Goal: want of processes is treated like a crash. Method: SPAWN_FAILED at the start."""
     life, done = after(
         Life(InstanceState.STOPPED), Event(Kind.START), Event(Kind.SPAWN_FAILED, "out of processes")
     )
@@ -117,6 +131,7 @@ def test_a_fork_that_fails_backs_off() -> None:
 def test_the_policy_decides_which_ends_are_followed_by_a_start(
     when: RestartWhen, ended: Exit, state: InstanceState
 ) -> None:
+    """Goal: a job that is done stays done, a killed one does not. Method: table of policies and ends."""
     life, _ = after(
         Life(InstanceState.RUNNING, Goal.RUN),
         Event(Kind.EXITED, exit=ended),
@@ -127,6 +142,7 @@ def test_the_policy_decides_which_ends_are_followed_by_a_start(
 
 
 def test_an_unwell_process_that_then_ends_cleanly_is_still_a_failure() -> None:
+    """Goal: exit code 0 after SIGTERM does not hide a lost liveness. Method: policy on-failure."""
     life, _ = after(
         Life(InstanceState.RUNNING, Goal.RUN),
         Event(Kind.UNWELL, "liveness lost"),
@@ -138,6 +154,10 @@ def test_an_unwell_process_that_then_ends_cleanly_is_still_a_failure() -> None:
 
 
 def test_a_restart_starts_anew_without_delay_whatever_the_policy() -> None:
+    """Goal: a person's wish beats policy and backoff.
+
+    Method: restart under NEVER after five failures; all actions.
+    """
     life, done = after(
         Life(InstanceState.RUNNING, Goal.RUN, generation=1, failures=5),
         Event(Kind.RESTART, "asked"),
@@ -156,6 +176,7 @@ def test_a_restart_starts_anew_without_delay_whatever_the_policy() -> None:
 
 
 def test_wanted_again_while_stopping_starts_when_it_is_gone() -> None:
+    """Goal: a change of mind is not lost. Method: stop, start, then the end."""
     life, done = after(
         Life(InstanceState.RUNNING, Goal.RUN),
         *(Event(Kind.STOP), Event(Kind.START), Event(Kind.EXITED, exit=Exit(code=0)), Event(Kind.GONE)),
@@ -165,6 +186,7 @@ def test_wanted_again_while_stopping_starts_when_it_is_gone() -> None:
 
 
 def test_unwanted_again_while_stopping_for_a_restart_stays_stopped() -> None:
+    """Goal: the last wish counts. Method: restart, stop, then the end."""
     life, done = after(
         Life(InstanceState.RUNNING, Goal.RUN),
         *(Event(Kind.RESTART), Event(Kind.STOP), Event(Kind.EXITED, exit=Exit(code=0)), Event(Kind.GONE)),
@@ -173,6 +195,7 @@ def test_unwanted_again_while_stopping_for_a_restart_stays_stopped() -> None:
 
 
 def test_an_adopted_process_is_watched_and_keeps_its_generation() -> None:
+    """Goal: a new sidecar does not restart what runs. Method: adopt, then see the probes armed."""
     life, done = after(Life(generation=4), Event(Kind.ADOPT), Event(Kind.STARTED))
     assert (life.state, life.generation) == (InstanceState.RUNNING, 4)
     assert done == [Do.ARM_STARTUP, Do.PROBE_STARTUP, Do.DISARM, Do.PROBE_STEADY]
@@ -190,9 +213,11 @@ def test_an_adopted_process_is_watched_and_keeps_its_generation() -> None:
     ],
 )
 def test_an_end_is_told_in_one_sentence(ended: Exit, sentence: str) -> None:
+    """Goal: the reason can be read without a manual. Method: table of ends."""
     assert describe_exit(ended, 0) == sentence
 
 
 def test_an_end_for_want_of_memory_names_the_limit() -> None:
+    """Goal: the operator learns which number to raise. Method: an out-of-memory end with a limit."""
     told = describe_exit(Exit(code=None, signal=9, out_of_memory=True), 1 << 20)
     assert told == "killed by the kernel: out of memory, over its limit of 1048576 bytes (OOM)"

@@ -48,6 +48,10 @@ async def wait_until_dead(pid: int) -> None:
 
 
 async def test_the_fence_is_told_whom_to_kill_and_when_it_is_gone(site: Site) -> None:
+    """Goal: the fence never kills a stranger with a reused pid.
+
+    Method: compare pid, start time and cgroup with the kernel's.
+    """
     site.supervisor.assign([assigned("only", fencing_term=1)])
     await site.until_ready("only")
     status = site.status("only")
@@ -64,6 +68,10 @@ async def test_the_fence_is_told_whom_to_kill_and_when_it_is_gone(site: Site) ->
 
 
 async def test_kill_exclusive_returns_when_all_is_gone_and_spares_the_others(site: Site) -> None:
+    """Goal: when it returns, nobody acts.
+
+    Method: a process deaf to SIGTERM with a minute of grace; 0.2 s allowed.
+    """
     deaf = ("/bin/sh", "-c", "trap '' TERM; while true; do sleep 1; done")
     site.supervisor.assign([assigned("only", deaf, fencing_term=1, grace_ms=60_000), assigned("free")])
     await site.until_ready("only")
@@ -79,6 +87,10 @@ async def test_kill_exclusive_returns_when_all_is_gone_and_spares_the_others(sit
 
 
 async def test_a_new_fencing_term_kills_at_once_and_starts_anew(site: Site) -> None:
+    """Goal: no instance acts under an old term.
+
+    Method: a deaf instance gets term 2; its output shows both.
+    """
     deaf = ("/bin/sh", "-c", "trap '' TERM; echo term $TRELLIS_FENCING_TERM; while true; do sleep 1; done")
     first = assigned("only", deaf, fencing_term=1, grace_ms=60_000)
     site.supervisor.assign([first])
@@ -88,6 +100,10 @@ async def test_a_new_fencing_term_kills_at_once_and_starts_anew(site: Site) -> N
 
 
 async def test_exclusive_instances_die_with_the_sidecar_and_others_are_adopted(tmp_path: Path) -> None:
+    """Goal: a crash of the sidecar ends exclusive acts only.
+
+    Method: SIGKILL a sidecar process, start another on its directory.
+    """
     free, only = dead_sidecar(tmp_path, "cgroups")
     await wait_until_dead(only)
     assert is_alive(free)
@@ -105,6 +121,10 @@ async def test_exclusive_instances_die_with_the_sidecar_and_others_are_adopted(t
 
 
 async def test_without_cgroups_too_nothing_runs_twice(tmp_path: Path) -> None:
+    """Goal: the same on a machine without cgroups.
+
+    Method: as above, with a newer declaration that must replace, not join.
+    """
     free, only = dead_sidecar(tmp_path, "none")
     await wait_until_dead(only)
     async with supervised(settings_in(tmp_path, cgroups=False)) as site:
@@ -115,6 +135,7 @@ async def test_without_cgroups_too_nothing_runs_twice(tmp_path: Path) -> None:
 
 
 async def test_what_is_not_assigned_any_more_is_stopped_after_a_restart(tmp_path: Path) -> None:
+    """Goal: no process without a declaration. Method: kill the sidecar; its successor is assigned nothing."""
     free, _ = dead_sidecar(tmp_path, "cgroups")
     async with supervised(settings_in(tmp_path)) as site:
         site.supervisor.assign([])
@@ -123,6 +144,7 @@ async def test_what_is_not_assigned_any_more_is_stopped_after_a_restart(tmp_path
 
 
 async def test_a_sidecar_that_keeps_running_instances_leaves_only_the_free_ones(tmp_path: Path) -> None:
+    """Goal: an upgrade interrupts no free service. Method: end with `keep_running`, look, adopt."""
     async with supervised(settings_in(tmp_path)) as site:
         site.supervisor.assign([assigned("free", SLEEP), assigned("only", fencing_term=1)])
         await site.until_ready("free")

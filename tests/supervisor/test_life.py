@@ -35,6 +35,7 @@ def is_alive(pid: int) -> bool:
 
 
 async def test_a_killed_instance_is_replaced_at_once(site: Site) -> None:
+    """Goal: a crash costs milliseconds. Method: SIGKILL; time to another pid, and what was told."""
     site.supervisor.assign([assigned("echo")])
     await site.until_ready("echo")
     first = site.status("echo").pid
@@ -52,6 +53,7 @@ async def test_a_killed_instance_is_replaced_at_once(site: Site) -> None:
 
 
 async def test_an_instance_that_ignores_sigterm_is_killed_when_grace_is_over(site: Site) -> None:
+    """Goal: the grace is given in full and bounds the stop. Method: a deaf process, timed."""
     ignoring = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
     code = ignoring + "; print('up', flush=True); time.sleep(100)"
     site.supervisor.assign([assigned("deaf", python(code), grace_ms=400)])
@@ -65,6 +67,10 @@ async def test_an_instance_that_ignores_sigterm_is_killed_when_grace_is_over(sit
 
 
 async def test_a_stopped_process_hears_sigterm(site: Site) -> None:
+    """Goal: a frozen process does not eat its whole grace.
+
+    Method: SIGSTOP, then stop within a second of five.
+    """
     site.supervisor.assign([assigned("echo", grace_ms=5000)])
     await site.until_ready("echo")
     os.kill(site.status("echo").pid, signal.SIGSTOP)
@@ -74,6 +80,7 @@ async def test_a_stopped_process_hears_sigterm(site: Site) -> None:
 
 
 async def test_the_whole_tree_goes_even_what_left_the_session(site: Site, tmp_path: Path) -> None:
+    """Goal: no grandchild keeps a port or a lock. Method: a tree that forks away by setsid twice."""
     pids = tmp_path / "pids"
     code = FORKING_TREE.format(pids=pids)
     site.supervisor.assign([assigned("tree", python(code), grace_ms=100)])
@@ -87,6 +94,10 @@ async def test_the_whole_tree_goes_even_what_left_the_session(site: Site, tmp_pa
 async def test_what_a_dead_instance_left_goes_before_its_replacement_starts(
     site: Site, tmp_path: Path
 ) -> None:
+    """Goal: old and new never run side by side.
+
+    Method: kill the root of such a tree; look when the next one starts.
+    """
     pids = tmp_path / "pids"
     code = FORKING_TREE.format(pids=pids)
     site.supervisor.assign([assigned("tree", python(code), grace_ms=100)])
@@ -98,6 +109,7 @@ async def test_what_a_dead_instance_left_goes_before_its_replacement_starts(
 
 
 async def test_a_crash_loop_backs_off_and_never_ends(site: Site) -> None:
+    """Goal: delays are really waited for. Method: /bin/false five times against the clock."""
     policy = Restart(delay_ms_min=50, delay_ms_max=200)
     began = time.perf_counter()
     site.supervisor.assign([assigned("crash", ("/bin/false",), restart=policy)])
@@ -121,6 +133,10 @@ async def test_a_crash_loop_backs_off_and_never_ends(site: Site) -> None:
 async def test_the_restart_policy_rules(
     plain_site: Site, when: RestartWhen, code: int, state: InstanceState
 ) -> None:
+    """Goal: the table holds for real exit codes.
+
+    Method: a shell that ends with each code under each policy.
+    """
     policy = Restart(when=when, delay_ms_min=60_000, delay_ms_max=60_000)
     command = ("/bin/sh", "-c", f"exit {code}")
     plain_site.supervisor.assign([assigned("job", command, restart=policy)])
@@ -129,6 +145,7 @@ async def test_the_restart_policy_rules(
 
 
 async def test_a_missing_command_is_told_and_tried_again(plain_site: Site, tmp_path: Path) -> None:
+    """Goal: a file that comes later needs no person. Method: write the program after the first failure."""
     program = tmp_path / "later"
     policy = Restart(delay_ms_min=20, delay_ms_max=20)
     plain_site.supervisor.assign([assigned("late", (str(program),), restart=policy)])
@@ -140,6 +157,10 @@ async def test_a_missing_command_is_told_and_tried_again(plain_site: Site, tmp_p
 
 
 async def test_a_new_declaration_restarts_after_a_stop(site: Site) -> None:
+    """Goal: a change takes effect, on the same address, never beside the old one.
+
+    Method: version 2 of a running service.
+    """
     site.supervisor.assign([assigned("echo")])
     await site.until_ready("echo")
     first = site.status("echo")
@@ -151,6 +172,10 @@ async def test_a_new_declaration_restarts_after_a_stop(site: Site) -> None:
 
 
 async def test_an_unchanged_assignment_changes_nothing(site: Site) -> None:
+    """Goal: repeated decisions do not restart anything.
+
+    Method: assign the same five times; a later addition shows that it was read.
+    """
     site.supervisor.assign([assigned("echo")])
     await site.until_ready("echo")
     before = site.status("echo")
@@ -163,6 +188,7 @@ async def test_an_unchanged_assignment_changes_nothing(site: Site) -> None:
 async def test_an_instance_gets_the_documented_environment_and_nothing_else(
     plain_site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Goal: no secret of the sidecar leaks. Method: `env` as the program, compared as a set."""
     monkeypatch.setenv("SECRET_OF_THE_SIDECAR", "1")
     declared = assigned("env", ("/usr/bin/env",), environment=(("MINE", "2"),), fencing_term=7)
     plain_site.supervisor.assign([declared])
@@ -188,6 +214,10 @@ async def test_an_instance_gets_the_documented_environment_and_nothing_else(
 
 
 async def test_no_descriptor_of_the_sidecar_reaches_an_instance(plain_site: Site) -> None:
+    """Goal: no socket or file outlives the sidecar in a child.
+
+    Method: an inheritable pipe, then list the child's own.
+    """
     read, write = os.pipe()
     os.set_inheritable(write, True)
     listing = python("import os; print(sorted(int(n) for n in os.listdir('/proc/self/fd')))")
@@ -200,6 +230,7 @@ async def test_no_descriptor_of_the_sidecar_reaches_an_instance(plain_site: Site
 
 
 async def test_restart_on_request_returns_when_the_new_process_runs(site: Site) -> None:
+    """Goal: the caller need not poll. Method: restart, then look at once."""
     site.supervisor.assign([assigned("echo", SLEEP)])
     await site.until_ready("echo")
     await site.supervisor.restart(site.status("echo").instance)
@@ -207,6 +238,7 @@ async def test_restart_on_request_returns_when_the_new_process_runs(site: Site) 
 
 
 async def test_a_second_cancellation_does_not_leave_a_process_behind(tmp_path: Path) -> None:
+    """Goal: impatience orphans nothing. Method: cancel five times while a deaf process has its grace."""
     deaf = python(
         "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(100)"
     )

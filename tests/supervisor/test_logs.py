@@ -19,6 +19,7 @@ def written(logs: Logs, text: bytes) -> None:
 
 
 async def test_a_full_file_is_cut_and_the_oldest_goes(tmp_path: Path) -> None:
+    """Goal: a fixed number of files. Method: fill and cut eight times, list the directory."""
     logs = Logs(str(tmp_path), bytes_max=100)
     for generation in range(8):
         written(logs, b"%d" % generation * 150 + b"\n")
@@ -30,6 +31,7 @@ async def test_a_full_file_is_cut_and_the_oldest_goes(tmp_path: Path) -> None:
 
 
 async def test_an_appending_writer_goes_on_at_the_start_after_a_cut(tmp_path: Path) -> None:
+    """Goal: a cut leaves no hole of zeros. Method: one descriptor kept open over the cut."""
     logs = Logs(str(tmp_path), bytes_max=100)
     descriptor = logs.open(NAME)
     os.write(descriptor, b"x" * 200)
@@ -40,6 +42,7 @@ async def test_an_appending_writer_goes_on_at_the_start_after_a_cut(tmp_path: Pa
 
 
 async def test_a_log_that_somebody_deleted_is_no_error(tmp_path: Path) -> None:
+    """Goal: tidying by hand does not end the sidecar. Method: unlink, then cut and tail."""
     logs = Logs(str(tmp_path), bytes_max=100)
     written(logs, b"x\n")
     logs.path(NAME).unlink()
@@ -48,6 +51,10 @@ async def test_a_log_that_somebody_deleted_is_no_error(tmp_path: Path) -> None:
 
 
 async def test_tail_goes_on_into_the_older_file(tmp_path: Path) -> None:
+    """Goal: the lines around a cut are found.
+
+    Method: three lines before it, two after, without a last newline.
+    """
     logs = Logs(str(tmp_path), bytes_max=10)
     written(logs, b"one\ntwo\nthree\n")
     await logs.cut_full()
@@ -58,6 +65,10 @@ async def test_tail_goes_on_into_the_older_file(tmp_path: Path) -> None:
 
 
 async def test_an_endless_line_comes_in_bounded_pieces(tmp_path: Path) -> None:
+    """Goal: memory is bounded and nothing is lost.
+
+    Method: three million characters without a newline; add up.
+    """
     logs = Logs(str(tmp_path))
     written(logs, b"y" * 3_000_000 + b"\n\nlast\n")
     lines = logs.tail(NAME, 1_000)
@@ -67,6 +78,7 @@ async def test_an_endless_line_comes_in_bounded_pieces(tmp_path: Path) -> None:
 
 
 async def test_follow_gives_every_line_from_now_on_across_a_cut(tmp_path: Path) -> None:
+    """Goal: a follower skips and doubles nothing. Method: half a line, a long one, a cut in between."""
     logs = Logs(str(tmp_path), bytes_max=1_000)
     written(logs, b"before\n")
     lines = logs.follow(NAME)

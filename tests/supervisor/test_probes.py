@@ -82,6 +82,10 @@ def free_port() -> int:
 
 
 async def test_grpc_health_is_read_from_a_real_server() -> None:
+    """Goal: the hand-written client speaks the protocol.
+
+    Method: serving, not serving and unknown names of a grpc server.
+    """
     async with health_server() as (port, _):
         assert await ask(Probe(ProbeKind.GRPC, target="good"), port) == ""
         assert await ask(Probe(ProbeKind.GRPC), port) == ""
@@ -92,6 +96,10 @@ async def test_grpc_health_is_read_from_a_real_server() -> None:
 
 @pytest.mark.integration
 async def test_a_grpc_answer_changes_on_a_kept_connection_past_its_flow_window() -> None:
+    """Goal: a long-lived connection does not stall.
+
+    Method: more answers than the window holds, then another one.
+    """
     async with health_server() as (port, servicer):
         asker = GrpcHealth("127.0.0.1", port, "good")
         for _ in range(10_000):  # 7 bytes each: more than the initial window of 65,535
@@ -102,6 +110,10 @@ async def test_a_grpc_answer_changes_on_a_kept_connection_past_its_flow_window()
 
 
 async def test_a_grpc_server_that_came_back_is_asked_on_a_new_connection() -> None:
+    """Goal: one broken connection does not make a server unwell for ever.
+
+    Method: stop it, ask, start it on the port.
+    """
     async with health_server() as (port, _):
         asker = GrpcHealth("127.0.0.1", port, "good")
         assert await asker.ask() == ""
@@ -119,6 +131,8 @@ async def test_a_grpc_server_that_came_back_is_asked_on_a_new_connection() -> No
 
 
 async def test_what_does_not_speak_grpc_is_a_bad_answer() -> None:
+    """Goal: a wrong port is told as such. Method: an HTTP/1.1 answer."""
+
     async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await writer.drain()
@@ -129,6 +143,8 @@ async def test_what_does_not_speak_grpc_is_a_bad_answer() -> None:
 
 
 async def test_a_server_that_answers_later_than_the_deadline_is_a_bad_answer() -> None:
+    """Goal: a hanging server cannot hang the prober. Method: a server that only reads."""
+
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
@@ -151,6 +167,10 @@ async def test_a_server_that_answers_later_than_the_deadline_is_a_bad_answer() -
     ],
 )
 async def test_http_is_judged_by_its_first_line(reply: bytes, answer: str) -> None:
+    """Goal: status decides, and no answer can flood the prober.
+
+    Method: table of raw replies, one of a megabyte.
+    """
     asked = []
 
     async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -166,10 +186,13 @@ async def test_http_is_judged_by_its_first_line(reply: bytes, answer: str) -> No
 
 @pytest.mark.parametrize("kind", [ProbeKind.GRPC, ProbeKind.HTTP, ProbeKind.TCP])
 async def test_nobody_listening_is_a_bad_answer(kind: ProbeKind) -> None:
+    """Goal: each kind says the plain reason. Method: a port that was just freed."""
     assert await ask(Probe(kind), free_port()) == "Connection refused"
 
 
 async def test_tcp_only_wants_to_be_accepted() -> None:
+    """Goal: a TCP probe demands no protocol. Method: a server that never answers."""
+
     async def nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
@@ -188,10 +211,15 @@ async def test_tcp_only_wants_to_be_accepted() -> None:
     ],
 )
 async def test_a_command_is_judged_by_its_exit_code(command: tuple[str, ...], answer: str) -> None:
+    """Goal: code, signal and absence are told apart, output is harmless.
+
+    Method: real commands, one writing 100 MB.
+    """
     assert await ask(Probe(ProbeKind.EXEC, command=command, timeout_ms=5_000)) == answer
 
 
 async def test_a_hanging_command_is_killed_with_all_it_forked(tmp_path: Path) -> None:
+    """Goal: probes leave nothing behind. Method: a shell with a child; both pids must go."""
     pids = tmp_path / "pids"
     command = ("/bin/sh", "-c", f"sleep 1000 & echo $! $$ > {pids}; wait")
     probe = Probe(ProbeKind.EXEC, command=command, timeout_ms=300)
@@ -204,6 +232,10 @@ async def test_a_hanging_command_is_killed_with_all_it_forked(tmp_path: Path) ->
 
 
 async def test_startup_gates_readiness_and_liveness(plain_site: Site) -> None:
+    """Goal: a slow start is not killed by its own liveness.
+
+    Method: a port opened after 0.4 s, probes that fall at once.
+    """
     slow = python(f"import time; time.sleep(0.4)\n{LISTEN}\ntime.sleep(1000)")
     tcp = Probe(ProbeKind.TCP, fall=1, interval_ms=100)
     probes = Probes(startup=tcp, readiness=tcp, liveness=tcp)
@@ -218,6 +250,7 @@ async def test_startup_gates_readiness_and_liveness(plain_site: Site) -> None:
 
 
 async def test_a_startup_that_takes_too_long_is_a_failure(plain_site: Site) -> None:
+    """Goal: a start has a deadline of its own. Method: a program that never listens."""
     probes = Probes(startup=Probe(ProbeKind.TCP), startup_deadline_ms=200)
     policy = Restart(delay_ms_min=60_000, delay_ms_max=60_000)
     plain_site.supervisor.assign([assigned("mute", SLEEP, probes=probes, restart=policy)])
@@ -247,6 +280,7 @@ async def test_a_frozen_instance_leaves_traffic_and_is_replaced(plain_site: Site
 
 
 async def test_silence_after_pushed_heartbeats_fails_liveness(plain_site: Site) -> None:
+    """Goal: who promises to push must go on. Method: push well, push unwell, then push once and no more."""
     push = Probe(ProbeKind.PUSH, interval_ms=100, timeout_ms=50, fall=2)
     probes = Probes(readiness=push, liveness=push)
     plain_site.supervisor.assign([assigned("push", SLEEP, probes=probes)])
@@ -276,6 +310,7 @@ async def test_a_slow_start_without_a_startup_probe_keeps_its_liveness(
 
 
 async def test_an_instance_that_never_answers_loses_liveness_after_fall_intervals(plain_site: Site) -> None:
+    """Goal: exactly the tolerance that was declared. Method: a mute process, timed."""
     tcp = Probe(ProbeKind.TCP, fall=3, interval_ms=100)
     began = time.perf_counter()
     plain_site.supervisor.assign([assigned("mute", SLEEP, probes=Probes(liveness=tcp))])

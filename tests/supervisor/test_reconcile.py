@@ -21,6 +21,10 @@ def present(*entries: Present) -> dict[InstanceId, Present]:
 
 
 def test_each_difference_has_its_step() -> None:
+    """Goal: nothing is restarted that need not be, and a new term is never a soft restart.
+
+    Method: one of each, all steps.
+    """
     keep, gone, new = assigned("keep"), assigned("gone"), assigned("new")
     again, nonce, term = assigned("again"), assigned("nonce"), assigned("term", fencing_term=3)
     was = {a.instance: a for a in (keep, gone, again, nonce, term)}
@@ -43,10 +47,12 @@ def test_each_difference_has_its_step() -> None:
 
 
 def test_a_dependency_elsewhere_is_not_waited_for() -> None:
+    """Goal: no deadlock between hosts. Method: a dependency that does not run here."""
     assert waits_for(on("web", "db"), {}) == ()
 
 
 def test_a_dependency_here_is_waited_for_until_one_instance_is_ready() -> None:
+    """Goal: order at the start, without waiting for all. Method: two instances, none ready, then one."""
     first, second = assigned("db"), assigned("db", ordinal=1)
     unready = present(Present(first, RUNNING, False, True), Present(second, RUNNING, False, True))
     assert waits_for(on("web", "db"), unready) == ("db",)
@@ -55,11 +61,13 @@ def test_a_dependency_here_is_waited_for_until_one_instance_is_ready() -> None:
 
 
 def test_a_dependency_on_its_way_out_is_not_waited_for() -> None:
+    """Goal: a leaving service holds nobody up. Method: present, not wanted, not ready."""
     leaving = present(Present(assigned("db"), RUNNING, False, False))
     assert waits_for(on("web", "db"), leaving) == ()
 
 
 def test_a_dependency_stops_after_what_depends_on_it() -> None:
+    """Goal: nobody loses its database before its own end. Method: both leaving, then the dependent gone."""
     database, web = assigned("db"), on("web", "db")
     both = present(Present(database, RUNNING, True, False), Present(web, RUNNING, True, False))
     assert not may_stop(database, both)
@@ -69,6 +77,7 @@ def test_a_dependency_stops_after_what_depends_on_it() -> None:
 
 
 def test_a_dependency_alone_on_its_way_out_does_not_wait_for_those_who_stay() -> None:
+    """Goal: a move of the database does not hang. Method: the dependent stays wanted."""
     database, web = assigned("db"), on("web", "db")
     staying = present(Present(database, RUNNING, True, False), Present(web, RUNNING, True, True))
     assert may_stop(database, staying)

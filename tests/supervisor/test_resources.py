@@ -18,6 +18,10 @@ GREEDY = python("import time\nkept = []\nwhile True: kept.append(b'x' * 1_000_00
 
 
 async def test_want_of_memory_is_told_as_the_reason(tmp_path: Path) -> None:
+    """Goal: the kernel's kill is named and hits nobody else.
+
+    Method: a greedy program under a real cgroup limit, a neighbour beside it.
+    """
     settings = settings_in(tmp_path)
     hierarchies = find_hierarchies("trial", settings.run_dir)
     leaf = Leaf(hierarchies, "trial")
@@ -35,6 +39,7 @@ async def test_want_of_memory_is_told_as_the_reason(tmp_path: Path) -> None:
 
 
 async def test_without_cgroups_the_address_space_is_limited(tmp_path: Path) -> None:
+    """Goal: a limit holds on every machine. Method: the same program without cgroups."""
     async with supervised(settings_in(tmp_path, cgroups=False)) as site:
         greedy = assigned("greedy", GREEDY, restart=ONCE, memory_bytes_max=64 * limits.MIB)
         site.supervisor.assign([greedy])
@@ -44,6 +49,7 @@ async def test_without_cgroups_the_address_space_is_limited(tmp_path: Path) -> N
 
 
 async def test_too_many_open_files_is_a_reason_and_the_supervisor_goes_on(plain_site: Site) -> None:
+    """Goal: exhaustion is temporary. Method: lower the limit of this process, start, raise it again."""
     plain_site.supervisor.assign([assigned("first")])
     await plain_site.until_ready("first")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -63,6 +69,10 @@ async def test_too_many_open_files_is_a_reason_and_the_supervisor_goes_on(plain_
 async def test_the_own_launcher_stands_in_where_a_program_is_missing(
     tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Goal: death with the parent does not depend on setpriv.
+
+    Method: hide each program; the child reads its own death signal.
+    """
     monkeypatch.setattr(process, missing, lambda: None)
     async with supervised(settings_in(tmp_path)) as site:
         show = python(
@@ -93,6 +103,7 @@ async def test_the_own_launcher_stands_in_where_a_program_is_missing(
 def test_what_this_host_cannot_run_is_told_with_its_field(
     changed: dict[str, object], path: str, problem: str
 ) -> None:
+    """Goal: the reason names what to mend. Method: table of missing programs, directories and users."""
     found = check_command(ServiceSpec(**{"name": "echo", "command": SLEEP, **changed}))  # type: ignore[arg-type]
     assert found is not None
     assert found.path == path
@@ -101,6 +112,7 @@ def test_what_this_host_cannot_run_is_told_with_its_field(
 
 
 def test_a_text_without_an_interpreter_is_not_handed_to_a_shell(tmp_path: Path) -> None:
+    """Goal: no accidental script runs. Method: an executable text with a dangerous line."""
     text = tmp_path / "text"
     text.write_text("rm -rf /\n")
     text.chmod(0o755)
@@ -110,12 +122,17 @@ def test_a_text_without_an_interpreter_is_not_handed_to_a_shell(tmp_path: Path) 
 
 
 def test_a_command_that_is_there_is_no_problem() -> None:
+    """Goal: the check refuses nothing sound. Method: an absolute path and one from PATH."""
     assert check_command(assigned("echo").spec) is None
     assert check_command(assigned("echo", ("sleep", "1")).spec) is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may start a process as another user")
 async def test_an_instance_runs_as_its_user_without_the_sidecars_rights(plain_site: Site) -> None:
+    """Goal: root's rights stop at the sidecar.
+
+    Method: the child shows its user, capabilities and death signal.
+    """
     code = "import ctypes; n = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(n)); print(n.value)"
     death = assigned("death", python(code), user="nobody", fencing_term=1, restart=ONCE)
     command = ("/bin/sh", "-c", "id -u; grep -E 'NoNewPrivs|CapEff' /proc/self/status; touch f && pwd")
@@ -130,6 +147,7 @@ async def test_an_instance_runs_as_its_user_without_the_sidecars_rights(plain_si
 
 
 async def test_dependencies_start_first_and_stop_last(site: Site) -> None:
+    """Goal: the order holds for real processes. Method: a chain of three, assigned in the wrong order."""
     database = assigned("db")
     cache = assigned("cache", depends_on=("db",))
     web = assigned("web", depends_on=("cache", "db"))
@@ -144,6 +162,10 @@ async def test_dependencies_start_first_and_stop_last(site: Site) -> None:
 
 
 async def test_who_waits_for_a_dependency_says_so(plain_site: Site) -> None:
+    """Goal: a service that does not start explains itself.
+
+    Method: a dependency that never gets ready, then taken away.
+    """
     unready = Probes(readiness=Probe(ProbeKind.TCP, interval_ms=100))
     web = assigned("web", depends_on=("db",))
     plain_site.supervisor.assign([web, assigned("db", probes=unready)])

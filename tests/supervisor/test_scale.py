@@ -53,6 +53,7 @@ def dead_children() -> set[int]:
 
 
 def test_of_the_count_of_the_dead() -> None:
+    """Goal: the counter that the tests below trust can see a zombie. Method: make one."""
     pid = os.posix_spawn("/bin/true", ["true"], {})
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert pid in dead_children()
@@ -61,6 +62,10 @@ def test_of_the_count_of_the_dead() -> None:
 
 @pytest.mark.integration
 async def test_among_200_instances_an_exit_is_noticed_within_50_ms(plain_site: Site) -> None:
+    """Goal: cost per exit does not grow with instances.
+
+    Method: 100 kills among 200, against a bare child at the same moment.
+    """
     wanted = [assigned("many", ordinal=n) for n in range(INSTANCES)]
     began = time.perf_counter()
     plain_site.supervisor.assign(wanted)
@@ -96,6 +101,7 @@ async def test_among_200_instances_an_exit_is_noticed_within_50_ms(plain_site: S
 
 @pytest.mark.integration
 async def test_a_thousand_restarts_leave_no_descriptor_and_no_zombie(site: Site) -> None:
+    """Goal: months of restarts leak nothing. Method: count descriptors and zombies before and after."""
     earlier = dead_children()
     policy = Restart(delay_ms_min=1, delay_ms_max=1)
     wanted = [assigned("short", ("/bin/true",), restart=policy, ordinal=n) for n in range(20)]
@@ -112,6 +118,10 @@ async def test_a_thousand_restarts_leave_no_descriptor_and_no_zombie(site: Site)
 
 @pytest.mark.integration
 async def test_orphans_are_reaped(plain_site: Site) -> None:
+    """Goal: grandchildren that nobody waits for do not fill the process table.
+
+    Method: a shell that orphans children for three seconds, then count the dead.
+    """
     earlier = dead_children()
     breeding = ("/bin/sh", "-c", "while true; do (sleep 0.005 &); done")
     plain_site.supervisor.assign([assigned("breed", breeding)])
