@@ -70,6 +70,7 @@ def endpoints(snapshot: Snapshot, name: str = "echo") -> tuple[Endpoint, ...]:
 
 
 def test_local_instances_are_reached_plainly_and_remote_ones_by_mtls() -> None:
+    """Goal: no plain byte between hosts, no needless hop within one. Method: one instance on each."""
     snapshot = decide(view(instance("host2"), instance("host1")), SECURE).envoy
     assert endpoints(snapshot) == (
         Endpoint("127.0.0.1:2000"),
@@ -93,16 +94,19 @@ def test_local_instances_are_reached_plainly_and_remote_ones_by_mtls() -> None:
     ],
 )
 def test_what_is_not_ready_or_not_reachable_is_no_endpoint(excluded: InstanceStatus) -> None:
+    """Goal: one bad report does not spoil a snapshot. Method: each flaw beside a sound instance."""
     snapshot = decide(view(instance("host1"), excluded), SECURE).envoy
     assert endpoints(snapshot) == (Endpoint("127.0.0.1:2000"),)
 
 
 def test_an_instance_may_listen_on_a_unix_socket() -> None:
+    """Goal: such an address is not torn into host and port. Method: a local one."""
     snapshot = decide(view(instance("host1", address="unix:/run/echo.sock")), SECURE).envoy
     assert endpoints(snapshot) == (Endpoint("unix:/run/echo.sock"),)
 
 
 def test_hosts_that_are_out_get_no_traffic() -> None:
+    """Goal: a lost or draining host gets no call. Method: two ready instances, one host out."""
     snapshot = decide(view(instance("host1"), instance("host2"), hosts_out=(HOSTS[1],)), SECURE).envoy
     assert endpoints(snapshot) == (Endpoint("127.0.0.1:2000"),)
 
@@ -117,12 +121,14 @@ def test_suspect_hosts_get_traffic_only_where_there_are_no_others() -> None:
 
 
 def test_without_an_identity_only_this_host_is_reached_and_no_ingress_is_open() -> None:
+    """Goal: without certificates nothing is exposed. Method: two instances, no identity."""
     snapshot = decide(view(instance("host1"), instance("host2")), PLAIN).envoy
     assert endpoints(snapshot) == (Endpoint("127.0.0.1:2000"),)
     assert [each.name for each in snapshot.listeners] == ["northbound/host"]
 
 
 def test_services_that_are_not_routed_are_left_out() -> None:
+    """Goal: an internal service is not reachable from outside. Method: the same service, unrouted."""
     snapshot = decide(view(instance("host1"), services=(replace(ECHO, routed=False),)), SECURE).envoy
     assert snapshot.clusters == ()
     assert [type(each) for each in snapshot.listeners] == [NorthboundListener]
@@ -132,6 +138,7 @@ def test_services_that_are_not_routed_are_left_out() -> None:
 
 
 def test_envoy_asks_what_the_grpc_probe_asks() -> None:
+    """Goal: Envoy and sidecar agree on health. Method: a service with and one without a gRPC probe."""
     http, grpc = Probe(ProbeKind.HTTP), Probe(ProbeKind.GRPC, target="live")
     asked = replace(ECHO, probes=Probes(readiness=http, liveness=grpc))
     silent = replace(ECHO, name=ServiceName("quiet"), probes=Probes(readiness=http))
@@ -143,6 +150,7 @@ def test_envoy_asks_what_the_grpc_probe_asks() -> None:
 
 
 def test_a_method_for_the_leader_goes_to_the_leaders_instance() -> None:
+    """Goal: never to another host, rather to none. Method: with a leader and without."""
     policy = MethodPolicy("/t.Echo/Lead", leader_required=True)
     seen = view(instance("host1"), instance("host2"), services=(replace(ECHO, methods=(policy,)),))
     snapshot = decide(replace(seen, leader=HOSTS[1]), SECURE).envoy
@@ -152,6 +160,7 @@ def test_a_method_for_the_leader_goes_to_the_leaders_instance() -> None:
 
 
 def test_the_collector_is_a_cluster_when_there_is_one() -> None:
+    """Goal: spans have somewhere to go. Method: settings with its address."""
     snapshot = decide(view(), replace(PLAIN, otlp_address="127.0.0.1:4317")).envoy
     assert LocalCluster("trellis/otlp", "127.0.0.1:4317", http2=True) in snapshot.clusters
 
@@ -160,6 +169,10 @@ def test_the_collector_is_a_cluster_when_there_is_one() -> None:
 
 
 def test_each_local_routed_instance_has_an_ingress_ready_or_not() -> None:
+    """Goal: an instance is reachable the moment others learn that it is ready.
+
+    Method: an unready local one.
+    """
     snapshot = decide(view(instance("host1", ready=False), instance("host2")), SECURE).envoy
     ingress = [each for each in snapshot.listeners if isinstance(each, IngressListener)]
     name = "ingress/echo@host1#0"
@@ -168,6 +181,7 @@ def test_each_local_routed_instance_has_an_ingress_ready_or_not() -> None:
 
 
 def test_only_the_owner_listens_on_the_virtual_ip() -> None:
+    """Goal: two hosts never answer on it. Method: owner, other, and no such address."""
     mine = decide(view(owns_vip=True), PLAIN).envoy
     assert [each.name for each in mine.listeners] == ["northbound/host", "northbound/vip"]
     assert [each.name for each in decide(view(), PLAIN).envoy.listeners] == ["northbound/host"]
@@ -176,18 +190,24 @@ def test_only_the_owner_listens_on_the_virtual_ip() -> None:
 
 
 def test_a_closed_host_has_no_northbound_listener_and_answers_unavailable() -> None:
+    """Goal: a fenced host serves nobody, and says so on open connections. Method: closed, but owner."""
     snapshot = decide(view(instance("host1"), northbound_open=False, owns_vip=True), SECURE).envoy
     assert [type(each) for each in snapshot.listeners] == [IngressListener]
     assert snapshot.routes == (Routes("northbound", (Route("/", cluster=""),)),)
 
 
 def test_a_draining_host_takes_no_connection_and_serves_those_it_has() -> None:
+    """Goal: a drain fails no call. Method: no listener, routes as before."""
     snapshot = decide(view(instance("host1"), draining=True), PLAIN).envoy
     assert snapshot.listeners == ()
     assert snapshot.routes[0].routes[0].cluster == "echo"
 
 
 def test_methods_with_a_policy_come_before_their_service() -> None:
+    """Goal: the service's prefix does not swallow a method's policy.
+
+    Method: two methods in the wrong order.
+    """
     policies = (MethodPolicy("/t.Echo/B", timeout_ms=9), MethodPolicy("/t.Echo/A", idempotent=True))
     snapshot = decide(view(services=(replace(ECHO, methods=policies),)), PLAIN).envoy
     assert [route.path for route in snapshot.routes[0].routes] == ["/t.Echo/A", "/t.Echo/B", "/t.Echo/"]
@@ -198,6 +218,10 @@ def test_methods_with_a_policy_come_before_their_service() -> None:
 
 
 def test_only_idempotent_methods_are_repeated() -> None:
+    """Goal: no call is done twice by a retry or a hedge.
+
+    Method: without a policy, with one, with an idempotent one.
+    """
     for policy in (None, MethodPolicy("/t.Echo/A")):
         assert retry_of(policy).conditions == NEVER_SENT
         assert retry_of(policy).hedge_ms == 0
@@ -207,6 +231,7 @@ def test_only_idempotent_methods_are_repeated() -> None:
 
 
 def test_a_slow_method_is_doubled_later_but_within_bounds() -> None:
+    """Goal: hedging does not double the load of slow methods. Method: timeouts at both ends and none."""
     assert [hedge_ms(timeout) for timeout in (1, 10_000, 0, 10**9)] == [HEDGE_MS_MIN, 200, 600, HEDGE_MS_MAX]
 
 
@@ -214,6 +239,7 @@ def test_a_slow_method_is_doubled_later_but_within_bounds() -> None:
 
 
 def test_a_proxyless_client_prefers_this_host_and_falls_back_to_mtls() -> None:
+    """Goal: the same reach without a proxy. Method: compare all resources of a snapshot."""
     snapshot = decide(view(instance("host1"), instance("host2")), SECURE).proxyless
     assert snapshot.listeners == (ApiListener("echo", "echo"),)
     assert snapshot.clusters == (
@@ -226,12 +252,14 @@ def test_a_proxyless_client_prefers_this_host_and_falls_back_to_mtls() -> None:
 
 
 def test_on_one_machine_a_proxyless_client_reaches_all_directly() -> None:
+    """Goal: a trial on loopback needs no certificates between hosts. Method: the setting for it."""
     snapshot = decide(view(instance("host1"), instance("host2")), replace(SECURE, proxyless_direct=True))
     assert snapshot.proxyless.clusters == (ProxylessCluster("echo"),)
     assert endpoints(snapshot.proxyless) == (Endpoint("127.0.0.1:2000"), Endpoint("127.0.0.2:2000"))
 
 
 def test_without_an_identity_a_proxyless_client_reaches_this_host_only() -> None:
+    """Goal: no plain call to another host. Method: two instances, no identity."""
     snapshot = decide(view(instance("host1"), instance("host2")), PLAIN).proxyless
     assert endpoints(snapshot) == (Endpoint("127.0.0.1:2000"),)
 
@@ -250,11 +278,16 @@ def test_without_an_identity_a_proxyless_client_reaches_this_host_only() -> None
     ],
 )
 def test_a_snapshot_that_names_what_is_not_there_is_a_bug(broken: Snapshot) -> None:
+    """Goal: Envoy never waits for a resource nobody will send. Method: each kind of dangling name."""
     with pytest.raises(InvariantBroken):
         check_consistent(broken)
 
 
 def test_equal_views_make_equal_snapshots_whatever_their_order() -> None:
+    """Goal: nothing is pushed because a table was walked differently.
+
+    Method: the same instances in two orders.
+    """
     one = decide(view(instance("host1"), instance("host2"), instance("host3")), SECURE)
     other = decide(view(instance("host3"), instance("host1"), instance("host2")), SECURE)
     assert one == other

@@ -31,6 +31,10 @@ async def test_calls_reach_every_ready_instance(tmp_path: Path) -> None:
 
 
 async def test_an_unknown_method_is_unimplemented_and_no_instance_is_unavailable(tmp_path: Path) -> None:
+    """Goal: a caller can tell a typing error from an outage.
+
+    Method: a real Envoy with a service that has no instance.
+    """
     async with running(settings(tmp_path)) as host:
         host.publish()
         await ready(host)

@@ -34,6 +34,7 @@ pytestmark = pytest.mark.integration
 
 
 async def test_with_a_certificate_clients_speak_tls(tmp_path: Path) -> None:
+    """Goal: once TLS is on, nothing plain is served. Method: one channel with the authority, one without."""
     authority = Authority(tmp_path / "ca")
     chosen = settings(tmp_path, northbound_tls=authority.issue("host1"))
     credentials = grpc.ssl_channel_credentials(authority.path.read_bytes())
@@ -109,6 +110,10 @@ async def test_a_stream_outlives_the_deadline_of_unary_methods(tmp_path: Path) -
 
 
 async def test_a_method_for_the_leader_goes_to_the_leader_and_nowhere_else(tmp_path: Path) -> None:
+    """Goal: no stale answer from another instance.
+
+    Method: the leader here, then on a host without an instance.
+    """
     policies = (MethodPolicy(ECHO), MethodPolicy(COUNT, leader_required=True))
     spec = replace(echo_spec(), methods=policies)
     async with backend("host1", 0) as a, backend("host2", 0) as b, running(settings(tmp_path)) as host:

@@ -105,5 +105,6 @@ async def test_a_proxyless_client_prefers_its_host_and_reaches_others_by_mtls(tm
 
 
 async def test_no_bootstrap_is_written_when_no_proxyless_client_is_served(tmp_path: Path) -> None:
+    """Goal: a client is not sent to a port where nobody listens. Method: settings without the address."""
     with pytest.raises(SettingsError, match="xds_address"):
         write_bootstrap(tmp_path / "bootstrap.json", settings(tmp_path))

@@ -82,6 +82,10 @@ async def test_a_revision_alone_can_end_the_silence(tmp_path: Path) -> None:
 
 
 async def test_an_envoy_that_dies_is_started_again(tmp_path: Path) -> None:
+    """Goal: a crash of the proxy heals without a person.
+
+    Method: SIGKILL it, see the gate closed, then a call through the next one.
+    """
     loop = asyncio.get_running_loop()
     async with backend("host1", 0) as a, running(settings(tmp_path)) as host:
         host.publish(a.status())
@@ -114,6 +118,10 @@ async def test_a_frozen_envoy_is_replaced(tmp_path: Path) -> None:
 
 
 async def test_an_envoy_with_another_bootstrap_is_replaced(tmp_path: Path) -> None:
+    """Goal: a changed setting does not stay without effect.
+
+    Method: leave Envoy running, come back with another concurrency.
+    """
     one = settings(tmp_path)
     async with running(one, leave_envoy=True) as first:
         first.publish()
@@ -129,6 +137,10 @@ async def test_an_envoy_with_another_bootstrap_is_replaced(tmp_path: Path) -> No
 async def test_fencing_closes_the_northbound_listener_and_open_connections_get_unavailable(
     tmp_path: Path,
 ) -> None:
+    """Goal: a fenced host answers nobody, new or connected.
+
+    Method: an open channel and a fresh connection, then open again.
+    """
     loop = asyncio.get_running_loop()
     async with backend("host1", 0) as a, running(settings(tmp_path)) as host:
         host.publish(a.status())
@@ -184,6 +196,7 @@ async def test_a_resource_that_envoy_refuses_leaves_the_rest_in_force(tmp_path: 
 
 
 async def test_freebind_takes_the_virtual_ip_before_the_address_is_there(tmp_path: Path) -> None:
+    """Goal: the listener is ready when the address arrives. Method: an address this machine does not have."""
     chosen = settings(tmp_path, vip_address="192.0.2.1:7001", vip_freebind=True)
     async with running(chosen) as host:
         host.publish(owns_vip=True)
@@ -191,6 +204,7 @@ async def test_freebind_takes_the_virtual_ip_before_the_address_is_there(tmp_pat
 
 
 async def test_an_older_view_is_refused(tmp_path: Path) -> None:
+    """Goal: a late publisher takes no endpoint away. Method: publish revision 1 after 3."""
     async with backend("host1", 0) as a, running(settings(tmp_path)) as host:
         host.publish()
         host.publish(a.status())

@@ -91,11 +91,13 @@ def test_nothing_is_named_before_it_is_known() -> None:
 
 
 def test_what_has_not_changed_is_not_sent_again() -> None:
+    """Goal: a new revision alone costs Envoy nothing. Method: push equal content twice."""
     peer = Peer().subscribed(snapshot("a", "b"))
     assert peer.push(snapshot("a", "b"), revision=2) == []
 
 
 def test_a_changed_endpoint_alone_is_sent() -> None:
+    """Goal: a flapping instance does not rebuild every cluster. Method: change one of two."""
     peer = Peer().subscribed(snapshot("a", "b"))
     changed = snapshot("a", "b")
     moved = Endpoints("b", ())
@@ -123,12 +125,14 @@ def test_a_changed_cluster_gets_its_endpoints_again() -> None:
 
 
 def test_a_changed_cluster_before_any_endpoint_subscription_is_just_sent() -> None:
+    """Goal: no endpoints are pushed at a client that asked for none. Method: change before subscribing."""
     peer = Peer()
     peer.push(snapshot("a"))
     assert kinds(peer.push(snapshot("b"))) == [Kind.CLUSTER]
 
 
 def test_a_refusal_is_reported_and_not_repeated_until_something_changes() -> None:
+    """Goal: no loop of push and refusal. Method: refuse, push the same, push another."""
     peer = Peer()
     clusters, _ = peer.push(snapshot("a"))
     report = peer.answer(clusters, error="a: bad")
@@ -147,6 +151,10 @@ def test_a_refused_kind_can_be_pushed_again() -> None:
 
 
 def test_an_answer_to_an_overtaken_response_is_ignored() -> None:
+    """Goal: a late refusal is not charged to the newer version.
+
+    Method: answer the first after the second was sent.
+    """
     peer = Peer()
     first, _ = peer.push(snapshot("a"))
     second = peer.push(snapshot("a", "b"))[0]
@@ -163,6 +171,7 @@ def test_a_repeated_request_is_answered_again() -> None:
 
 
 def test_an_unsubscribed_name_is_sent_when_it_is_wanted_again() -> None:
+    """Goal: a client never waits for what it dropped. Method: subscribe to less, then to all."""
     peer = Peer().subscribed(snapshot("a", "b"))
     nonce = peer.nonces[Kind.ENDPOINTS]
     peer.stream.on_request(Request(Kind.ENDPOINTS, ("a",), "", nonce))
@@ -181,12 +190,17 @@ def test_a_client_that_names_what_does_not_exist_is_told_so() -> None:
 
 
 def test_a_client_is_sent_what_it_named_and_nothing_else() -> None:
+    """Goal: a client of one service does not learn all. Method: name one of two clusters."""
     stream = AdsStream()
     stream.on_request(Request(Kind.CLUSTER, ("b",)))
     assert sent(list(stream.take(index(snapshot("a", "b")), Version(1, 1)))) == ["b"]
 
 
 def test_nothing_older_than_what_the_client_holds_is_sent() -> None:
+    """Goal: a restarted sidecar that lags takes nothing away.
+
+    Method: a peer that holds 9.3, pushes of 8 and 9.
+    """
     peer = Peer(version="9.3")
     assert peer.push(snapshot(), revision=8) == []
     assert peer.stream.is_held(Version(8))
@@ -194,6 +208,7 @@ def test_nothing_older_than_what_the_client_holds_is_sent() -> None:
 
 
 def test_a_version_of_another_server_holds_nothing_back() -> None:
+    """Goal: foreign text is no version to wait for. Method: malformed versions, then there and back."""
     for text in ("", "hello", "1", "1.x", "x.1", "-1.2", "²."):
         assert Version.parse(text) == Version(0)
     assert Version.parse(str(Version(12, 3))) == Version(12, 3)
@@ -207,6 +222,10 @@ def taken(kind: Kind, serial: int, *names: str) -> Accepted:
 
 
 def test_a_listener_is_open_once_it_has_its_routes() -> None:
+    """Goal: readiness is not told before a call can be answered.
+
+    Method: listener, then routes, then something else.
+    """
     force = InForce()
     force.on_opened(1)
     force.on_report(taken(Kind.LISTENER, 1, "northbound/host"))
@@ -218,6 +237,7 @@ def test_a_listener_is_open_once_it_has_its_routes() -> None:
 
 
 def test_a_refused_listener_is_not_open_and_the_others_are() -> None:
+    """Goal: one address that cannot be bound closes no other. Method: a refusal that names one of two."""
     force = InForce()
     force.on_report(taken(Kind.ROUTES, 1, "northbound"))
     names = ("northbound/host", "northbound/vip")
@@ -226,6 +246,10 @@ def test_a_refused_listener_is_not_open_and_the_others_are() -> None:
 
 
 def test_refused_routes_open_nothing_and_opening_again_needs_new_routes() -> None:
+    """Goal: after a fence, old routes do not count as open.
+
+    Method: refusal, stale routes, new routes, exit.
+    """
     force = InForce()
     force.on_report(taken(Kind.LISTENER, 1, "northbound/host"))
     force.on_report(Rejected(Kind.ROUTES, Version(1, 1), ("northbound",), "bad"))
