@@ -36,28 +36,33 @@ async def probe(address: str, *, heard: bool = False, closing: socket.socket | N
 
 
 async def test_a_refused_connection_proves_the_crash_once() -> None:
+    """Goal: one crash starts one election. Method: a port that was just closed, probed twice at once."""
     with listener() as gone:
         address = address_of(gone)
     assert await probe(address) == [PEER]
 
 
 async def test_a_listener_that_closes_a_little_later_than_the_streams_is_noticed() -> None:
+    """Goal: the kernel's order of closing does not cost the proof. Method: close during the attempts."""
     made = listener()
     assert await probe(address_of(made), closing=made) == [PEER]
 
 
 async def test_a_port_that_accepts_proves_nothing() -> None:
+    """Goal: a living sidecar is never called dead. Method: a listener that nobody serves."""
     with listener() as alive:
         assert await probe(address_of(alive)) == []
 
 
 async def test_a_member_that_is_heard_meanwhile_is_not_called_dead() -> None:
+    """Goal: a quick restart is no crash to act upon. Method: hear it while the attempts run."""
     with listener() as gone:
         address = address_of(gone)
     assert await probe(address, heard=True) == []
 
 
 async def test_a_proven_member_is_not_probed_again_until_it_was_heard() -> None:
+    """Goal: a dead host costs no connections for ever. Method: start anew before and after hearing it."""
     with listener() as gone:
         address = address_of(gone)
     proven: list[MemberId] = []

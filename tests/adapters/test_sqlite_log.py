@@ -59,18 +59,21 @@ def reopened(store: SqliteLog, directory: Path) -> Restored:
 
 
 def test_a_new_store_holds_nothing(tmp_path: Path) -> None:
+    """Goal: a new member starts from nothing, and is not taken for damaged. Method: load twice."""
     store = opened(tmp_path)
     assert store.load() == Restored()
     assert reopened(store, tmp_path) == Restored()
 
 
 def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+    """Goal: term, vote, commit and entries survive a restart. Method: save, close, load."""
     store = opened(tmp_path)
     store.save(Ready(hard_state=hard(3, 2, MEMBER), entries=entries(1, 5, 3), must_sync=True))
     assert reopened(store, tmp_path) == Restored(hard(3, 2, MEMBER), None, tuple(entries(1, 5, 3)))
 
 
 def test_a_founding_log_comes_back(tmp_path: Path) -> None:
+    """Goal: the first entry, a membership, is stored like any other. Method: save a first log, load."""
     first = first_log(MEMBERSHIP.voters)
     store = opened(tmp_path)
     store.save(Ready(hard_state=first.hard_state, entries=first.entries, must_sync=True))
@@ -78,6 +81,7 @@ def test_a_founding_log_comes_back(tmp_path: Path) -> None:
 
 
 def test_entries_replace_everything_from_their_first_index_on(tmp_path: Path) -> None:
+    """Goal: a conflicting tail is gone for good. Method: overwrite the middle of nine with two."""
     store = opened(tmp_path)
     store.save(Ready(hard_state=hard(1), entries=entries(1, 9), must_sync=True))
     store.save(Ready(hard_state=hard(2), entries=entries(4, 5, 2), must_sync=True))
@@ -86,6 +90,7 @@ def test_entries_replace_everything_from_their_first_index_on(tmp_path: Path) ->
 
 
 def test_a_whole_log_can_be_replaced(tmp_path: Path) -> None:
+    """Goal: index 1 is no special case. Method: overwrite all three by one."""
     store = opened(tmp_path)
     store.save(Ready(hard_state=hard(1), entries=entries(1, 3), must_sync=True))
     store.save(Ready(hard_state=hard(2), entries=entries(1, 1, 2), must_sync=True))
@@ -93,12 +98,14 @@ def test_a_whole_log_can_be_replaced(tmp_path: Path) -> None:
 
 
 def test_more_entries_than_one_statement_takes_are_saved_in_one_transaction(tmp_path: Path) -> None:
+    """Goal: a long catch-up is not cut by a limit of SQLite. Method: 2,500 at once."""
     store = opened(tmp_path)
     store.save(Ready(hard_state=hard(1), entries=entries(1, 2_500), must_sync=True))
     assert len(reopened(store, tmp_path).entries) == 2_500
 
 
 def test_a_gap_in_the_log_is_a_bug(tmp_path: Path) -> None:
+    """Goal: half a log is never stored. Method: begin at index 2, then properly."""
     store = opened(tmp_path)
     with pytest.raises(InvariantBroken, match="gap"):
         store.save(Ready(entries=entries(2, 3), must_sync=True))
@@ -107,6 +114,7 @@ def test_a_gap_in_the_log_is_a_bug(tmp_path: Path) -> None:
 
 
 def test_an_own_snapshot_keeps_the_tail_of_the_log(tmp_path: Path) -> None:
+    """Goal: compaction drops only what the snapshot holds. Method: snapshot in the middle, append, load."""
     store = opened(tmp_path)
     store.save(Ready(hard_state=hard(1, 8), entries=entries(1, 9), must_sync=True))
     store.save_snapshot(snapshot(6))
@@ -115,6 +123,7 @@ def test_an_own_snapshot_keeps_the_tail_of_the_log(tmp_path: Path) -> None:
 
 
 def test_an_own_snapshot_of_the_whole_log_leaves_no_entries(tmp_path: Path) -> None:
+    """Goal: the log goes on after an empty tail. Method: snapshot at the end, append, overwrite."""
     store = opened(tmp_path)
     store.save(Ready(hard_state=hard(1, 9), entries=entries(1, 9), must_sync=True))
     store.save_snapshot(snapshot(9))
@@ -124,6 +133,7 @@ def test_an_own_snapshot_of_the_whole_log_leaves_no_entries(tmp_path: Path) -> N
 
 
 def test_a_received_snapshot_replaces_the_log_on_both_sides_of_it(tmp_path: Path) -> None:
+    """Goal: no entry of another history stays behind it. Method: a snapshot in the middle of a longer log."""
     store = opened(tmp_path)
     store.save(Ready(hard_state=hard(1, 3), entries=entries(1, 9), must_sync=True))
     store.save(
@@ -133,6 +143,7 @@ def test_a_received_snapshot_replaces_the_log_on_both_sides_of_it(tmp_path: Path
 
 
 def test_an_older_snapshot_than_the_present_one_is_left_alone(tmp_path: Path) -> None:
+    """Goal: a late writer does not turn time back, nor leave files. Method: 4 after 6, list the directory."""
     store = opened(tmp_path)
     store.save(Ready(hard_state=hard(1, 9), entries=entries(1, 9), must_sync=True))
     store.stage_snapshot(snapshot(4))
@@ -143,6 +154,7 @@ def test_an_older_snapshot_than_the_present_one_is_left_alone(tmp_path: Path) ->
 
 
 def test_a_second_process_may_not_use_the_directory(tmp_path: Path) -> None:
+    """Goal: two sidecars never write one log. Method: open twice, close, open."""
     store = opened(tmp_path)
     with pytest.raises(Conflict, match="in use by another process"):
         opened(tmp_path)
@@ -151,6 +163,7 @@ def test_a_second_process_may_not_use_the_directory(tmp_path: Path) -> None:
 
 
 def test_an_empty_directory_of_an_existing_member_is_refused(tmp_path: Path) -> None:
+    """Goal: a member that forgot its votes does not vote. Method: open a directory that is gone."""
     with pytest.raises(Conflict, match="remove the host and join it again"):
         opened(tmp_path / "gone", create=False)
 
@@ -226,6 +239,10 @@ def filled(tmp_path: Path) -> Path:
     ],
 )
 def test_a_changed_or_missing_record_is_corruption(filled: Path, statement: str, what: str) -> None:
+    """Goal: no bit of the log is believed unproven.
+
+    Method: table of SQL changes behind the store's back, each with the place it must name.
+    """
     damaged(filled, statement)
     check_refused(filled, what)
 
@@ -259,6 +276,7 @@ def test_a_stale_record_of_the_same_index_is_corruption(tmp_path: Path) -> None:
 def test_another_members_records_are_corruption(
     filled: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    """Goal: a mixed-up restore is noticed. Method: copy one sound row of another member."""
     other = tmp_path_factory.mktemp("other")
     store = SqliteLog(other, CLUSTER, MemberId("host2.1"), create=True)
     store.save(Ready(hard_state=hard(2, 4), entries=entries(1, 9, 2), must_sync=True))
@@ -274,6 +292,7 @@ def test_another_members_records_are_corruption(
 
 
 def test_a_changed_or_missing_snapshot_file_is_corruption(filled: Path) -> None:
+    """Goal: no state from an unproven file. Method: overwrite it, then delete it."""
     file = filled / "snapshot-2-4"
     file.write_bytes(b"stale")
     check_refused(filled, "do not match their hash")
@@ -282,6 +301,7 @@ def test_a_changed_or_missing_snapshot_file_is_corruption(filled: Path) -> None:
 
 
 def test_a_watermark_that_is_damaged_or_gone_is_corruption(filled: Path) -> None:
+    """Goal: its absence does not hide a lost tail. Method: cut, flip a bit, delete."""
     file = filled / "watermark"
     good = file.read_bytes()
     file.write_bytes(good[:-1])

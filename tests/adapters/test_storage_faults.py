@@ -165,6 +165,7 @@ def test_a_full_disk_stops_the_store_and_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_is_full_when_a_snapshot_comes_stops_the_store(tmp_path: Path) -> None:
+    """Goal: half a snapshot is never taken for one. Method: a snapshot of 4 MiB on a disk of 2, then load."""
     with small_disk(tmp_path / "disk", "2m"):
         store = SqliteLog(tmp_path / "disk" / "data", CLUSTER, MEMBER, create=True)
         store.save(Ready(hard_state=hard(1, 3), entries=entries(1, 3), must_sync=True))
