@@ -79,6 +79,10 @@ def put(settings: Path, timeout_s: float = 5) -> pb.Document:
 def test_a_write_is_repeated_with_the_same_session_until_a_leader_takes_it(
     script: Scripted, settings: Path
 ) -> None:
+    """Goal: an election costs an operator nothing and no double write.
+
+    Method: three failures, then compare all requests.
+    """
     script.errors = [NoLeader("none yet"), OutcomeUnknown("may be"), NoLeader("none yet")]
     assert put(settings).version == 4
     assert {(request.session, request.sequence) for request in script.asked} == {("s", 1)}
@@ -86,6 +90,7 @@ def test_a_write_is_repeated_with_the_same_session_until_a_leader_takes_it(
 
 @pytest.mark.parametrize("final", [VersionConflict("no"), Denied("no"), NotFound("no")])
 def test_a_refusal_is_final(script: Scripted, settings: Path, final: TrellisError) -> None:
+    """Goal: a certain no is told at once. Method: each kind of refusal; one request is counted."""
     script.errors = [final]
     with pytest.raises(type(final)):
         put(settings)
@@ -93,18 +98,24 @@ def test_a_refusal_is_final(script: Scripted, settings: Path, final: TrellisErro
 
 
 def test_when_time_is_over_a_write_that_may_have_happened_says_so(script: Scripted, settings: Path) -> None:
+    """Goal: an unknown outcome is not forgotten over later certain failures.
+
+    Method: unknown once, then none for ever.
+    """
     script.errors = [OutcomeUnknown("may be"), *[NoLeader("none")] * 100]
     with pytest.raises(OutcomeUnknown):
         put(settings, timeout_s=0.5)
 
 
 def test_when_time_is_over_a_write_that_never_happened_says_so(script: Scripted, settings: Path) -> None:
+    """Goal: a script may safely repeat it. Method: no leader for ever."""
     script.errors = [NoLeader("none")] * 100
     with pytest.raises(NoLeader):
         put(settings, timeout_s=0.5)
 
 
 def test_a_read_without_an_answer_is_unavailable_not_unknown(script: Scripted, settings: Path) -> None:
+    """Goal: a read cannot have changed anything, so nobody must check. Method: unknown outcomes for ever."""
     script.errors = [OutcomeUnknown("late")] * 100
     with Admin(settings, 0.5) as admin:
         stub = config_sync_pb2_grpc.ConfigSyncServiceStub(admin.channel)
@@ -113,6 +124,7 @@ def test_a_read_without_an_answer_is_unavailable_not_unknown(script: Scripted, s
 
 
 def test_a_request_that_may_not_be_repeated_is_sent_once(script: Scripted, settings: Path) -> None:
+    """Goal: no second token or transfer by a retry. Method: one failure, count requests."""
     script.errors = [NoLeader("none")]
     with Admin(settings, 5) as admin:
         stub = config_sync_pb2_grpc.ConfigSyncServiceStub(admin.channel)
@@ -122,6 +134,10 @@ def test_a_request_that_may_not_be_repeated_is_sent_once(script: Scripted, setti
 
 
 def test_a_broken_stream_goes_on_where_it_broke(script: Scripted, settings: Path) -> None:
+    """Goal: a follower misses and doubles nothing.
+
+    Method: a server that breaks off after each two answers.
+    """
     seen = [0]
     with Admin(settings, 5) as admin:
         stub = config_sync_pb2_grpc.ConfigSyncServiceStub(admin.channel)
@@ -133,6 +149,7 @@ def test_a_broken_stream_goes_on_where_it_broke(script: Scripted, settings: Path
 
 
 def test_without_a_sidecar_the_command_says_how_to_start_one(tmp_path: Path) -> None:
+    """Goal: the next step is in the message. Method: no socket."""
     path = tmp_path / "settings.toml"
     path.write_text(SETTINGS.format(run_dir=tmp_path))
     with pytest.raises(Unavailable, match="trellis run --settings"):
@@ -140,6 +157,7 @@ def test_without_a_sidecar_the_command_says_how_to_start_one(tmp_path: Path) -> 
 
 
 def test_a_socket_that_a_killed_sidecar_left_behind_counts_as_none(tmp_path: Path) -> None:
+    """Goal: no hanging on a dead socket file. Method: bind one and close it."""
     path = tmp_path / "settings.toml"
     path.write_text(SETTINGS.format(run_dir=tmp_path))
     with socket.socket(socket.AF_UNIX) as left:

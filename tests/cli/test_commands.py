@@ -83,6 +83,7 @@ def cli() -> Iterator[Cli]:
 
 
 def test_a_status_has_the_promised_fields(cli: Cli) -> None:
+    """Goal: scripts read them from a real sidecar, people too. Method: `status`, with and without --json."""
     status = cli.json("status")
     assert {
         "cluster_id", "host_id", "incarnation", "term", "leader", "commit_index", "applied_index",
@@ -94,6 +95,7 @@ def test_a_status_has_the_promised_fields(cli: Cli) -> None:
 
 
 def test_a_value_comes_back_byte_for_byte(cli: Cli) -> None:
+    """Goal: no encoding touches a value. Method: all 256 bytes through stdin and stdout."""
     value = bytes(range(256)) * 4
     assert cli("documents", "put", "raw/bytes", stdin=value).returncode == 0
     assert cli("documents", "get", "raw/bytes").stdout == value
@@ -101,6 +103,7 @@ def test_a_value_comes_back_byte_for_byte(cli: Cli) -> None:
 
 
 def test_a_document_has_versions_a_history_and_a_place_in_the_list(cli: Cli) -> None:
+    """Goal: the commands agree with each other. Method: write twice, history, list, delete, get."""
     written = cli.json("documents", "put", "net/dns", "one", "--expect-version", "0")
     assert written["version"] == 1
     assert written["written"] == cli.json("documents", "get", "net/dns")["written"]
@@ -113,6 +116,7 @@ def test_a_document_has_versions_a_history_and_a_place_in_the_list(cli: Cli) -> 
 
 
 def test_a_write_that_expects_another_version_is_refused_with_the_present_one(cli: Cli) -> None:
+    """Goal: a script can react without a second call. Method: --expect-version 9 on version 1."""
     cli.json("documents", "put", "cas", "x")
     code, error = cli.error("documents", "put", "cas", "y", "--expect-version", "9")
     assert (code, error["reason"], error["metadata"]["version"]) == (1, "VERSION_CONFLICT", "1")
@@ -130,6 +134,7 @@ def test_a_write_that_expects_another_version_is_refused_with_the_present_one(cl
     ],
 )
 def test_invalid_input_is_named_with_its_field(cli: Cli, words: tuple[str, ...]) -> None:
+    """Goal: exit code 64 and the option to mend. Method: table of wrong words."""
     code, error = cli.error(*words)
     assert code == 64
     assert all(problem["path"] and problem["problem"] for problem in error["problems"])
@@ -139,6 +144,7 @@ def test_invalid_input_is_named_with_its_field(cli: Cli, words: tuple[str, ...])
 def test_all_problems_of_a_declaration_are_told_at_once_and_nothing_is_declared(
     cli: Cli, tmp_path: Path
 ) -> None:
+    """Goal: no mending in rounds, nothing half done. Method: a file with two mistakes, then list."""
     path = tmp_path / "bad.toml"
     path.write_text(TWO_MISTAKES)
     code, error = cli.error("services", "apply", str(path))
@@ -176,6 +182,7 @@ def test_services_of_one_file_count_all_or_none(cli: Cli, tmp_path: Path) -> Non
 
 
 def test_a_service_is_declared_runs_is_read_and_is_stopped(cli: Cli, tmp_path: Path) -> None:
+    """Goal: the life of a service by commands alone. Method: dry run, apply, apply again, logs, stop."""
     path = tmp_path / "sleeper.toml"
     path.write_text(SLEEPER)
     assert cli.json("services", "apply", str(path), "--dry-run")["services"][0]["dry_run"]
@@ -191,6 +198,7 @@ def test_a_service_is_declared_runs_is_read_and_is_stopped(cli: Cli, tmp_path: P
 
 
 def test_a_followed_stream_goes_on_until_it_is_interrupted(cli: Cli) -> None:
+    """Goal: Ctrl-C ends a watch without noise. Method: two writes, each read at once, then SIGINT."""
     argv = [*TRELLIS, "documents", "watch", "follow/", "--json", "--settings", str(cli.host.settings_path)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watching:
         assert watching.stdout is not None
@@ -205,26 +213,34 @@ def test_a_followed_stream_goes_on_until_it_is_interrupted(cli: Cli) -> None:
 
 
 def test_events_tell_who_owns_what(cli: Cli) -> None:
+    """Goal: the journal reaches the command line in order. Method: the ownership of the founding."""
     events = cli.json("events")["events"]
     assert "ownership-assigned" in {event["kind"] for event in events}
     assert [event["index"] for event in events] == sorted(event["index"] for event in events)
 
 
 def test_a_token_names_its_end(cli: Cli) -> None:
+    """Goal: whoever hands it on knows how long it is good. Method: the fields of the answer."""
     assert set(cli.json("token", "--lifetime", "10m", "--host", "host2")) == {"token", "expires"}
 
 
 def test_leadership_cannot_go_where_nobody_is(cli: Cli) -> None:
+    """Goal: a typing error does not cost the leader. Method: transfer to an unknown host."""
     code, error = cli.error("leader", "transfer", "host9")
     assert (code, error["reason"]) == (1, "NOT_FOUND")
 
 
 def test_a_host_of_a_cluster_cannot_make_another(cli: Cli) -> None:
+    """Goal: `init` never overwrites an identity. Method: a second init."""
     code, error = cli.error("init")
     assert (code, error["reason"]) == (1, "CONFLICT")
 
 
 def test_proxyless_clients_get_their_bootstrap(cli: Cli, tmp_path: Path) -> None:
+    """Goal: the file is one that gRPC reads; an unwritable path is told by its option.
+
+    Method: write it, then below a file.
+    """
     path = tmp_path / "xds.json"
     assert cli("xds-bootstrap", "--output", str(path)).returncode == 0
     assert json.loads(path.read_text())["xds_servers"][0]["server_features"] == ["xds_v3"]
@@ -234,6 +250,7 @@ def test_proxyless_clients_get_their_bootstrap(cli: Cli, tmp_path: Path) -> None
 
 
 def test_without_a_sidecar_every_read_is_unavailable(tmp_path: Path) -> None:
+    """Goal: exit code 69 and how to start it, for each command. Method: settings only."""
     settings = tmp_path / "settings.toml"
     settings.write_text(f'[host]\nname = "h"\nrun_dir = "{tmp_path}"\n[mesh]\naddress = "127.0.0.1:7400"\n')
     for words in (["status"], ["hosts"], ["events"], ["documents", "list"], ["services", "list"]):

@@ -30,10 +30,12 @@ PROBLEM = errors.Problem("timers.lease_ms", "is 10, but must be at least 300", "
     ],
 )
 def test_every_kind_of_error_has_its_exit_code(error: errors.TrellisError, code: int) -> None:
+    """Goal: a script knows whether to repeat, mend or ask. Method: table of errors."""
     assert exits.exit_code(error) == code
 
 
 def test_every_problem_is_printed_with_its_path_and_example(capsys: pytest.CaptureFixture[str]) -> None:
+    """Goal: standard output stays clean and nothing is left out. Method: two problems, both streams."""
     second = errors.Problem("mesh.address", "is missing", "10.0.0.1:7400")
     code = exits.report(errors.SettingsError("2 problems.", [PROBLEM, second]), as_object=False)
     printed = capsys.readouterr()
@@ -44,11 +46,16 @@ def test_every_problem_is_printed_with_its_path_and_example(capsys: pytest.Captu
 
 
 def test_brackets_in_an_error_are_not_taken_for_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    """Goal: the names of TOML tables are not swallowed by the renderer.
+
+    Method: text that looks like markup.
+    """
     exits.report(errors.Refused("[red]x[/red] and [host] stay"), as_object=False)
     assert "[red]x[/red] and [host] stay" in capsys.readouterr().err
 
 
 def test_with_json_the_error_is_one_object_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """Goal: programs parse errors as they parse answers. Method: compare the whole object."""
     code = exits.report(errors.InvalidRequest("wrong", [PROBLEM], service="echo"), as_object=True)
     printed = capsys.readouterr()
     assert printed.out == ""

@@ -12,6 +12,7 @@ WORDS = FirstWords("host1", "10.0.0.1:7400", "10.0.0.100:8080", "eth0")
 
 
 def test_where_there_is_no_file_one_is_written_that_can_be_loaded(tmp_path: Path) -> None:
+    """Goal: `init --name --address` suffices on a bare machine. Method: load what was written."""
     path = tmp_path / "etc" / "settings.toml"
     settings = load_or_write(path, WORDS)
     assert load_settings(path) == settings
@@ -21,6 +22,10 @@ def test_where_there_is_no_file_one_is_written_that_can_be_loaded(tmp_path: Path
 
 
 def test_repeating_the_same_words_changes_nothing(tmp_path: Path) -> None:
+    """Goal: a repeated `init` never overwrites an edited file.
+
+    Method: the same words twice, compare the text.
+    """
     path = tmp_path / "settings.toml"
     first = load_or_write(path, WORDS)
     text = path.read_text()
@@ -29,6 +34,7 @@ def test_repeating_the_same_words_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_words_that_disagree_with_the_file_are_refused_one_by_one(tmp_path: Path) -> None:
+    """Goal: neither side wins silently. Method: another name and address."""
     path = tmp_path / "settings.toml"
     load_or_write(path, WORDS)
     with pytest.raises(InvalidRequest) as refused:
@@ -46,6 +52,10 @@ def test_words_that_disagree_with_the_file_are_refused_one_by_one(tmp_path: Path
     ],
 )
 def test_words_that_do_not_suffice_leave_no_file(tmp_path: Path, words: FirstWords, option: str) -> None:
+    """Goal: a half-written file is not found by the next command.
+
+    Method: table of missing and malformed words.
+    """
     path = tmp_path / "settings.toml"
     with pytest.raises(InvalidRequest) as refused:
         load_or_write(path, words)
@@ -54,6 +64,7 @@ def test_words_that_do_not_suffice_leave_no_file(tmp_path: Path, words: FirstWor
 
 
 def test_a_name_that_is_not_one_leaves_no_file(tmp_path: Path) -> None:
+    """Goal: the rules of the file hold before it exists. Method: a name with blanks."""
     path = tmp_path / "settings.toml"
     with pytest.raises(SettingsError):
         load_or_write(path, FirstWords("Not A Name", "10.0.0.1:7400"))
@@ -61,5 +72,6 @@ def test_a_name_that_is_not_one_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_without_words_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
+    """Goal: `run` with a wrong path invents no host. Method: no words, no file."""
     with pytest.raises(SettingsError, match="does not exist"):
         load_or_write(tmp_path / "settings.toml", FirstWords())

@@ -62,6 +62,7 @@ STATUS = cluster.GetStatusResponse(
 
 
 def test_a_status_has_the_promised_fields() -> None:
+    """Goal: no field is renamed or changes its unit. Method: a full answer against the expected object."""
     shape = shapes.status_shape(STATUS)
     assert {
         "cluster_id": "ab" * 16,
@@ -84,6 +85,7 @@ def test_a_status_has_the_promised_fields() -> None:
 
 
 def test_a_status_without_a_leader_says_null() -> None:
+    """Goal: scripts need no empty-string check. Method: an answer without a leader."""
     assert shapes.status_shape(cluster.GetStatusResponse(role="follower"))["leader"] is None
 
 
@@ -99,6 +101,10 @@ def test_a_northbound_port_that_is_shut_is_shown_with_the_reason() -> None:
 
 
 def test_words_of_the_contract_are_shown_as_the_vocabulary_has_them() -> None:
+    """Goal: no UPPER_SNAKE of the wire, no zero that means unknown.
+
+    Method: host, service and instance, heard and unheard.
+    """
     assert shapes.host_shape(HOST)["role"] == "voter"
     assert shapes.host_shape(HOST)["last_beat_ms"] == 40.0
     unheard = shapes.host_shape(membership.Host(host="host2", role=HOST.role, status=HOST.status))
@@ -109,6 +115,7 @@ def test_words_of_the_contract_are_shown_as_the_vocabulary_has_them() -> None:
 
 
 def test_a_value_is_text_when_it_can_be_and_base64_when_not() -> None:
+    """Goal: JSON is valid for every value and loses none. Method: UTF-8, bytes, and none asked for."""
     text = shapes.document_shape(config_sync.Document(name="a", value="für".encode()))
     raw = shapes.document_shape(config_sync.Document(name="a", value=b"\xff\x00"))
     listed = shapes.document_shape(config_sync.Document(name="a", size_bytes=9), with_value=False)
@@ -118,12 +125,14 @@ def test_a_value_is_text_when_it_can_be_and_base64_when_not() -> None:
 
 
 def test_an_event_has_its_time_for_people_and_for_programs() -> None:
+    """Goal: order within a millisecond is kept for programs. Method: one event with odd nanoseconds."""
     event = cluster.Event(index=9, at=Timestamp(seconds=1, nanos=500), kind="host-lost", subject="host2")
     shape = shapes.event_shape(event)
     assert (shape["at"], shape["at_ns"]) == ("1970-01-01T00:00:01.000+00:00", 1_000_000_500)
 
 
 def test_the_status_view_shows_hosts_owners_and_why_a_service_is_degraded() -> None:
+    """Goal: at night one screen suffices. Method: render it, look for each fact."""
     wide = Console(width=160, no_color=True)
     with wide.capture() as printed:
         wide.print(tables.status_view(STATUS))
