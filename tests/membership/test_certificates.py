@@ -58,6 +58,10 @@ async def joined(cluster: Founded, folder: Path) -> HostIdentity:
 
 
 async def test_a_host_renews_its_own_certificate_and_goes_on(tmp_path: Path) -> None:
+    """Goal: the newest serial is known to the cluster, so that removal revokes it.
+
+    Method: renew twice, the second over the first.
+    """
     async with founded(tmp_path, IP1) as cluster:
         identity = await joined(cluster, tmp_path)
         credentials = Credentials(identity)
@@ -76,6 +80,7 @@ async def test_a_host_renews_its_own_certificate_and_goes_on(tmp_path: Path) -> 
 
 
 async def test_a_removed_host_renews_nothing(tmp_path: Path) -> None:
+    """Goal: removal is not undone by a renewal. Method: remove, then ask with the old certificate."""
     async with founded(tmp_path, IP1) as cluster:
         identity = await joined(cluster, tmp_path)
         async with grpc.aio.insecure_channel(f"unix:{cluster.settings.admin_socket}") as channel:
@@ -87,6 +92,7 @@ async def test_a_removed_host_renews_nothing(tmp_path: Path) -> None:
 
 
 async def test_an_operator_gets_a_certificate_that_works_until_it_is_revoked(tmp_path: Path) -> None:
+    """Goal: a lost laptop is locked out. Method: issue, call, revoke in upper-case hex, call."""
     async with founded(tmp_path, IP1) as cluster:
         key = new_key()
         request = certificate_pb2.IssueOperatorCertificateRequest(
@@ -105,6 +111,10 @@ async def test_an_operator_gets_a_certificate_that_works_until_it_is_revoked(tmp
 
 
 async def test_hosts_may_not_issue_and_lifetimes_are_bounded(tmp_path: Path) -> None:
+    """Goal: a stolen host makes no operators.
+
+    Method: ask as a host, then with a bad name and too long a life.
+    """
     async with founded(tmp_path, IP1) as cluster:
         request = certificate_pb2.IssueOperatorCertificateRequest(
             name="Alice!", csr_pem=make_csr(new_key(), "a"), lifetime=Duration(seconds=3600)
@@ -133,6 +143,10 @@ async def test_a_host_of_a_cluster_founded_twice_gets_no_connection(tmp_path: Pa
 
 
 async def test_a_host_announces_what_its_settings_have_changed(tmp_path: Path) -> None:
+    """Goal: others learn a new address, and nothing is proposed without news.
+
+    Method: same, changed, renewed, foreign.
+    """
     async with founded(tmp_path, IP1) as cluster:
         state, own = cluster.replicated.state, cluster.settings
         assert announcement(state, own, cluster.identity) is None
@@ -151,6 +165,10 @@ async def test_a_host_announces_what_its_settings_have_changed(tmp_path: Path) -
 
 
 async def test_what_speaks_against_a_removal(tmp_path: Path) -> None:
+    """Goal: nobody removes the quorum or the last room by mistake.
+
+    Method: reasons for a living, a drained and an unknown host.
+    """
     async with founded(tmp_path, IP1) as cluster:
         await joined(cluster, tmp_path)
         await cluster.heard_from("host2")

@@ -54,20 +54,24 @@ def target(of: MembershipView) -> Membership | None:
 
 
 def test_a_new_member_first_learns() -> None:
+    """Goal: a new host never raises the quorum before it has the log. Method: two that are only wanted."""
     assert target(view("a.1", wanted="a.1 b.1 c.1")) == Membership.of(ids("a.1"), ids("b.1", "c.1"))
 
 
 def test_one_learner_alone_stays_a_learner() -> None:
+    """Goal: no even number of voters on the way to three. Method: one of one and one of two has caught up."""
     assert target(view("a.1", "b.1", wanted="a.1 b.1", caught_up="b.1")) is None
     assert target(view("a.1", "b.1 c.1", wanted="a.1 b.1 c.1", caught_up="b.1")) is None
 
 
 def test_two_learners_that_have_caught_up_vote_together() -> None:
+    """Goal: from one voter to three in one step. Method: both have caught up."""
     now = view("a.1", "b.1 c.1", wanted="a.1 b.1 c.1", caught_up="b.1 c.1")
     assert target(now) == Membership.of(ids("a.1", "b.1", "c.1"))
 
 
 def test_a_fourth_host_learns_and_a_fifth_makes_five_voters() -> None:
+    """Goal: an even cluster gains no voter that only costs quorum. Method: four, then five hosts."""
     four = view("a.1 b.1 c.1", "d.1", wanted="a.1 b.1 c.1 d.1", caught_up="b.1 c.1 d.1")
     assert target(four) is None
     five = view("a.1 b.1 c.1", "d.1 e.1", wanted="a.1 b.1 c.1 d.1 e.1", caught_up="d.1 e.1")
@@ -75,6 +79,7 @@ def test_a_fourth_host_learns_and_a_fifth_makes_five_voters() -> None:
 
 
 def test_a_learner_that_lags_or_is_silent_does_not_vote() -> None:
+    """Goal: a promotion never stalls commits. Method: no index, one entry too few, just enough."""
     silent = view("a.1 b.1", "c.1", wanted="a.1 b.1 c.1")
     assert target(silent) is None
     assert target(replace(silent, matched={MemberId("c.1"): Index(935)})) is None
@@ -94,6 +99,7 @@ def test_a_learner_that_never_answered_has_not_caught_up_with_a_short_log() -> N
 
 
 def test_a_host_that_comes_back_empty_changes_places_in_one_step_when_it_has_caught_up() -> None:
+    """Goal: the old incarnation votes until the new one can. Method: three moments of a rejoin."""
     joined = view("a.1 b.1 c.1", wanted="a.1 b.1 c.2")
     assert target(joined) == Membership.of(ids("a.1", "b.1", "c.1"), ids("c.2"))
     learning = view("a.1 b.1 c.1", "c.2", wanted="a.1 b.1 c.2")
@@ -103,11 +109,16 @@ def test_a_host_that_comes_back_empty_changes_places_in_one_step_when_it_has_cau
 
 
 def test_a_host_that_came_back_twice_leaves_nothing_behind() -> None:
+    """Goal: no learner that nobody wants. Method: incarnations 2 and 3 both learn, 3 is wanted."""
     now = view("a.1 b.1 c.1", "c.2 c.3", wanted="a.1 b.1 c.3", caught_up="c.2")
     assert target(now) == Membership.of(ids("a.1", "b.1", "c.1"), ids("c.3"))
 
 
 def test_a_removed_host_goes_at_once_and_its_replacement_votes_when_ready() -> None:
+    """Goal: a dead host does not count against the quorum.
+
+    Method: removal, then a learner that has caught up.
+    """
     assert target(view("a.1 b.1 c.1", wanted="a.1 b.1")) == Membership.of(ids("a.1", "b.1"))
     assert target(view("a.1 b.1", "d.1", wanted="a.1 b.1 d.1", caught_up="d.1")) == Membership.of(
         ids("a.1", "b.1", "d.1")
@@ -115,10 +126,15 @@ def test_a_removed_host_goes_at_once_and_its_replacement_votes_when_ready() -> N
 
 
 def test_the_leader_is_never_taken_out() -> None:
+    """Goal: no change that its proposer does not survive; it hands over first.
+
+    Method: the leader is not wanted.
+    """
     assert target(view("a.1 b.1 c.1", wanted="b.1 c.1")) is None
 
 
 def test_a_witness_votes_when_it_is_there_and_makes_the_number_odd() -> None:
+    """Goal: two hosts and a witness survive one loss. Method: before and after it beats."""
     absent = view("a.1", "b.1", wanted="a.1 b.1", wanted_witnesses="w.1", caught_up="b.1")
     assert target(absent) is None
     there = view("a.1", "b.1", wanted="a.1 b.1", wanted_witnesses="w.1", caught_up="b.1", beating="w.1")
@@ -126,11 +142,13 @@ def test_a_witness_votes_when_it_is_there_and_makes_the_number_odd() -> None:
 
 
 def test_a_removed_witness_goes() -> None:
+    """Goal: it keeps no vote. Method: a witness that is not wanted."""
     now = view("a.1 b.1", wanted="a.1 b.1", witnesses="w.1")
     assert target(now) == Membership.of(ids("a.1", "b.1"))
 
 
 def test_nothing_is_proposed_while_a_change_is_under_way() -> None:
+    """Goal: joint phases never overlap. Method: a joint membership with more wanted."""
     now = view("a.1", wanted="a.1 b.1")
     joint = Membership(voters=ids("a.1", "b.1"), outgoing=ids("a.1"))
     assert next_membership_change(MembershipView(MemberId("a.1"), joint, now.wanted, Index(1), {})) is None
@@ -155,6 +173,10 @@ def _state() -> ClusterState:
 
 
 def test_the_state_records_what_rafts_membership_made_of_each_member() -> None:
+    """Goal: what operators see is what Raft counts.
+
+    Method: a promoted learner, and nothing in a joint phase.
+    """
     state = _state()
     membership = Membership.of(ids("a.1", "b.1", "c.1"), (), ids("c.1"))
     assert role_commands(state, membership) == (SetMemberRole(MemberId("b.1"), MemberRole.VOTER),)
@@ -163,6 +185,10 @@ def test_the_state_records_what_rafts_membership_made_of_each_member() -> None:
 
 
 def test_the_view_holds_what_was_heard_lately_only() -> None:
+    """Goal: an old acknowledgement promotes nobody.
+
+    Method: one active and one silent peer at the same index.
+    """
     peers = (
         PeerStatus(MemberId("b.1"), ProgressMode.REPLICATE, Index(7), Index(8), recently_active=True),
         PeerStatus(MemberId("d.1"), ProgressMode.REPLICATE, Index(7), Index(8), recently_active=False),

@@ -17,6 +17,7 @@ IP = "127.0.11.1"
 
 
 def test_a_founder_has_an_identity_and_what_the_first_leader_proposes(tmp_path: Path) -> None:
+    """Goal: the authority's key can be opened by the cluster alone. Method: read all back, unseal it."""
     own = settings(tmp_path, "host1", IP)
     cluster_id = initialise(own)
     identity = IdentityFiles(own.identity_dir).load()
@@ -30,6 +31,7 @@ def test_a_founder_has_an_identity_and_what_the_first_leader_proposes(tmp_path: 
 
 
 def test_the_authoritys_key_is_nowhere_on_disk_in_the_clear(tmp_path: Path) -> None:
+    """Goal: a copied disk is no authority. Method: search every file for a private key."""
     own = settings(tmp_path, "host1", IP)
     initialise(own)
     identity = IdentityFiles(own.identity_dir).load()
@@ -41,6 +43,7 @@ def test_the_authoritys_key_is_nowhere_on_disk_in_the_clear(tmp_path: Path) -> N
 
 
 async def test_the_first_content_can_be_proposed_twice(tmp_path: Path) -> None:
+    """Goal: a crash between proposing and forgetting harms nothing. Method: propose and forget twice."""
     own = settings(tmp_path, "host1", IP)
     initialise(own)
     founding = load_founding(founding_path(own))
@@ -58,6 +61,7 @@ async def test_the_first_content_can_be_proposed_twice(tmp_path: Path) -> None:
 
 
 def test_a_host_that_belongs_to_a_cluster_founds_no_other(tmp_path: Path) -> None:
+    """Goal: no identity is overwritten. Method: init twice; the refusal names cluster and member."""
     own = settings(tmp_path, "host1", IP)
     cluster_id = initialise(own)
     with pytest.raises(Conflict, match=f"already belongs to cluster {cluster_id} as host1.1"):
@@ -77,6 +81,7 @@ def test_an_interrupted_founding_is_simply_repeated(tmp_path: Path) -> None:
 
 
 def test_a_log_without_its_identity_is_not_overwritten(tmp_path: Path) -> None:
+    """Goal: data of a damaged host is kept for repair. Method: a log file alone."""
     own = settings(tmp_path, "host1", IP)
     raft_dir(own).mkdir(parents=True)
     (raft_dir(own) / "log.sqlite").touch()
@@ -85,6 +90,10 @@ def test_a_log_without_its_identity_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_addresses_that_cannot_be_had_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """Goal: nothing to clean up after a wrong address.
+
+    Method: one of another machine; the directory must not exist.
+    """
     own = settings(tmp_path, "host1", "192.0.2.7")
     with pytest.raises(InvalidRequest) as refused:
         initialise(own)
@@ -93,6 +102,7 @@ def test_addresses_that_cannot_be_had_are_refused_before_anything_is_written(tmp
 
 
 def test_a_damaged_founding_record_is_corruption(tmp_path: Path) -> None:
+    """Goal: a torn file founds no half cluster. Method: three kinds of damage."""
     path = tmp_path / "founding.json"
     for text in ("{", "[]", '{"cluster_id": "x"}'):
         path.write_text(text)

@@ -41,6 +41,7 @@ async def admin(cluster: Founded, method: str, request: Any) -> Any:
 
 
 async def test_a_host_joins_as_a_learner_with_an_identity_of_its_own(tmp_path: Path) -> None:
+    """Goal: it can act as a member, and cannot vote yet. Method: join; compare identity, row and seeds."""
     async with founded(tmp_path, IP1) as cluster:
         own = settings(tmp_path, "host2", IP2)
         steps: list[str] = []
@@ -57,6 +58,7 @@ async def test_a_host_joins_as_a_learner_with_an_identity_of_its_own(tmp_path: P
 
 
 async def test_joining_again_with_the_same_token_changes_nothing(tmp_path: Path) -> None:
+    """Goal: provisioning may be repeated. Method: the same host, the same token."""
     async with founded(tmp_path, IP1) as cluster:
         own, text = settings(tmp_path, "host2", IP2), await token(cluster)
         first = await join(own, text, timeout_s=5)
@@ -92,6 +94,7 @@ async def test_an_interrupted_join_is_finished_by_repeating_it(tmp_path: Path, l
 
 
 async def test_one_token_admits_one_host(tmp_path: Path) -> None:
+    """Goal: a copied token is worthless once used. Method: a second host with it."""
     async with founded(tmp_path, IP1) as cluster:
         text = await token(cluster)
         await join(settings(tmp_path, "host2", IP2), text, timeout_s=5)
@@ -101,6 +104,7 @@ async def test_one_token_admits_one_host(tmp_path: Path) -> None:
 
 
 async def test_two_hosts_racing_for_one_token_are_not_both_admitted(tmp_path: Path) -> None:
+    """Goal: the same when both come at once. Method: two joins in parallel."""
     async with founded(tmp_path, IP1) as cluster:
         text = await token(cluster)
         outcomes = await asyncio.gather(
@@ -112,6 +116,7 @@ async def test_two_hosts_racing_for_one_token_are_not_both_admitted(tmp_path: Pa
 
 
 async def test_tokens_that_are_unknown_expired_or_for_another_host_are_denied(tmp_path: Path) -> None:
+    """Goal: nothing is left on either side. Method: three tokens, then identity and members."""
     async with founded(tmp_path, IP1) as cluster:
         good = TokenText.decode(await token(cluster))
         wrong = TokenText(good.cluster_id, "wrong", good.ca_pem, good.addresses).encode()
@@ -138,6 +143,7 @@ async def test_a_token_of_another_cluster_finds_the_wrong_authority(tmp_path: Pa
 
 
 async def test_a_host_that_founded_a_cluster_itself_does_not_join_another(tmp_path: Path) -> None:
+    """Goal: two clusters never merge by accident. Method: init, then join."""
     async with founded(tmp_path, IP1) as cluster:
         own = settings(tmp_path, "host2", IP2)
         other = initialise(own)
@@ -146,6 +152,7 @@ async def test_a_host_that_founded_a_cluster_itself_does_not_join_another(tmp_pa
 
 
 async def test_a_machine_that_does_not_fit_is_told_everything_at_once(tmp_path: Path) -> None:
+    """Goal: no mending in rounds. Method: too small a disk and foreign addresses."""
     async with founded(tmp_path, IP1) as cluster:
         own = settings(tmp_path, "host2", "192.0.2.9")
         own = own.model_copy(update={"join": own.join.model_copy(update={"disk_mib_min": 1 << 40})})
@@ -156,6 +163,10 @@ async def test_a_machine_that_does_not_fit_is_told_everything_at_once(tmp_path: 
 
 
 async def test_a_host_outside_the_subnet_does_not_join(tmp_path: Path) -> None:
+    """Goal: a virtual IP that could never move there is prevented.
+
+    Method: a token that points into another subnet.
+    """
     async with founded(tmp_path, IP1) as cluster:
         good = TokenText.decode(await token(cluster))
         elsewhere = ((HostId("host1"), "10.99.0.1:7401"),)
@@ -165,6 +176,7 @@ async def test_a_host_outside_the_subnet_does_not_join(tmp_path: Path) -> None:
 
 
 async def test_a_clock_that_differs_is_refused(tmp_path: Path) -> None:
+    """Goal: certificates and journals of a wrong clock do not come in. Method: skew the cluster by 1.5 s."""
     async with founded(tmp_path, IP1) as cluster:
         text = await token(cluster)
         cluster.skew_ns = 1_500_000_000
@@ -186,6 +198,7 @@ async def test_a_slow_connection_is_not_taken_for_a_wrong_clock(tmp_path: Path) 
 
 
 async def test_another_version_name_or_address_is_refused_with_every_reason(tmp_path: Path) -> None:
+    """Goal: the server does not rely on its client's checks. Method: a raw request, all wrong."""
     async with founded(tmp_path, IP1) as cluster:
         good = TokenText.decode(await token(cluster))
         request = membership_pb2.JoinRequest(secret=good.secret, host="Host_2", address="x", version="0.0")
@@ -195,6 +208,10 @@ async def test_another_version_name_or_address_is_refused_with_every_reason(tmp_
 
 
 async def test_the_name_of_a_living_host_and_the_address_of_another_are_taken(tmp_path: Path) -> None:
+    """Goal: two machines never answer for one host.
+
+    Method: a twin by name, alive and suspect, and one by address.
+    """
     async with founded(tmp_path, IP1) as cluster:
         await join(settings(tmp_path, "host2", IP2), await token(cluster), timeout_s=5)
         await cluster.heard_from("host2")
@@ -211,6 +228,10 @@ async def test_the_name_of_a_living_host_and_the_address_of_another_are_taken(tm
 async def test_a_lost_host_comes_back_as_a_new_incarnation_and_its_old_certificate_is_revoked(
     tmp_path: Path,
 ) -> None:
+    """Goal: a wiped host neither votes as before nor leaves a key behind.
+
+    Method: lose it, join from an empty directory.
+    """
     async with founded(tmp_path, IP1) as cluster:
         before = await join(settings(tmp_path, "host2", IP2), await token(cluster), timeout_s=5)
         old = cluster.replicated.state.members[before.member]
@@ -224,6 +245,7 @@ async def test_a_lost_host_comes_back_as_a_new_incarnation_and_its_old_certifica
 
 
 async def test_without_an_answer_the_reason_and_the_address_are_told(tmp_path: Path) -> None:
+    """Goal: no leader and no answer are told apart. Method: a cluster without leader, then stopped."""
     async with founded(tmp_path, IP1) as cluster:
         text = await token(cluster)
         cluster.replicated.has_leader = False
@@ -234,12 +256,14 @@ async def test_without_an_answer_the_reason_and_the_address_are_told(tmp_path: P
 
 
 async def test_a_witness_joins_by_a_token_for_one_and_is_given_no_sealing_key(tmp_path: Path) -> None:
+    """Goal: a machine that only votes can open no secret. Method: join by such a token, read its identity."""
     async with founded(tmp_path, IP1) as cluster:
         joined = await join(settings(tmp_path, "host2", IP2), await token(cluster, witness=True), timeout_s=5)
         assert cluster.replicated.state.members[joined.member].role is MemberRole.WITNESS
 
 
 async def test_hosts_are_listed_and_removed_with_reasons(tmp_path: Path) -> None:
+    """Goal: an operator sees why a removal is refused and can insist. Method: leader, living host, force."""
     async with founded(tmp_path, IP1) as cluster:
         await join(settings(tmp_path, "host2", IP2), await token(cluster), timeout_s=5)
         await cluster.heard_from("host2")
@@ -256,6 +280,7 @@ async def test_hosts_are_listed_and_removed_with_reasons(tmp_path: Path) -> None
 
 
 async def test_the_join_listener_is_for_joining_only(tmp_path: Path) -> None:
+    """Goal: without a certificate nothing but Join is open. Method: ask it for a token."""
     async with founded(tmp_path, IP1) as cluster:
         trusted = grpc.ssl_channel_credentials(cluster.identity.ca_pem)
         options = cluster.credentials.channel_options(HostId("host1"))
@@ -268,6 +293,10 @@ async def test_the_join_listener_is_for_joining_only(tmp_path: Path) -> None:
 
 
 def test_seeds_are_plain_addresses_by_member(tmp_path: Path) -> None:
+    """Goal: a host finds its peers before it has state, and a torn file is told.
+
+    Method: none, good, damaged.
+    """
     own = settings(tmp_path, "host2", IP2)
     assert load_seeds(own) == {}
     own.host.data_dir.mkdir()

@@ -23,6 +23,7 @@ def look(after: timedelta, failures: int = 0) -> timedelta:
 
 
 def test_a_certificate_is_renewed_at_two_thirds_of_its_life() -> None:
+    """Goal: two days remain to mend what fails. Method: the next look at moments around the bound."""
     assert renewal_due(BEGIN, END) == BEGIN + timedelta(days=4)
     assert look(timedelta(days=3)) == timedelta(minutes=1)
     assert look(timedelta(days=4) - timedelta(seconds=3)) == timedelta(seconds=3)
@@ -31,6 +32,7 @@ def test_a_certificate_is_renewed_at_two_thirds_of_its_life() -> None:
 
 
 def test_failures_space_the_attempts_out_but_not_past_the_end() -> None:
+    """Goal: no hammering, yet never too late. Method: failures against the time that is left."""
     day_five = timedelta(days=5)
     assert look(day_five, 1) == timedelta(seconds=5)
     assert look(day_five, 3) == timedelta(seconds=20)
@@ -40,6 +42,10 @@ def test_failures_space_the_attempts_out_but_not_past_the_end() -> None:
 
 
 async def test_the_loop_renews_what_is_due_and_stores_it_first(tmp_path: Path) -> None:
+    """Goal: a crash after use never loses the certificate in use.
+
+    Method: read the disk at the moment of replacement.
+    """
     ca, files = authority(), IdentityFiles(tmp_path / "identity")
     six_days_ago = time.time_ns() - 6 * 86_400 * 1_000_000_000
     old, _ = identity(ca, "host1.1", six_days_ago)
@@ -71,6 +77,10 @@ async def test_the_loop_renews_what_is_due_and_stores_it_first(tmp_path: Path) -
 
 
 async def test_a_certificate_for_another_key_is_not_taken(tmp_path: Path) -> None:
+    """Goal: a wrong answer does not lock the host out.
+
+    Method: a signer that mixes requests up; disk and use stay.
+    """
     ca, files = authority(), IdentityFiles(tmp_path / "identity")
     own, _ = identity(ca, "host1.1")
     files.save(own)
@@ -86,6 +96,7 @@ async def test_a_certificate_for_another_key_is_not_taken(tmp_path: Path) -> Non
 
 
 async def test_a_changed_trust_is_stored_and_used(tmp_path: Path) -> None:
+    """Goal: an authority can be rolled. Method: a bundle of two, then disk and use."""
     ca, files = authority(), IdentityFiles(tmp_path / "identity")
     own, _ = identity(ca, "host1.1")
     files.save(own)

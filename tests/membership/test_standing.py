@@ -11,6 +11,10 @@ from tests.membership.test_join import token
 
 
 async def test_removed_and_replaced_members_are_told_from_those_not_heard_of_yet(tmp_path: Path) -> None:
+    """Goal: a lagging state locks no newcomer out.
+
+    Method: joined, later incarnation, stranger, removed, empty state.
+    """
     async with founded(tmp_path, "127.0.14.1") as cluster:
         state = cluster.replicated.state
         joined = await join(settings(tmp_path, "host2", "127.0.14.2"), await token(cluster), timeout_s=5)
