@@ -18,6 +18,7 @@ from tests.identity.cast import CLUSTER, authority, identity
 
 
 def test_a_host_certificate_names_the_host_and_works_on_both_sides() -> None:
+    """Goal: one certificate serves as client and server, for days only. Method: read its extensions back."""
     made, _ = identity(authority(), "host1.3")
     certificate = made.certificate
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -30,6 +31,7 @@ def test_a_host_certificate_names_the_host_and_works_on_both_sides() -> None:
 
 
 def test_an_operator_gets_a_client_certificate_of_bounded_life() -> None:
+    """Goal: no operator can pose as a server or stay for a year. Method: ask for 365 days."""
     csr = make_csr(new_key(), "whoever")
     issued = authority().issue_operator("alice", csr, time.time_ns(), timedelta(days=365))
     certificate = x509.load_pem_x509_certificate(issued.certificate_pem)
@@ -40,6 +42,10 @@ def test_an_operator_gets_a_client_certificate_of_bounded_life() -> None:
 
 
 def test_an_authority_is_loaded_by_its_key_out_of_a_bundle() -> None:
+    """Goal: signing goes on while trust is rolled.
+
+    Method: two authorities, the key of the second, then one without.
+    """
     old, new = authority(), authority()
     bundle = old.certificate_pem + new.certificate_pem
     assert Authority.load(CLUSTER, bundle, new.key_pem).certificate == new.certificate

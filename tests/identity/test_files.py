@@ -22,6 +22,7 @@ def made(member: str = "host1.1") -> HostIdentity:
 
 
 def test_an_identity_is_read_back_and_a_new_one_replaces_it(tmp_path: Path) -> None:
+    """Goal: renewals neither mix nor pile up. Method: save two in turn, count what is kept."""
     files = IdentityFiles(tmp_path / "identity")
     assert files.load() is None
     first, second = made(), made()
@@ -33,6 +34,10 @@ def test_an_identity_is_read_back_and_a_new_one_replaces_it(tmp_path: Path) -> N
 
 
 def test_everything_is_for_the_owner_only(tmp_path: Path) -> None:
+    """Goal: no key is readable by others, even under a lax umask.
+
+    Method: umask 0, walk the modes; then loosen one.
+    """
     files = IdentityFiles(tmp_path / "identity")
     before = os.umask(0)
     try:
@@ -49,6 +54,10 @@ def test_everything_is_for_the_owner_only(tmp_path: Path) -> None:
 
 
 def test_a_watcher_of_the_folder_sees_one_rename_that_changes_all_three(tmp_path: Path) -> None:
+    """Goal: Envoy never pairs a new key with an old certificate.
+
+    Method: the links stay, their target changes.
+    """
     files = IdentityFiles(tmp_path / "identity")
     files.save(made())
     links = [files.key_path, files.certificate_path, files.ca_path]
@@ -59,11 +68,16 @@ def test_a_watcher_of_the_folder_sees_one_rename_that_changes_all_three(tmp_path
 
 
 def test_secrets_do_not_show_when_an_identity_is_printed() -> None:
+    """Goal: no key in a log. Method: repr."""
     assert "PRIVATE" not in repr(made())
     assert "kkk" not in repr(made())
 
 
 def test_files_that_do_not_belong_together_are_corruption(tmp_path: Path) -> None:
+    """Goal: a mixed-up restore is refused at the start.
+
+    Method: each pair that does not match, and a missing file.
+    """
     files = IdentityFiles(tmp_path / "identity")
     good = made()
     for broken in (
@@ -83,6 +97,7 @@ def test_files_that_do_not_belong_together_are_corruption(tmp_path: Path) -> Non
 
 
 def test_the_key_of_a_join_under_way_is_kept_until_it_is_done(tmp_path: Path) -> None:
+    """Goal: a repeated join proves the same key to its token. Method: pending before, across and after."""
     files = IdentityFiles(tmp_path / "identity")
     assert files.pending_key() is None
     files.save_pending_key(b"key")

@@ -122,6 +122,10 @@ async def transfer(channel: grpc.aio.Channel) -> None:
 
 
 async def test_a_host_is_known_by_its_certificate_and_called_by_name() -> None:
+    """Goal: who calls is proven, not claimed; roles bound what they may.
+
+    Method: a host's call and an operator's.
+    """
     async with door(Listener.MESH) as mesh, mesh.channel(credentials(CA, "host2.7")) as channel:
         assert await who(channel) == "host host2.7"
         with pytest.raises(Denied, match="only a caller of role operator"):
@@ -129,6 +133,10 @@ async def test_a_host_is_known_by_its_certificate_and_called_by_name() -> None:
 
 
 async def test_a_host_may_call_for_an_operator_and_nobody_else_may() -> None:
+    """Goal: an operator cannot pose as another.
+
+    Method: the header from a host, a bad role, and from an operator.
+    """
     key = new_key()
     issued = CA.issue_operator("alice", make_csr(key, "alice"), time.time_ns())
     alice = grpc.ssl_channel_credentials(CA.certificate_pem, key_to_pem(key), issued.certificate_pem)
@@ -144,6 +152,7 @@ async def test_a_host_may_call_for_an_operator_and_nobody_else_may() -> None:
 
 
 async def test_a_certificate_of_another_authority_gets_no_connection() -> None:
+    """Goal: TLS refuses before any method runs. Method: a stranger that trusts us."""
     stranger = identity(authority(), "host2.1")[0]
     trusting = Credentials(stranger.renewed(stranger.key_pem, stranger.certificate_pem, CA.certificate_pem))
     async with door(Listener.MESH) as mesh, mesh.channel(trusting) as channel:
@@ -152,6 +161,7 @@ async def test_a_certificate_of_another_authority_gets_no_connection() -> None:
 
 
 async def test_a_server_of_another_name_is_not_spoken_to() -> None:
+    """Goal: a reused address is not taken for the former host. Method: call host1's port as host3."""
     async with door(Listener.MESH) as mesh:
         caller = credentials(CA, "host2.1")
         async with caller.channel(HostId("host3"), mesh.address) as channel:
@@ -160,6 +170,7 @@ async def test_a_server_of_another_name_is_not_spoken_to() -> None:
 
 
 async def test_a_cluster_id_that_differs_is_refused_even_under_the_same_authority() -> None:
+    """Goal: a copied authority does not join two clusters. Method: the same key, another id."""
     other = type(CA)(OTHER_CLUSTER, CA.certificate, CA.key)
     made = identity(other, "host2.1")[0]
     async with door(Listener.MESH) as mesh:
@@ -171,6 +182,7 @@ async def test_a_cluster_id_that_differs_is_refused_even_under_the_same_authorit
 
 
 async def test_revocation_ends_an_open_stream_and_refuses_the_next_call() -> None:
+    """Goal: revocation is not waited for. Method: an open watch, revoke, recheck."""
     made, issued = identity(CA, "host2.1")
     async with door(Listener.MESH) as mesh, mesh.channel(Credentials(made)) as channel:
         watch = cluster_pb2_grpc.ClusterServiceStub(channel).WatchEvents(cluster_pb2.WatchEventsRequest())
@@ -197,6 +209,7 @@ async def test_an_earlier_certificate_of_a_removed_member_is_no_way_in(tmp_path:
 
 
 async def test_a_certificate_that_runs_out_on_an_open_channel_is_refused() -> None:
+    """Goal: an old connection does not outlive its proof. Method: move the clock by eight days."""
     async with door(Listener.MESH) as mesh, mesh.channel(credentials(CA, "host2.1")) as channel:
         watch = cluster_pb2_grpc.ClusterServiceStub(channel).WatchEvents(cluster_pb2.WatchEventsRequest())
         await watch.read()
@@ -209,6 +222,10 @@ async def test_a_certificate_that_runs_out_on_an_open_channel_is_refused() -> No
 
 
 async def test_a_call_cancelled_by_its_caller_is_just_cancelled() -> None:
+    """Goal: such a call is forgotten, and no bug is reported.
+
+    Method: cancel a watch, revoke, and see that none is left to end.
+    """
     async with door(Listener.MESH) as mesh, mesh.channel(credentials(CA, "host2.1")) as channel:
         watch = cluster_pb2_grpc.ClusterServiceStub(channel).WatchEvents(cluster_pb2.WatchEventsRequest())
         await watch.read()
@@ -218,6 +235,7 @@ async def test_a_call_cancelled_by_its_caller_is_just_cancelled() -> None:
 
 
 async def test_the_sockets_and_the_join_listener_have_their_own_callers(tmp_path: Path) -> None:
+    """Goal: where a call arrives decides who it is. Method: each listener with the same methods."""
     path = tmp_path / "a"
     async with door(Listener.ADMIN_SOCKET, path), grpc.aio.insecure_channel(f"unix:{path}") as channel:
         assert await who(channel) == "operator local"
@@ -234,6 +252,7 @@ async def test_the_sockets_and_the_join_listener_have_their_own_callers(tmp_path
 
 
 async def test_a_renewed_server_certificate_is_used_by_the_next_handshake() -> None:
+    """Goal: renewal needs no restart. Method: replace by one of another name and call that."""
     async with door(Listener.MESH) as mesh:
         caller = credentials(CA, "host2.1")
         as_the_transport_sees_it: MeshIdentity = caller
@@ -268,6 +287,10 @@ async def test_health_is_for_all_and_reflection_for_operators(tmp_path: Path) ->
 
 
 def test_a_peer_is_a_host_of_this_cluster_or_denied() -> None:
+    """Goal: Raft streams are open to hosts only.
+
+    Method: a host, an operator, another cluster's host, nobody.
+    """
     own = credentials(CA, "host1.1")
     other = type(CA)(OTHER_CLUSTER, CA.certificate, CA.key)
     key = new_key()
@@ -282,4 +305,5 @@ def test_a_peer_is_a_host_of_this_cluster_or_denied() -> None:
 
 
 def test_outside_a_call_nobody_calls() -> None:
+    """Goal: background work does not borrow a caller's rights. Method: ask outside of a call."""
     assert forwarding_metadata() == ((ON_BEHALF, "anonymous/"),)

@@ -12,6 +12,7 @@ TOKEN = TokenText(CLUSTER, "s3cret", authority().certificate_pem, ((HostId("host
 
 
 def test_a_token_is_read_back_also_when_a_mail_program_broke_its_line() -> None:
+    """Goal: pasting works. Method: a line break and blanks inside."""
     text = TOKEN.encode()
     assert len(text.split()) == 1
     assert TokenText.decode(text) == TOKEN
@@ -19,6 +20,7 @@ def test_a_token_is_read_back_also_when_a_mail_program_broke_its_line() -> None:
 
 
 def test_a_token_that_is_cut_or_foreign_is_refused() -> None:
+    """Goal: half a token is told as such, not as a wrong secret. Method: table of damage."""
     text = TOKEN.encode()
     for damaged in ("", "abc", text[:-7], text[:50], text.replace("e", "é"), "trellis-join-e30"):
         with pytest.raises(InvalidRequest):
@@ -26,11 +28,16 @@ def test_a_token_that_is_cut_or_foreign_is_refused() -> None:
 
 
 def test_secrets_differ_and_only_their_hash_is_known() -> None:
+    """Goal: the replicated state does not hold what would admit a host.
+
+    Method: two secrets, and the hash against hashlib.
+    """
     assert new_secret() != new_secret()
     assert len(secret_sha256("a")) == 64
 
 
 def test_a_sealed_secret_opens_only_under_its_own_name_cluster_and_key() -> None:
+    """Goal: a sealed value cannot be moved, cut or guessed at. Method: change one thing at a time."""
     key = new_sealing_key()
     sealed = seal(key, CLUSTER, "ca-key", b"private")
     assert unseal(key, CLUSTER, "ca-key", sealed) == b"private"
