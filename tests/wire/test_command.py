@@ -18,6 +18,10 @@ LATER_FIELD = b"\xb8\x3e\x01"
 @given(commands.requests)
 @settings(max_examples=400, deadline=None)
 def test_every_request_comes_back_as_it_was(request: Request) -> None:
+    """Goal: what is applied is what was proposed, byte for byte on every host.
+
+    Method: random requests of all kinds.
+    """
     data = encode_request(request)
     assert decode_request(data) == request
     assert encode_request(decode_request(data)) == data
@@ -26,6 +30,7 @@ def test_every_request_comes_back_as_it_was(request: Request) -> None:
 @given(commands.outcomes)
 @settings(max_examples=100, deadline=None)
 def test_every_outcome_comes_back_as_it_was(outcome: Outcome) -> None:
+    """Goal: a caller at a follower learns what the leader's would. Method: random outcomes."""
     assert decode_outcome(encode_outcome(outcome)) == outcome
 
 
@@ -34,6 +39,10 @@ def put() -> pb.Command:
 
 
 def test_an_unknown_field_at_any_depth_refuses_the_whole_entry() -> None:
+    """Goal: an old host never applies half of a newer command.
+
+    Method: a later field outside, inside and in a batch.
+    """
     outer = put().SerializeToString() + LATER_FIELD
     inner = pb.Command()
     inner.put_document.MergeFromString(pb.PutDocument(name="a").SerializeToString() + LATER_FIELD)
@@ -55,6 +64,7 @@ def test_an_entry_without_a_command_that_is_known_is_refused() -> None:
 
 
 def test_an_unspecified_or_unknown_enum_is_refused() -> None:
+    """Goal: no default is guessed. Method: 0 and 99."""
     for number in (0, 99):
         status = pb.SetHostStatus(host="host1", member="host1.1")
         status.status = number  # type: ignore[assignment]
@@ -66,6 +76,10 @@ def test_an_unspecified_or_unknown_enum_is_refused() -> None:
 
 
 def test_a_member_without_incarnation_is_refused() -> None:
+    """Goal: two lives of a host stay apart.
+
+    Method: admit by a bare name; removing by one is let through to the state's refusal.
+    """
     message = pb.Command(remove_member=pb.RemoveMember(member="host1"))
     decode_request(message.SerializeToString())
     admit = pb.Command()
@@ -75,6 +89,7 @@ def test_a_member_without_incarnation_is_refused() -> None:
 
 
 def test_a_batch_in_a_batch_is_refused() -> None:
+    """Goal: depth is bounded. Method: one inside another."""
     message = pb.Command()
     message.batch.commands.add().batch.commands.add().CopyFrom(put())
     with pytest.raises(UnknownCommand, match="a batch in a batch"):
@@ -82,11 +97,13 @@ def test_a_batch_in_a_batch_is_refused() -> None:
 
 
 def test_bytes_that_are_no_command_are_corruption() -> None:
+    """Goal: a damaged entry stops the host instead of being skipped. Method: garbage and a cut message."""
     for data in (b"\xff", put().SerializeToString()[:-1]):
         with pytest.raises(Corruption):
             decode_request(data)
 
 
 def test_an_outcome_of_a_later_version_is_refused() -> None:
+    """Goal: an answer is not half understood. Method: a later field behind an outcome."""
     with pytest.raises(UnknownCommand):
         decode_outcome(encode_outcome(Applied(1)) + LATER_FIELD)  # type: ignore[arg-type]

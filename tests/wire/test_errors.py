@@ -29,12 +29,14 @@ def every_kind(kind: type[TrellisError] = TrellisError) -> Iterator[type[Trellis
 
 
 def test_the_table_names_every_error_and_every_reason_once() -> None:
+    """Goal: no error leaves as UNKNOWN. Method: walk the classes."""
     kinds = {kind for kind in every_kind() if kind.__module__ == errors.__name__}
     assert kinds == {kind for kind, _ in TABLE}
     assert len({kind.reason for kind in kinds}) == len(kinds)
 
 
 def test_a_subclass_stands_before_what_it_is_made_from() -> None:
+    """Goal: an error is not taken for its parent. Method: every pair of the table."""
     order = [kind for kind, _ in TABLE]
     for place, kind in enumerate(order):
         assert not any(issubclass(later, kind) for later in order[place + 1 :])
@@ -42,6 +44,7 @@ def test_a_subclass_stands_before_what_it_is_made_from() -> None:
 
 @pytest.mark.parametrize(("kind", "code"), TABLE)
 def test_a_status_has_exactly_one_error_info(kind: type[TrellisError], code: grpc.StatusCode) -> None:
+    """Goal: AIP-193. Method: every row, its trailer unpacked."""
     error = example(kind)
     assert code_of(error) is code
     status = to_status(error)
@@ -88,6 +91,7 @@ async def failure_of(address: str) -> grpc.RpcError:
 
 
 async def test_every_error_comes_out_of_a_call_as_it_went_in(raising: tuple[Raising, str]) -> None:
+    """Goal: a remote refusal can be caught like a local one. Method: every row over a real call."""
     servicer, address = raising
     for kind, code in TABLE:
         error = example(kind)
@@ -101,6 +105,8 @@ async def test_every_error_comes_out_of_a_call_as_it_went_in(raising: tuple[Rais
 
 
 async def test_an_error_of_a_later_version_is_taken_by_its_code(raising: tuple[Raising, str]) -> None:
+    """Goal: an old client still knows whether to repeat. Method: a class it has not."""
+
     class Novel(errors.Conflict):
         reason = "NOVEL"
 
@@ -112,12 +118,14 @@ async def test_an_error_of_a_later_version_is_taken_by_its_code(raising: tuple[R
 
 
 async def test_a_failure_without_details_is_never_taken_for_a_refusal(raising: tuple[Raising, str]) -> None:
+    """Goal: no write is called undone that may have been done. Method: INTERNAL without details."""
     _, address = raising
     found = from_rpc_error(await failure_of(address))
     assert isinstance(found, errors.OutcomeUnknown), "the call may have been carried out"
 
 
 async def test_a_peer_that_does_not_listen_is_unreachable() -> None:
+    """Goal: a dead peer is told from one that refuses. Method: a port where nobody listens."""
     found = from_rpc_error(await failure_of("127.0.0.1:1"))
     assert isinstance(found, errors.PeerUnreachable)
     assert "UNAVAILABLE" in found.message
@@ -140,6 +148,7 @@ class Broken(grpc.RpcError):
 
 
 def test_details_that_are_broken_or_of_somebody_else_count_as_none() -> None:
+    """Goal: a proxy's trailers cannot pose as our reasons. Method: garbage and another domain."""
     foreign = status_pb2.Status(message="no")
     foreign.details.add().Pack(error_details_pb2.RetryInfo())
     foreign.details.add().Pack(error_details_pb2.ErrorInfo(reason="NOT_LEADER", domain="elsewhere"))

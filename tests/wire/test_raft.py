@@ -76,6 +76,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
 
 @given(messages)
 def test_every_message_comes_back_as_it_was(message: Message) -> None:
+    """Goal: no field of consensus is lost or rounded. Method: random messages of all kinds through bytes."""
     wire = encode(message, CLUSTER)
     again = type(wire).FromString(wire.SerializeToString())
     assert again.header.cluster_id == CLUSTER
@@ -84,6 +85,7 @@ def test_every_message_comes_back_as_it_was(message: Message) -> None:
 
 @given(messages)
 def test_an_answer_leaves_by_the_stream_type_that_its_question_came_by(message: Message) -> None:
+    """Goal: votes do not wait behind snapshots. Method: lane and direction of every kind."""
     lane, is_answer = lane_of(message)
     expected: dict[tuple[Lane, bool], type[Wire]] = {
         (Lane.ELECTION, False): election.ElectRequest,
@@ -108,21 +110,28 @@ HEADER = MessageHeader(cluster_id=CLUSTER, sender="host1.1", to="host2.1", term=
     ],
 )
 def test_a_message_that_no_member_would_send_is_refused(wire: Wire) -> None:
+    """Goal: the core sees only whole messages. Method: header without body, entry without kind."""
     with pytest.raises(InvalidRequest):
         decode(wire)
 
 
 @pytest.mark.parametrize("error", [NotLeader("ask b", leader="b"), QueueFull("full"), Unavailable("no")])
 def test_a_refusal_keeps_its_kind_inside_a_stream(error: Refused | Unavailable) -> None:
+    """Goal: a forwarded caller learns what a direct one would. Method: three kinds there and back."""
     again = from_failure(to_failure(error), is_certain=True)
     assert (type(again), again.message, again.metadata) == (type(error), error.message, error.metadata)
 
 
 def test_an_unknown_outcome_stays_unknown_whatever_its_reason() -> None:
+    """Goal: a may-be is never told as a no. Method: a refusal marked as uncertain."""
     assert type(from_failure(to_failure(NotLeader("ask b")), is_certain=False)) is OutcomeUnknown
 
 
 def test_a_reason_of_a_later_version_is_a_plain_refusal() -> None:
+    """Goal: certainty survives a version.
+
+    Method: an invented reason, and a fact that clashes with an argument.
+    """
     failure = to_failure(NotLeader("x"))
     failure.reason = "NOT_YET_INVENTED"
     failure.metadata["message"] = "a fact that happens to be called message"

@@ -96,6 +96,10 @@ def busy() -> ClusterState:
 
 
 def test_sessions_and_fencing_terms_survive() -> None:
+    """Goal: a restored host neither applies twice nor turns a fence back.
+
+    Method: repeat a request on both sides.
+    """
     state = busy()
     apply(state, Index(200), Request(InitCluster(ClusterId("c"), member(A))))
     apply(state, Index(201), Request(AssignOwner(VIP, A, FencingTerm(0))))
@@ -108,10 +112,12 @@ def test_sessions_and_fencing_terms_survive() -> None:
 
 
 def test_an_empty_state_has_a_snapshot() -> None:
+    """Goal: a member added at once can be sent one. Method: there and back."""
     assert checkpoint(decode_snapshot(encode_snapshot(ClusterState()))) == checkpoint(ClusterState())
 
 
 def test_a_snapshot_whose_rows_differ_from_its_hash_is_refused() -> None:
+    """Goal: a damaged snapshot never becomes the state. Method: change a value; cut a byte."""
     message = pb.ClusterStateSnapshot.FromString(encode_snapshot(busy()))
     message.documents[0].value = b"other"
     with pytest.raises(Corruption, match="its rows hash to"):
@@ -121,6 +127,7 @@ def test_a_snapshot_whose_rows_differ_from_its_hash_is_refused() -> None:
 
 
 def test_a_snapshot_of_a_later_version_is_refused() -> None:
+    """Goal: an old host drops nothing it does not know. Method: a later field and an unset enum."""
     with pytest.raises(UnknownCommand):
         decode_snapshot(encode_snapshot(busy()) + b"\xb8\x3e\x01")
     unknown_status = pb.ClusterStateSnapshot(hosts=[pb.HostRow(host="a")])
@@ -129,6 +136,10 @@ def test_a_snapshot_of_a_later_version_is_refused() -> None:
 
 
 def test_what_a_restored_host_no_longer_knows_for_watchers_is_refused() -> None:
+    """Goal: a watcher that changes hosts sees the gap instead of missing changes.
+
+    Method: watch from before the snapshot.
+    """
     restored = decode_snapshot(encode_snapshot(busy()))
     assert restored.kept.after == restored.applied == 199
 
@@ -163,6 +174,7 @@ def full() -> Cluster:
 
 
 def test_every_table_comes_back_row_by_row() -> None:
+    """Goal: no table is forgotten when one is added. Method: a state with a row in each, compared."""
     state = full().state
     restored = decode_snapshot(encode_snapshot(state))
     for mine, its in zip(state.tables, restored.tables, strict=True):
@@ -175,6 +187,10 @@ def test_every_table_comes_back_row_by_row() -> None:
 
 
 def test_a_copy_stays_as_it_was_while_the_state_goes_on() -> None:
+    """Goal: a snapshot can be written while commands are applied.
+
+    Method: copy, twenty writes, compare bytes.
+    """
     cluster = full()
     copy, data = cluster.state.copy(), encode_snapshot(cluster.state)
     for number in range(20):
