@@ -51,12 +51,14 @@ def hosts_of(decision: PlacementDecision) -> list[HostId]:
 
 
 def test_three_instances_go_one_to_each_of_three_hosts() -> None:
+    """Goal: one host's death takes one instance. Method: three hosts, nothing placed."""
     (decision,) = decide_placement([declared()], rooms(A, B, C), {}, {})
     assert hosts_of(decision) == [A, B, C]
     assert not decision.degraded
 
 
 def test_the_instance_of_a_lost_host_goes_to_another_host_at_once() -> None:
+    """Goal: capacity is back before the host is. Method: lose one of three; the reasons say so."""
     hosts = [HostRoom(A), HostRoom(B), HostRoom(C, alive=False)]
     (decision,) = decide_placement([declared()], hosts, placed("echo", A, B, C), {})
     assert hosts_of(decision) == [A, A, B]
@@ -64,11 +66,13 @@ def test_the_instance_of_a_lost_host_goes_to_another_host_at_once() -> None:
 
 
 def test_a_host_that_returns_is_given_one_instance_back() -> None:
+    """Goal: the cluster evens out by itself. Method: two on one host, an empty one."""
     (decision,) = decide_placement([declared()], rooms(A, B, C), placed("echo", A, A, B), {})
     assert decision.slots == (Slot(A, 0), Slot(B, 0), Slot(C, 0))
 
 
 def test_a_difference_of_one_moves_nothing() -> None:
+    """Goal: no instance is restarted for beauty. Method: three on two hosts; no command follows."""
     before = placed("echo", A, A, B)
     (decision,) = decide_placement([declared()], rooms(A, B), before, {})
     assert decision.slots == before[ECHO].slots
@@ -77,12 +81,14 @@ def test_a_difference_of_one_moves_nothing() -> None:
 
 
 def test_a_full_host_keeps_what_it_runs_and_is_given_nothing() -> None:
+    """Goal: full does not mean evicted. Method: three wanted, one of two hosts full."""
     hosts = [HostRoom(A, full=True), HostRoom(B)]
     (decision,) = decide_placement([declared()], hosts, placed("echo", A), {})
     assert Counter(hosts_of(decision)) == {A: 1, B: 2}
 
 
 def test_without_any_host_that_accepts_the_service_is_degraded_and_says_why() -> None:
+    """Goal: the operator sees each host's reason. Method: full, draining and lost."""
     hosts = [HostRoom(A, full=True), HostRoom(B, draining=True), HostRoom(C, alive=False)]
     (decision,) = decide_placement([declared()], hosts, placed("echo", A, B, C), {})
     assert hosts_of(decision) == [A]
@@ -92,6 +98,7 @@ def test_without_any_host_that_accepts_the_service_is_degraded_and_says_why() ->
 
 
 def test_without_hosts_nothing_is_placed() -> None:
+    """Goal: a removed host's placement is not kept. Method: no hosts at all."""
     (decision,) = decide_placement([declared()], [], placed("echo", A), {})
     assert decision.slots == ()
     assert decision.degraded == "0 of 3 instances can be placed: there are no hosts"
@@ -99,17 +106,20 @@ def test_without_hosts_nothing_is_placed() -> None:
 
 
 def test_services_of_one_instance_go_to_different_hosts() -> None:
+    """Goal: small services do not all land on the first host. Method: three of one instance."""
     services = [declared(name, count=1) for name in ("one", "three", "two")]
     decisions = decide_placement(services, rooms(A, B, C), {}, {})
     assert sorted(host for each in decisions for host in hosts_of(each)) == [A, B, C]
 
 
 def test_fewer_wanted_instances_leave_the_fullest_host_first() -> None:
+    """Goal: scaling down keeps the spread. Method: from three to two."""
     (decision,) = decide_placement([declared(count=2)], rooms(A, B), placed("echo", A, A, B), {})
     assert decision.slots == (Slot(A, 0), Slot(B, 0))
 
 
 def test_a_stopped_service_runs_nowhere() -> None:
+    """Goal: stopped is not degraded. Method: placed and not placed before."""
     stopped = replace(declared(), stopped=True)
     (decision,) = decide_placement([stopped], rooms(A), placed("echo", A), {})
     assert decision.slots == ()
@@ -120,6 +130,10 @@ def test_a_stopped_service_runs_nowhere() -> None:
 
 @pytest.mark.parametrize("room", [HostRoom(B), HostRoom(B, draining=True), HostRoom(B, full=True)])
 def test_an_active_standby_service_runs_on_its_owner_only(room: HostRoom) -> None:
+    """Goal: placement never contradicts ownership, whatever the room.
+
+    Method: owner free, draining and full.
+    """
     service = declared("reporter", 1, ServiceMode.ACTIVE_STANDBY)
     owners: dict[OwnedName, HostId | None] = {owned_service(ServiceName("reporter")): B}
     (decision,) = decide_placement([service], [HostRoom(A), room], placed("reporter", A), owners)
@@ -134,6 +148,7 @@ def test_an_active_standby_service_runs_on_its_owner_only(room: HostRoom) -> Non
 def test_an_active_standby_service_without_a_living_owner_runs_nowhere(
     owner: HostId | None, why: str
 ) -> None:
+    """Goal: two never act; none is told as a reason. Method: no owner, a lost one, an unknown one."""
     service = declared("reporter", 1, ServiceMode.ACTIVE_STANDBY)
     hosts = [HostRoom(A, alive=False), HostRoom(B)]
     owners = {owned_service(ServiceName("reporter")): owner}
@@ -143,6 +158,7 @@ def test_an_active_standby_service_without_a_living_owner_runs_nowhere(
 
 
 def test_what_differs_is_proposed_from_the_version_it_was_decided_from() -> None:
+    """Goal: a plan of an old state is refused, not applied. Method: one changed and one new placement."""
     before = placed("echo", A)
     decisions = decide_placement([declared(count=2), declared("new", 1)], rooms(A, B), before, {})
     assert placement_commands(decisions, before) == (
@@ -152,6 +168,7 @@ def test_what_differs_is_proposed_from_the_version_it_was_decided_from() -> None
 
 
 def test_rooms_and_owners_are_taken_from_the_applied_state() -> None:
+    """Goal: all leaders see the same rooms. Method: witness, suspect, draining, lost and full."""
     cluster = Cluster()
     cluster.do(AdmitMember(member(D, role=MemberRole.WITNESS)))
     cluster.do(SetHostStatus(D, member(D).member, HostStatus.ALIVE))
@@ -225,6 +242,7 @@ def most_that_can_stay(stayed: set[Slot], wanted: int, accepting: set[HostId], u
 def test_deciding_again_changes_nothing(
     situation: tuple[list[DeclaredService], list[HostRoom], dict[ServiceName, Placement]],
 ) -> None:
+    """Goal: placement comes to rest. Method: random situations, decided on their own outcome."""
     services, hosts, current = situation
     first = decide_placement(services, hosts, current, {})
     after = {each.service: Placement(each.service, each.slots, 8) for each in first}
@@ -238,6 +256,7 @@ def test_deciding_again_changes_nothing(
 def test_the_order_of_the_arguments_does_not_matter(
     situation: tuple[list[DeclaredService], list[HostRoom], dict[ServiceName, Placement]],
 ) -> None:
+    """Goal: two leaders decide alike. Method: every order of services, hosts reversed."""
     services, hosts, current = situation
     expected = decide_placement(services, hosts, current, {})
     for shuffled in permutations(services):
@@ -249,6 +268,7 @@ def test_the_order_of_the_arguments_does_not_matter(
 def test_nothing_moves_while_every_host_is_well_and_even(
     situation: tuple[list[DeclaredService], list[HostRoom], dict[ServiceName, Placement]],
 ) -> None:
+    """Goal: a lost host moves its own instances only. Method: place on well hosts, then lose each in turn."""
     services, hosts, _ = situation
     well = [replace(each, alive=True, draining=False, full=False) for each in hosts]
     first = decide_placement(services, well, {}, {})
