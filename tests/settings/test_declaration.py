@@ -42,6 +42,7 @@ def problems_of(folder: Path, text: str) -> dict[str, Problem]:
 
 
 def test_units_and_tables_become_the_spec(tmp_path: Path) -> None:
+    """Goal: what a person wrote is what runs. Method: a full file, field by field."""
     spec = load_declaration(write(tmp_path, ECHO))
     assert (spec.instances_min, spec.instances_max) == (2, 3)
     assert spec.memory_bytes_max == 256 << 20
@@ -57,6 +58,7 @@ def test_units_and_tables_become_the_spec(tmp_path: Path) -> None:
 
 
 def test_methods_are_read_from_a_module(tmp_path: Path) -> None:
+    """Goal: routes need no second list. Method: the echo contract's module."""
     spec = load_declaration(write(tmp_path, ECHO + '[service.grpc]\nmodule = "trellis.echo.v1.echo_pb2"\n'))
     assert spec.routed
     assert spec.grpc_services == ("trellis.echo.v1.EchoService",)
@@ -65,6 +67,7 @@ def test_methods_are_read_from_a_module(tmp_path: Path) -> None:
 
 
 def test_methods_are_read_from_a_descriptor_file_beside_the_declaration(tmp_path: Path) -> None:
+    """Goal: services in other languages too, wherever the command is called. Method: a relative path."""
     files = FileDescriptorSet()
     echo_pb2.DESCRIPTOR.CopyToProto(files.file.add())
     (tmp_path / "echo.binpb").write_bytes(files.SerializeToString())
@@ -73,6 +76,7 @@ def test_methods_are_read_from_a_descriptor_file_beside_the_declaration(tmp_path
 
 
 def test_several_services_may_stand_in_one_file(tmp_path: Path) -> None:
+    """Goal: an application is one file. Method: two; asking for one is refused."""
     path = write(
         tmp_path,
         """
@@ -94,6 +98,7 @@ def test_several_services_may_stand_in_one_file(tmp_path: Path) -> None:
 
 
 def test_wrong_keys_and_types_are_all_reported(tmp_path: Path) -> None:
+    """Goal: one round of mending. Method: eight mistakes in two services."""
     found = problems_of(
         tmp_path,
         """
@@ -124,6 +129,7 @@ def test_wrong_keys_and_types_are_all_reported(tmp_path: Path) -> None:
 
 
 def test_rules_of_a_spec_are_told_in_the_words_of_the_file(tmp_path: Path) -> None:
+    """Goal: nobody has to know the wire names. Method: one break per rule, the paths of the file."""
     found = problems_of(
         tmp_path,
         """
@@ -161,26 +167,31 @@ def test_rules_of_a_spec_are_told_in_the_words_of_the_file(tmp_path: Path) -> No
     ],
 )
 def test_a_contract_that_cannot_be_read_is_refused(tmp_path: Path, grpc: str, path: str) -> None:
+    """Goal: no service without its routes. Method: missing, wrong, contradictory sources."""
     assert set(problems_of(tmp_path, f"{ECHO}[service.grpc]\n{grpc}\n")) == {path}
 
 
 def test_a_file_without_a_service_is_refused(tmp_path: Path) -> None:
+    """Goal: an empty file declares nothing silently. Method: empty, and no TOML."""
     assert set(problems_of(tmp_path, "")) == {"service"}
     with pytest.raises(SettingsError, match="is not TOML"):
         load_declaration(write(tmp_path, "[service"))
 
 
 def test_a_file_without_a_service_tells_its_unknown_keys_too(tmp_path: Path) -> None:
+    """Goal: a plural in the heading is found. Method: [[services]]."""
     problems = problems_of(tmp_path, '[[services]]\nname = "echo"\n')
     assert set(problems) == {"service", "services"}
 
 
 def test_a_missing_file_is_told_with_what_could_stand_in_it(tmp_path: Path) -> None:
+    """Goal: the first declaration is easy. Method: no file."""
     with pytest.raises(SettingsError) as refused:
         load_declarations(tmp_path / "echo.toml")
     assert "[service]" in refused.value.problems[0].example
 
 
 def test_one_name_is_declared_once_in_a_file(tmp_path: Path) -> None:
+    """Goal: the second does not silently win. Method: the same table twice."""
     once = '[[service]]\nname = "echo"\ncommand = ["sleep", "9"]\n'
     assert "service[1].name" in problems_of(tmp_path, once + once)
