@@ -161,6 +161,10 @@ def test_a_client_with_a_warm_cache_moves_within_milliseconds(network: Network, 
 def test_the_kernel_drops_the_address_of_a_dead_or_frozen_owner(
     network: Network, address: str, number: signal.Signals
 ) -> None:
+    """Goal: it goes even when no process can remove it.
+
+    Method: SIGKILL and SIGSTOP, then watch the interface.
+    """
     network.start(address)
     network.host1.tell("claim noprobe")
     assert network.host1.has(address)
@@ -173,6 +177,10 @@ def test_the_kernel_drops_the_address_of_a_dead_or_frozen_owner(
 
 
 def test_a_refreshed_address_outlives_its_lifetime(network: Network) -> None:
+    """Goal: a living owner never loses it.
+
+    Method: hold it for longer than the kernel's lifetime, then release.
+    """
     network.start(V4)
     network.host1.tell("claim noprobe")
     until = time.monotonic() + 3.5
@@ -184,6 +192,7 @@ def test_a_refreshed_address_outlives_its_lifetime(network: Network) -> None:
 
 @pytest.mark.parametrize("address", [V4, V6])
 def test_an_address_that_a_stranger_has_is_refused(network: Network, address: str) -> None:
+    """Goal: no duplicate on the network, and the holder is named. Method: the client has it already."""
     network.start(address)
     prefix = "/24" if address == V4 else "/64"
     flag = [] if address == V4 else ["nodad"]
@@ -196,6 +205,7 @@ def test_an_address_that_a_stranger_has_is_refused(network: Network, address: st
 
 @pytest.mark.parametrize("address", [V4, V6])
 def test_a_free_address_is_held_after_a_bounded_probe(network: Network, address: str) -> None:
+    """Goal: asking first costs little, and really asks. Method: claim with a probe, timed."""
     network.start(address)
     claimed = network.host1.tell("claim probe")
     print(f"{address}: claim with probe took {claimed['ms']:.1f} ms")
@@ -204,6 +214,10 @@ def test_a_free_address_is_held_after_a_bounded_probe(network: Network, address:
 
 
 def test_a_conflict_while_held_is_reported_and_defended(network: Network) -> None:
+    """Goal: two holders do not stay unnoticed.
+
+    Method: both claim without asking; the second hears only the first's defence.
+    """
     network.start(V4)
     network.host1.tell("claim noprobe")
     network.host2.tell("claim noprobe")

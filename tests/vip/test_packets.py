@@ -29,6 +29,10 @@ def test_an_arp_probe_names_no_sender_address() -> None:
 
 
 def test_any_arp_frame_with_the_address_as_sender_claims_it() -> None:
+    """Goal: a holder is recognised, padding or not, and noise is not.
+
+    Method: sound frames, cut ones, other types.
+    """
     for frame in arp.announcements(OTHER, V4):
         assert arp.claimant(frame + b"\0" * 18, V4) == OTHER
         assert arp.claimant(frame, IPv4Address("10.77.0.101")) is None
@@ -37,6 +41,7 @@ def test_any_arp_frame_with_the_address_as_sender_claims_it() -> None:
 
 
 def test_a_probe_of_another_host_is_a_rival_and_the_own_one_is_not() -> None:
+    """Goal: two that ask at once do not both take it. Method: probes of both, other frames."""
     assert arp.rival_probe(arp.probe(OTHER, V4), MAC, V4) == OTHER
     assert arp.rival_probe(arp.probe(MAC, V4), MAC, V4) is None
     assert arp.rival_probe(arp.probe(OTHER, V4), MAC, IPv4Address("10.77.0.101")) is None
@@ -63,6 +68,7 @@ def test_the_checksum_over_pseudo_header_and_message_is_zero(frame: bytes) -> No
 
 
 def test_the_checksum_matches_the_example_of_rfc_1071() -> None:
+    """Goal: the sum is the standard's, odd lengths included. Method: the RFC's example."""
     assert ndp.checksum(bytes.fromhex("0001f203f4f5f6f7")) == 0xFFFF ^ 0xDDF2
     assert ndp.checksum(b"\x01") == 0xFFFF ^ 0x0100
 
@@ -77,6 +83,7 @@ def test_an_ipv6_probe_comes_from_nowhere_and_goes_to_the_solicited_node() -> No
 
 
 def test_only_advertisements_of_the_address_from_this_link_claim_it() -> None:
+    """Goal: no router or other address is taken for a holder. Method: each flaw in one frame."""
     frame = ndp.announcement(OTHER, V6)
     assert ndp.claimant(frame, V6) == OTHER
     assert ndp.claimant(frame, IPv6Address("fd77::101")) is None
@@ -87,6 +94,11 @@ def test_only_advertisements_of_the_address_from_this_link_claim_it() -> None:
 
 
 def test_link_states_are_read_from_every_message_of_a_datagram() -> None:
+    """Goal: no flap is missed when news come together.
+
+    Method: several messages, other kinds, too short ones.
+    """
+
     def news(index: int, flags: int, kind: int = 16) -> bytes:
         body = b"\0" * 4 + index.to_bytes(4, "little") + flags.to_bytes(4, "little") + b"\0" * 4
         head = (16 + len(body)).to_bytes(4, "little") + kind.to_bytes(2, "little") + b"\0" * 10

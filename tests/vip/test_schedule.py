@@ -25,22 +25,26 @@ def announced(held: Held, until: int) -> list[int]:
 
 
 def test_announcements_follow_a_claim_closely_and_then_every_ten_seconds() -> None:
+    """Goal: a lost first frame costs 0.1 s, not a cache's life. Method: the row of due times."""
     held = Held(announce_from=7 * S, refreshed_at=7 * S)
     assert announced(held, 33 * S) == [0, S // 10, S, 5 * S, 15 * S, 25 * S]
 
 
 def test_a_link_up_starts_the_series_again() -> None:
+    """Goal: a switch that forgot is told at once. Method: a new start in the middle."""
     held = Held(announce_from=0, refreshed_at=0, announced_at=15 * S)
     again = replace(held, announce_from=17 * S)
     assert announced(again, 23 * S) == [0, S // 10, S, 5 * S]
 
 
 def test_a_late_loop_skips_what_it_missed() -> None:
+    """Goal: no burst after a pause. Method: last announced between two due times."""
     held = Held(announce_from=0, refreshed_at=0, announced_at=3 * S)
     assert decide.next_announcement(held) == 5 * S
 
 
 def test_the_lifetime_is_renewed_thrice_before_it_lapses() -> None:
+    """Goal: two failed renewals do no harm. Method: due times and the kernel's end."""
     held = Held(announce_from=0, refreshed_at=10 * S, announced_at=10 * S)
     assert decide.next_refresh(held) == 10 * S + S // 2
     assert decide.next_due(held) == 10 * S + S // 2
@@ -88,18 +92,24 @@ async def drive(vip: Scripted, allowed: list[bool]) -> None:
 
 
 async def test_the_loop_refreshes_while_allowed_and_then_releases() -> None:
+    """Goal: a host that may no longer act gives it up at once. Method: allowed twice, then not."""
     vip = Scripted()
     await drive(vip, [False, True, True])
     assert vip.calls == ["refresh", "refresh", "release"]
 
 
 async def test_a_refresh_that_fails_is_tried_again_when_due() -> None:
+    """Goal: one error does not end the loop. Method: a driver that always fails."""
     vip = Scripted(fails=True)
     await drive(vip, [True, True])
     assert vip.calls == ["refresh", "refresh"]
 
 
 async def test_on_loopback_the_listener_is_the_address() -> None:
+    """Goal: held means that somebody listens, not that it was asked for.
+
+    Method: claim, listen, release, in steps.
+    """
     wanted: list[bool] = []
     vip = ListenerVip(wanted.append)
     port: VipDriver = vip
