@@ -117,6 +117,7 @@ def stand_in(deadline_ns: int, command: str) -> Iterator[tuple[subprocess.Popen[
 
 
 def test_a_killed_sidecars_child_is_killed_with_all_it_started() -> None:
+    """Goal: nobody acts after the sidecar's end. Method: a tree deaf to SIGTERM, SIGKILL of the sidecar."""
     with stand_in(FAR, "sleep 3600 & (sleep 3600; true) & trap '' TERM; sleep 3600; true") as (
         sidecar,
         child,
@@ -130,6 +131,10 @@ def test_a_killed_sidecars_child_is_killed_with_all_it_started() -> None:
 
 
 def test_a_frozen_sidecars_child_is_killed_when_the_deadline_passes() -> None:
+    """Goal: a frozen host has stopped acting when its lease ends.
+
+    Method: SIGSTOP, wait, SIGCONT; it learns of it.
+    """
     with stand_in(700_000_000, "sleep 3600; true") as (sidecar, child, fence):
         sidecar.send_signal(signal.SIGSTOP)
         assert is_running(child)
@@ -141,6 +146,10 @@ def test_a_frozen_sidecars_child_is_killed_when_the_deadline_passes() -> None:
 
 
 def test_a_frozen_child_and_signals_to_the_fence_change_nothing() -> None:
+    """Goal: neither the child nor a stray kill escapes it.
+
+    Method: TERM, INT, HUP at the fence, STOP at the child.
+    """
     with stand_in(FAR, "sleep 3600; true") as (sidecar, child, fence):
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             os.kill(fence, number)
@@ -150,6 +159,7 @@ def test_a_frozen_child_and_signals_to_the_fence_change_nothing() -> None:
 
 
 def test_a_child_that_never_stops_forking_is_cleared_without_a_cgroup() -> None:
+    """Goal: the race with fork is won. Method: a shell that forks without end."""
     with stand_in(FAR, "while true; do sleep 30 & (sleep 0.01; sleep 30 &) & done") as (sidecar, child, _):
         wait_until(lambda: len(members(child)) >= 20)
         sidecar.kill()
@@ -173,6 +183,7 @@ def test_a_leaked_socket_does_not_keep_a_dead_sidecars_child_alive() -> None:
 async def test_a_frozen_fence_process_is_replaced(
     client: FenceClient, reports: list[FenceReport], child: subprocess.Popen[bytes]
 ) -> None:
+    """Goal: the guard is guarded. Method: SIGSTOP it; its successor still knows the child."""
     await client.register_tree("child", child.pid, start_time_of(child.pid), None)
     first = client.pid
     assert first is not None
@@ -206,6 +217,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 
 
 async def test_an_orderly_close_clears_nothing(child: subprocess.Popen[bytes]) -> None:
+    """Goal: a sidecar that ends properly keeps its free services. Method: close, look at the child."""
     fence = FenceClient(on_lost=pytest.fail, on_fenced=unexpected)
     await fence.start()
     fence.set_deadline(boottime_ns() + FAR)
@@ -217,6 +229,10 @@ async def test_an_orderly_close_clears_nothing(child: subprocess.Popen[bytes]) -
 async def test_the_fence_arms_again_after_a_late_deadline(
     client: FenceClient, reports: list[FenceReport], child: subprocess.Popen[bytes]
 ) -> None:
+    """Goal: one fencing is not the end of protection, and what was unregistered is spared.
+
+    Method: expire twice.
+    """
     await client.register_tree("first", child.pid, start_time_of(child.pid), None)
     client.set_deadline(boottime_ns() + 20_000_000)
     await wait_for(lambda: len(reports) == 1)
@@ -235,6 +251,7 @@ async def test_the_fence_arms_again_after_a_late_deadline(
 async def test_what_a_sleeper_registers_after_its_deadline_is_cleared_at_once(
     client: FenceClient, reports: list[FenceReport], child: subprocess.Popen[bytes]
 ) -> None:
+    """Goal: a host that wakes late starts nothing. Method: register behind the deadline."""
     client.set_deadline(boottime_ns() - 1)
     await client.register_tree("late", child.pid, start_time_of(child.pid), None)
     await wait_for(lambda: bool(reports))
@@ -277,6 +294,7 @@ async def test_a_cgroup_is_killed_with_processes_of_other_sessions(
 
 
 async def test_a_cgroup_outside_of_the_hierarchy_is_refused(client: FenceClient, tmp_path: Path) -> None:
+    """Goal: a wrong path never kills the machine. Method: roots and foreign directories."""
     for path in (str(tmp_path), "/sys/fs/cgroup", str(CGROUPS), "/nowhere"):
         with pytest.raises(FenceRefused):
             await client.register_tree("wrong", os.getpid(), start_time_of(os.getpid()), path)
@@ -285,6 +303,7 @@ async def test_a_cgroup_outside_of_the_hierarchy_is_refused(client: FenceClient,
 async def test_a_killed_fence_process_is_replaced_and_knows_everything(
     client: FenceClient, reports: list[FenceReport], child: subprocess.Popen[bytes]
 ) -> None:
+    """Goal: no gap in protection. Method: SIGKILL it, then let the deadline pass."""
     await client.register_tree("child", child.pid, start_time_of(child.pid), None)
     first = client.pid
     assert first is not None
@@ -297,6 +316,7 @@ async def test_a_killed_fence_process_is_replaced_and_knows_everything(
 
 
 async def test_a_fence_process_that_cannot_be_replaced_is_reported(tmp_path: Path) -> None:
+    """Goal: the sidecar does not go on unguarded. Method: break its program, then kill it."""
     lost: list[str] = []
     program = tmp_path / PROGRAM.name
     for file in (PROGRAM, PROGRAM.with_name("guarded.py")):
