@@ -17,12 +17,14 @@ COUNT = "/trellis.echo.v1.EchoService/Count"
 
 
 def test_only_idempotent_methods_have_a_retry_policy() -> None:
+    """Goal: a client repeats nothing that may have been done. Method: the policies of the echo contract."""
     config = channel.service_config(policies_of(echo_pb2))
     retried = [name for each in config["methodConfig"] if "retryPolicy" in each for name in each["name"]]
     assert retried == [{"service": "trellis.echo.v1.EchoService", "method": "Echo"}]
 
 
 def test_without_policies_nothing_is_retried_and_calls_wait_for_a_connection() -> None:
+    """Goal: the plain file is safe for any service. Method: read it."""
     assert json.loads(channel.SERVICE_CONFIG)["methodConfig"] == [{"name": [{}], "waitForReady": True}]
 
 
@@ -87,5 +89,9 @@ async def test_a_call_waits_while_nobody_listens() -> None:
 
 
 def test_the_channel_with_threads_takes_the_same_options() -> None:
+    """Goal: a program without asyncio rides over a failover too.
+
+    Method: the same flaky server, called from a thread.
+    """
     with channel.northbound_channel_sync("127.0.0.1:1", policies_of(echo_pb2)) as opened:
         assert opened is not None
