@@ -37,6 +37,7 @@ async def echo(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 async def test_the_answer_says_who_answered(echo: Site) -> None:
+    """Goal: tests and demos can tell instances apart. Method: all three methods of a real process."""
     status = echo.status("echo")
     assert status.ingress.startswith("127.0.0.1:")
     assert status.ingress != status.address
@@ -52,6 +53,7 @@ async def test_the_answer_says_who_answered(echo: Site) -> None:
 
 
 async def test_faults_come_as_asked_and_bad_requests_are_refused(echo: Site) -> None:
+    """Goal: failures can be provoked, and only on purpose. Method: codes, too long a message, a crash."""
     async with grpc.aio.insecure_channel(echo.status("echo").address) as channel:
         stub: echo_pb2_grpc.EchoServiceAsyncStub = echo_pb2_grpc.EchoServiceStub(channel)
         for code, expected in ((14, grpc.StatusCode.UNAVAILABLE), (99, grpc.StatusCode.UNKNOWN)):
@@ -68,6 +70,7 @@ async def test_faults_come_as_asked_and_bad_requests_are_refused(echo: Site) -> 
 
 
 async def test_a_call_in_hand_is_finished_on_the_way_out(echo: Site) -> None:
+    """Goal: a stop fails no call. Method: a slow call under way when the supervisor stops it."""
     status = echo.status("echo")
     async with grpc.aio.insecure_channel(status.address) as channel:
         stub: echo_pb2_grpc.EchoServiceAsyncStub = echo_pb2_grpc.EchoServiceStub(channel)

@@ -44,6 +44,7 @@ async def resource() -> AsyncIterator[Resource]:
 
 
 async def test_an_owner_acts_until_a_higher_term_has_been_seen(tmp_path: Path, resource: Resource) -> None:
+    """Goal: a deposed owner ends itself and says why. Method: a resource that sees term 6."""
     reporter = assigned(
         "reporter",
         (sys.executable, "-m", "services.reporter.main"),
@@ -71,6 +72,7 @@ async def test_an_owner_acts_until_a_higher_term_has_been_seen(tmp_path: Path, r
 
 
 async def test_a_resource_that_is_away_does_not_end_the_owner(tmp_path: Path) -> None:
+    """Goal: an outage elsewhere is no reason to give up. Method: a port where nobody listens."""
     reporter = assigned(
         "reporter",
         (sys.executable, "-m", "services.reporter.main"),
