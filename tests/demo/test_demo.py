@@ -30,6 +30,10 @@ def directory() -> Iterator[Path]:
 
 
 def test_the_demo_kills_a_leader_loses_nothing_and_leaves_nothing(directory: Path) -> None:
+    """Goal: its claims hold where it is run.
+
+    Method: the command itself, its object, directory and processes.
+    """
     argv = [*DEMO, "--json", "--seconds", "1", "--directory", str(directory)]
     ran = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S)
     assert ran.returncode == 0, ran.stderr
@@ -47,6 +51,7 @@ def test_the_demo_kills_a_leader_loses_nothing_and_leaves_nothing(directory: Pat
 
 
 def test_a_kept_demo_can_be_asked_and_is_ended_by_its_directory(directory: Path) -> None:
+    """Goal: a newcomer can play with it and clean up. Method: keep, call, stop."""
     argv = [*DEMO, "--json", "--keep", "--seconds", "1", "--directory", str(directory)]
     try:
         ran = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S)
@@ -66,11 +71,13 @@ def test_a_kept_demo_can_be_asked_and_is_ended_by_its_directory(directory: Path)
 
 
 def test_a_directory_that_exists_is_not_used(tmp_path: Path) -> None:
+    """Goal: it removes nothing of anybody's. Method: an existing directory."""
     ran = subprocess.run([*DEMO, "--directory", str(tmp_path)], capture_output=True, text=True, timeout=30)
     assert ran.returncode == 64
     assert "--directory" in ran.stderr
 
 
 def test_there_is_nothing_to_stop_where_no_demo_is(tmp_path: Path) -> None:
+    """Goal: --stop with a wrong path touches nothing. Method: an empty directory."""
     ran = subprocess.run([*DEMO, "--stop", str(tmp_path)], capture_output=True, text=True, timeout=30)
     assert ran.returncode == 1

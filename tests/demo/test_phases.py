@@ -24,10 +24,12 @@ def failover() -> Failover:
 
 
 def test_an_unchanged_sight_shows_nothing() -> None:
+    """Goal: no step is dated before it happened. Method: the sight from before the kill."""
     assert failover().note(BEFORE) == []
 
 
 def test_the_steps_of_a_failover_are_seen_in_order_and_once() -> None:
+    """Goal: each date is the first sight. Method: five sights, one change each, the last one twice."""
     seen = failover()
     suspects = replace(BEFORE, at_ns=KILLED + 10 * MS, role="pre-candidate", leader="")
     leads = replace(BEFORE, at_ns=KILLED + 60 * MS, role="leader", term=4, leader="host2")
@@ -46,6 +48,7 @@ def test_the_steps_of_a_failover_are_seen_in_order_and_once() -> None:
 
 
 def test_a_follower_that_knows_the_new_leader_shows_the_election() -> None:
+    """Goal: whichever host is seen first dates it. Method: a follower's sight alone."""
     seen = failover()
     follows = replace(BEFORE, at_ns=KILLED + 60 * MS, host="host3", term=4, leader="host2")
     assert seen.note(follows) == ["leader_noticed_dead", "leader_elected"]
@@ -53,16 +56,22 @@ def test_a_follower_that_knows_the_new_leader_shows_the_election() -> None:
 
 
 def test_the_dead_hosts_own_instance_does_not_count_as_running_again() -> None:
+    """Goal: the recovery is not dated by a stale row.
+
+    Method: owner moved, the dead host's instance still ready.
+    """
     seen = failover()
     moved = replace(BEFORE, owners={**BEFORE.owners, "service/reporter": ("host3", 3)})
     assert "reporter_running" not in seen.note(moved)
 
 
 def test_an_owner_without_a_higher_fencing_term_has_not_moved() -> None:
+    """Goal: an old sight is not taken for a new one. Method: another holder under the same term."""
     assert failover().note(replace(BEFORE, owners={"vip": ("host2", 4)})) == []
 
 
 def test_a_step_that_was_not_seen_has_no_time() -> None:
+    """Goal: no invented figure. Method: none, then two notes; the first counts."""
     seen = failover()
     assert seen.step_ms("vip_listening") is None
     seen.note_step("vip_listening", KILLED + 5 * MS)

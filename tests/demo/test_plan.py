@@ -12,6 +12,7 @@ from sidecar.demo.plan import MESH, make_plan
 
 
 def test_the_settings_of_every_host_can_be_loaded(tmp_path: Path) -> None:
+    """Goal: the demo's files obey the rules of all files. Method: write and load each."""
     plan = make_plan(Path("/tmp/d"))
     for host in plan.hosts:
         path = tmp_path / f"{host.name}.toml"
@@ -25,6 +26,7 @@ def test_the_settings_of_every_host_can_be_loaded(tmp_path: Path) -> None:
 
 
 def test_hosts_share_no_address() -> None:
+    """Goal: three hosts fit on one machine. Method: compare their addresses."""
     addresses = [
         f"{settings['services']['listen']}:{settings['mesh']['address']}"
         for settings in (tomllib.loads(host.settings()) for host in make_plan(Path("/tmp/d")).hosts)
@@ -33,12 +35,14 @@ def test_hosts_share_no_address() -> None:
 
 
 def test_a_taken_port_moves_the_whole_demo_to_other_ports() -> None:
+    """Goal: it runs beside another one. Method: listen on one of its ports."""
     first = make_plan(Path("/tmp/d"))
     with socket.create_server(("127.0.0.2", MESH + first.shift)):
         assert make_plan(Path("/tmp/d")).shift > first.shift
 
 
 def test_a_directory_too_deep_for_sockets_is_refused() -> None:
+    """Goal: told before hosts fail on it. Method: 90 characters."""
     with pytest.raises(InvalidRequest) as refused:
         make_plan(Path("/tmp") / ("d" * 90))
     assert refused.value.problems[0].path == "--directory"

@@ -19,6 +19,7 @@ def outcome(*, lost: int = 0, took_over: bool = True, returned_ms: float | None 
 
 
 def test_the_object_has_the_promised_fields() -> None:
+    """Goal: scripts can judge a demo. Method: a made-up outcome against the object."""
     shape = as_json(outcome())
     assert {
         "leader_ms": 40.0,
@@ -39,11 +40,13 @@ def test_the_object_has_the_promised_fields() -> None:
     ids=["lost", "dead", "gone"],
 )
 def test_a_lost_write_or_a_cluster_that_did_not_recover_is_a_failure(bad: Outcome) -> None:
+    """Goal: a bad demo does not end with 0. Method: one flaw at a time."""
     assert outcome().exit_code == 0
     assert bad.exit_code == 1
 
 
 def test_people_read_who_leads_and_what_it_cost() -> None:
+    """Goal: the last screen tells the story. Method: render it, look for each fact."""
     console = Console(width=120, no_color=True)
     with console.capture() as printed:
         console.print(as_view(outcome()))

@@ -20,10 +20,12 @@ def board() -> Board:
 
 
 def test_an_empty_board_can_be_drawn() -> None:
+    """Goal: the first frame does not crash the demo. Method: nothing seen yet."""
     assert "host3" in drawn(board())
 
 
 def test_the_leader_its_lease_and_what_it_owns_are_shown() -> None:
+    """Goal: a viewer sees what is at stake. Method: one sight, one kill, one call."""
     full = board()
     full.sights["host2"] = Sight(
         0, "host2", "leader", 4, "host2", 1100.0, 7, frozenset(), {"vip": ("host2", 5)}, {}
@@ -36,4 +38,5 @@ def test_the_leader_its_lease_and_what_it_owns_are_shown() -> None:
 
 
 def test_anything_above_zero_can_be_seen_in_a_bar() -> None:
+    """Goal: a small dip is not drawn as an outage. Method: values at and between the edges."""
     assert bars([0.0, 0.01, 0.5, 1.0, 3.0]) == " ▁▄██"

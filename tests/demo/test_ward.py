@@ -65,6 +65,10 @@ def is_gone(process: psutil.Process) -> bool:
 
 @pytest.mark.integration
 def test_the_end_of_its_input_ends_everything_even_what_a_killed_program_left(ward: Running) -> None:
+    """Goal: a demo that dies leaves no orphan.
+
+    Method: kill a parent, close the pipe, look at its deaf grandchild.
+    """
     parent, orphan = ward.start_family()
     assert ward.order(kill="one", signal=int(signal.SIGKILL))["at_ns"] > 0
     parent.wait(5)
@@ -77,6 +81,7 @@ def test_the_end_of_its_input_ends_everything_even_what_a_killed_program_left(wa
 
 @pytest.mark.integration
 def test_what_is_kept_outlives_the_input_and_ends_on_sigterm(ward: Running) -> None:
+    """Goal: --keep lasts until it is told to stop. Method: close the pipe, wait, SIGTERM."""
     parent, orphan = ward.start_family()
     assert ward.order(keep=True)["kept"] == 1
     assert ward.process.stdin is not None
@@ -92,6 +97,7 @@ def test_what_is_kept_outlives_the_input_and_ends_on_sigterm(ward: Running) -> N
 
 @pytest.mark.integration
 def test_a_kept_ward_with_nothing_left_to_own_ends(ward: Running) -> None:
+    """Goal: no guard without a ward. Method: kill both, wait for its end."""
     parent, orphan = ward.start_family()
     assert ward.order(keep=True)["kept"] == 1
     parent.kill()
