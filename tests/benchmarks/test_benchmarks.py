@@ -28,11 +28,13 @@ def run(*words: str, within_s: float = 30) -> "subprocess.CompletedProcess[str]"
 
 
 def test_a_summary_is_the_median_between_the_extremes() -> None:
+    """Goal: no figure is nicer than its samples. Method: three samples and none."""
     assert summary([3.0, 1.0, 8.0]) == {"median": 3.0, "min": 1.0, "max": 8.0, "samples": 3}
     assert summary([]) is None
 
 
 def test_a_percentile_is_one_of_the_samples() -> None:
+    """Goal: p99 is a time somebody waited. Method: 1 to 100 backwards, and one sample."""
     samples = [float(number) for number in range(100, 0, -1)]
     assert percentile(samples, 0.5) == 51
     assert percentile(samples, 0.99) == 100
@@ -40,6 +42,7 @@ def test_a_percentile_is_one_of_the_samples() -> None:
 
 
 def test_a_ratio_needs_both_figures() -> None:
+    """Goal: a missing part is not compared. Method: leave out either."""
     assert ratio(2, 4) == 0.5
     assert ratio(None, 4) is None
     assert ratio(2, None) is None
@@ -58,6 +61,7 @@ def test_a_ratio_needs_both_figures() -> None:
 def test_a_target_that_was_not_measured_is_neither_reached_nor_missed(
     target: Target, reached: bool | None
 ) -> None:
+    """Goal: a skipped part never passes. Method: on, past and without a figure."""
     assert target.as_json()["reached"] is reached
 
 
@@ -74,6 +78,7 @@ def test_an_outage_is_the_longest_time_without_an_answer_less_the_normal_one() -
 
 
 def test_an_outage_that_does_not_end_reaches_to_the_end_of_the_window() -> None:
+    """Goal: the worst outcome is not shown as none. Method: only failures after the first answer."""
     calls = [call(1, 4), call(6, 50, code="UNAVAILABLE"), call(7, 50, code="UNAVAILABLE", idempotent=False)]
     window = Window(1 * MS, 1000 * MS, calls, 0, 200.0)
     assert window.outage_ms == 990
@@ -84,6 +89,7 @@ def test_an_outage_that_does_not_end_reaches_to_the_end_of_the_window() -> None:
 @pytest.mark.integration
 @pytest.mark.parametrize("name", NAMES)
 def test_every_benchmark_says_what_it_measures(name: str) -> None:
+    """Goal: --help is enough to repeat a figure. Method: run each with it."""
     said = run(f"benchmarks.{name}", "--help")
     assert said.returncode == 0, said.stderr
     assert "--json" in said.stdout
@@ -91,6 +97,7 @@ def test_every_benchmark_says_what_it_measures(name: str) -> None:
 
 
 def test_an_unknown_name_is_refused_with_those_that_exist() -> None:
+    """Goal: a typing error does not run nothing and pass. Method: a name that is none."""
     said = run("benchmarks", "latency")
     assert said.returncode == 2
     assert "failover, northbound, consensus, idle, supervision" in said.stderr
