@@ -84,6 +84,7 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_done(fresh: Ho
 
 
 def test_every_problem_of_a_settings_file_is_told_at_once(fresh: Host) -> None:
+    """Goal: one round of mending. Method: three mistakes in one file, by `init`."""
     fresh.write_settings("[timers]\nlease_ms = 'soon'\n[northbount]\n[join]\nmemory_mib_min = -1\n")
     assert {"timers.lease_ms", "northbount", "join.memory_mib_min"} <= set(
         problems(fresh.trellis("init", "--json"), 64)
@@ -91,6 +92,7 @@ def test_every_problem_of_a_settings_file_is_told_at_once(fresh: Host) -> None:
 
 
 def test_an_address_of_another_machine_is_refused(fresh: Host) -> None:
+    """Goal: found before an identity is made. Method: an address from the documentation range."""
     text = fresh.settings_path.read_text().replace(fresh.ip, "192.0.2.1")
     fresh.settings_path.write_text(text)
     found = problems(fresh.trellis("init", "--json"), 64)
@@ -159,6 +161,7 @@ DECLARATIONS = {
 
 @pytest.mark.parametrize("name", DECLARATIONS)
 def test_a_declaration_that_cannot_work_is_refused_at_submit(host: Host, tmp_path: Path, name: str) -> None:
+    """Goal: the cluster never holds what no host can run. Method: one flaw per file, then list."""
     text, path, reason = DECLARATIONS[name]
     file = tmp_path / "service.toml"
     file.write_text(text)
@@ -187,6 +190,7 @@ def test_a_cycle_of_dependencies_is_refused_and_the_first_declaration_stays(
 
 
 def test_an_oversized_document_is_refused_and_not_written(host: Host, tmp_path: Path) -> None:
+    """Goal: the bound is told with its number. Method: 600 KiB from a file, then get."""
     big = tmp_path / "big"
     big.write_bytes(bytes(600 * 1024))
     found = problems(host.trellis("documents", "put", "big", "--file", str(big), "--json"), 64)
@@ -196,6 +200,7 @@ def test_an_oversized_document_is_refused_and_not_written(host: Host, tmp_path: 
 
 
 def test_a_document_larger_than_any_message_is_refused_the_same_way(host: Host, tmp_path: Path) -> None:
+    """Goal: gRPC's own limit does not hide the reason. Method: 6 MiB."""
     huge = tmp_path / "huge"
     huge.write_bytes(bytes(6 * 1024 * 1024))
     assert "value" in problems(host.trellis("documents", "put", "huge", "--file", str(huge), "--json"), 64)
@@ -204,11 +209,13 @@ def test_a_document_larger_than_any_message_is_refused_the_same_way(host: Host, 
 
 @pytest.mark.parametrize("name", ["", "/", "a//b", "../x", "a b", "x" * 300, "ä"])
 def test_an_invalid_document_name_is_refused(host: Host, name: str) -> None:
+    """Goal: no path tricks, no unreadable names. Method: table of names."""
     found = problems(host.trellis("documents", "put", name, "value", "--json"), 64)
     assert "name" in found, found
 
 
 def test_a_version_conflict_says_which_version_is_there(host: Host) -> None:
+    """Goal: the value stays, and the loser knows why. Method: expect version 7 of version 1."""
     assert host.trellis("documents", "put", "versioned", "1").returncode == 0
     done = host.trellis("documents", "put", "versioned", "2", "--expect-version", "7", "--json")
     assert done.returncode == 1, done
@@ -217,6 +224,7 @@ def test_a_version_conflict_says_which_version_is_there(host: Host) -> None:
 
 
 def test_words_that_make_no_sense_are_a_usage_error(host: Host) -> None:
+    """Goal: exit code 64 against a running cluster too. Method: three wrong command lines."""
     for words in (("documents", "put"), ("nonsense",), ("leader", "transfer", "--timeout", "soon")):
         done = host.trellis(*words)
         assert done.returncode == 64, done
@@ -224,6 +232,7 @@ def test_words_that_make_no_sense_are_a_usage_error(host: Host) -> None:
 
 
 def test_a_transfer_to_nobody_is_refused(host: Host) -> None:
+    """Goal: the leader stays. Method: an unknown host, then look who leads."""
     done = host.trellis("leader", "transfer", "host9", "--json")
     assert done.returncode == 1, done
     assert json.loads(done.stderr)["error"]["reason"] == "NOT_FOUND"

@@ -116,6 +116,7 @@ def test_a_name_that_is_in_use_cannot_be_joined_by_another_machine(cluster: Clus
 
 
 def test_a_token_is_good_for_one_host(cluster: Cluster, last: Host) -> None:
+    """Goal: a copied token admits nobody. Method: two new machines with one token."""
     token = cluster.token(cluster.hosts[0])
     first, second = cluster.add_host(7, "first"), cluster.add_host(8, "second")
     try:

@@ -38,6 +38,7 @@ def lone() -> Iterator[Cluster]:
 
 
 def test_a_host_that_was_initialised_cannot_be_initialised_again(lone: Cluster) -> None:
+    """Goal: a running host keeps its cluster. Method: `init` beside the running sidecar."""
     again = lone.hosts[0].trellis("init", "--json")
     assert again.returncode == 1, again
     assert "already belongs to cluster" in again.stderr
