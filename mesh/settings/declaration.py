@@ -243,6 +243,7 @@ _FILE_WORDS = {
     "instances_max": "instances.max",
     "memory_bytes_max": "memory",
     "grpc_services": "grpc.services",
+    "methods": "grpc.methods",
 }
 
 

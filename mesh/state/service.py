@@ -81,7 +81,7 @@ class MethodPolicy:
     path: str
     idempotent: bool = False
     timeout_ms: int = 0
-    #: Only one of these roles may call; empty means every authenticated caller.
+    #: Only one of these roles may call; empty: anybody. Not for methods behind Envoy (docs/decisions/0012).
     roles: tuple[str, ...] = ()
     #: Must be answered by the instance on the leader's host.
     leader_required: bool = False

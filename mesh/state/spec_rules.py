@@ -209,6 +209,14 @@ def _check_dependencies(spec: ServiceSpec, declared: Mapping[ServiceName, Servic
 def _check_routes(spec: ServiceSpec, declared: Mapping[ServiceName, ServiceSpec]) -> Iterator[Problem]:
     if spec.grpc_services and not spec.routed:
         yield Problem("grpc_services", "only a routed service takes northbound calls", "routed = true")
+    restricted = [policy.path for policy in spec.methods if policy.roles] if spec.routed else []
+    if restricted:
+        yield Problem(
+            "methods",
+            f"the contract lets only certain roles call {', '.join(restricted[:3])}, and who makes a"
+            " northbound call is not known in this version: the rule would not be kept",
+            "leave roles out of the policy, and have the service ask its callers who they are",
+        )
     taken = {service: other.name for other in declared.values() for service in other.grpc_services}
     for service in spec.grpc_services:
         if service in taken:

@@ -8,6 +8,7 @@ Absent here: what a resource looks like on the wire (resources.py), and who is
 sent what when (stream.py).
 """
 
+from dataclasses import replace
 from typing import Final
 
 from mesh.errors import InvariantBroken
@@ -182,6 +183,8 @@ def service_routes(spec: ServiceSpec) -> list[Route]:
 
 
 def _method_route(spec: ServiceSpec, policy: MethodPolicy) -> Route:
+    if policy.roles:  # nobody has shown a role, see docs/decisions/0012
+        return Route(policy.path, cluster="", denied=True)
     cluster = leader_cluster(spec.name) if policy.leader_required else spec.name
     return Route(policy.path, cluster, policy.timeout_ms, retry_of(policy))
 
@@ -235,8 +238,8 @@ def _proxyless(
 
 
 def _proxyless_routes(spec: ServiceSpec) -> tuple[Route, ...]:
-    routes = [Route(route.path, spec.name, route.timeout_ms, route.retry) for route in service_routes(spec)]
-    return tuple(routes)
+    routes = service_routes(spec)
+    return tuple(each if each.denied else replace(each, cluster=spec.name) for each in routes)
 
 
 def _proxyless_service(

@@ -164,11 +164,12 @@ class Route:
     """Calls whose path is `path`, or begins with it when it ends with "/"."""
 
     path: str
-    #: Empty: answered UNAVAILABLE here.
+    #: Empty: answered here, PERMISSION_DENIED when `denied`, else UNAVAILABLE.
     cluster: str
     #: 0: only the caller's own deadline applies.
     timeout_ms: int = 0
     retry: Retry | None = None
+    denied: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,7 +257,7 @@ def _routes(routes: Routes) -> XdsMessage:
 def _route(route: Route) -> Json:
     match: Json = {"prefix" if route.path.endswith("/") else "path": route.path}
     if not route.cluster:
-        return {"match": match, "direct_response": {"status": 503}}
+        return {"match": match, "direct_response": {"status": 403 if route.denied else 503}}
     action: Json = {
         "cluster": route.cluster,
         "timeout": duration(0),

@@ -291,3 +291,13 @@ def test_equal_views_make_equal_snapshots_whatever_their_order() -> None:
     one = decide(view(instance("host1"), instance("host2"), instance("host3")), SECURE)
     other = decide(view(instance("host3"), instance("host1"), instance("host2")), SECURE)
     assert one == other
+
+
+def test_a_method_for_certain_roles_is_called_by_nobody() -> None:
+    """Goal: no rule is broken silently. Method: a declaration of before the rule, both kinds of client."""
+    policies = (MethodPolicy("/t.Echo/Get", timeout_ms=5), MethodPolicy("/t.Echo/Drop", roles=("operator",)))
+    made = decide(view(instance("host1"), services=(replace(ECHO, methods=policies),)), PLAIN)
+    for routes in (made.envoy.routes[0].routes, made.proxyless.routes[0].routes):
+        by_path = {route.path: route for route in routes}
+        assert by_path["/t.Echo/Drop"] == Route("/t.Echo/Drop", cluster="", denied=True)
+        assert by_path["/t.Echo/Get"].cluster == "echo"

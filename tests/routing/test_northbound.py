@@ -135,6 +135,20 @@ async def test_a_method_for_the_leader_goes_to_the_leader_and_nowhere_else(tmp_p
             assert await caller.echo() == a.name
 
 
+async def test_a_method_for_certain_roles_is_denied_and_the_others_are_answered(tmp_path: Path) -> None:
+    """Goal: who shows no role gets PERMISSION_DENIED. Method: one method with a role, one without."""
+    policies = (MethodPolicy(ECHO), MethodPolicy(COUNT, roles=("operator",)))
+    spec = replace(echo_spec(), methods=policies)
+    async with backend("host1", 0) as a, running(settings(tmp_path)) as host:
+        host.routing.publish(replace(host.view(a.status()), services=(spec,)))
+        await ready(host)
+        async with client(host.settings.northbound_address) as caller:
+            assert await caller.echo() == a.name
+            with pytest.raises(grpc.aio.AioRpcError) as denied:
+                await caller.count()
+            assert denied.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
 async def test_a_call_that_is_not_idempotent_reaches_one_instance_once(tmp_path: Path) -> None:
     """The instance answers UNAVAILABLE: passed on as it is. Then nobody listens: the call moves on."""
     policies = (MethodPolicy(ECHO), MethodPolicy(COUNT))

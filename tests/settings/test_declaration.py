@@ -75,6 +75,14 @@ def test_methods_are_read_from_a_descriptor_file_beside_the_declaration(tmp_path
     assert len(spec.methods) == 3
 
 
+def test_a_contract_with_roles_is_refused_with_the_methods(tmp_path: Path) -> None:
+    """Goal: a rule that is not kept is refused before it is sent. Method: a contract for operators only."""
+    found = problems_of(tmp_path, ECHO + '[service.grpc]\nmodule = "trellis.cluster.v1.cluster_pb2"\n')
+    assert set(found) == {"service.grpc.methods"}
+    assert "/trellis.cluster.v1.ClusterService/DrainHost" in found["service.grpc.methods"].problem
+    assert "leave roles out" in found["service.grpc.methods"].example
+
+
 def test_several_services_may_stand_in_one_file(tmp_path: Path) -> None:
     """Goal: an application is one file. Method: two; asking for one is refused."""
     path = write(

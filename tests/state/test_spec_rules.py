@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mesh import limits
 from mesh.ids import ServiceName
-from mesh.state.service import Probe, ProbeKind, Probes, Restart, ServiceMode, ServiceSpec
+from mesh.state.service import MethodPolicy, Probe, ProbeKind, Probes, Restart, ServiceMode, ServiceSpec
 from mesh.state.spec_rules import check_spec, dependencies_first, find_cycle
 
 GOOD = ServiceSpec(ServiceName("echo"), ("/bin/echo",), routed=True, grpc_services=("a.v1.Echo",))
@@ -123,6 +123,19 @@ def test_a_grpc_service_has_one_destination() -> None:
     rival = replace(GOOD, name=ServiceName("other"))
     (problem,) = check_spec(GOOD, (rival,))
     assert problem.problem == "a.v1.Echo is routed to other already"
+
+
+def test_a_rule_about_callers_that_would_not_be_kept_is_refused() -> None:
+    """Goal: nobody believes to be protected who is not. Method: a method for operators, routed and not."""
+    path = "/a.v1.Echo/Delete"
+    restricted = replace(
+        GOOD, methods=(MethodPolicy(path, roles=("operator",)), MethodPolicy("/a.v1.Echo/Get"))
+    )
+    (problem,) = check_spec(restricted, ())
+    assert problem.path == "methods"
+    assert path in problem.problem
+    assert "Get" not in problem.problem
+    assert check_spec(replace(restricted, routed=False, grpc_services=()), ()) == ()
 
 
 def test_there_is_a_most_of_services() -> None:

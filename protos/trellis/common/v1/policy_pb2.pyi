@@ -43,7 +43,9 @@ class MethodPolicy(_message.Message):
 
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Caller roles that may call ("operator", "service"); empty: any authenticated caller."""
+        """Caller roles that may call a method of the sidecar ("operator", "service"); empty: as its table of
+        methods says. Services behind Envoy cannot have them: their callers are not known to Trellis.
+        """
 
     def __init__(
         self,
