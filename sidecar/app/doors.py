@@ -18,7 +18,6 @@ from mesh.ids import HostId
 from sidecar.admin.cluster_server import ClusterServicer
 from sidecar.admin.documents_server import ConfigSyncServicer
 from sidecar.admin.services_server import SupervisorServicer
-from sidecar.app import settings_map
 from sidecar.app.listeners import Listeners, Register
 from sidecar.app.observed import LocalInstances
 from sidecar.leadership.server import HeartbeatServicer
@@ -69,11 +68,8 @@ class Doors:
         )
         self._heartbeat = HeartbeatServicer(
             cluster=made.cluster,
-            timers=settings_map.lease_timers(made.settings),
-            duty=lambda: made.node.duty,
-            term=lambda: made.node.term,
+            answers=made.core.answers,
             leader=lambda: made.node.leader,
-            state_hash=made.observed.state_hash,
             caller=calling_host,
         )
         admission = Admission(

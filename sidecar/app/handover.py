@@ -1,7 +1,7 @@
 """Handing leadership over in order, on request or because this sidecar ends."""
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 import grpc
 import structlog
@@ -12,9 +12,7 @@ from mesh.identity.interceptor import forwarding_metadata
 from mesh.ids import VIP, HostId, host_of
 from mesh.raft.model import Role
 from mesh.wire.errors import from_rpc_error
-
-if TYPE_CHECKING:
-    from sidecar.app.sidecar import Sidecar
+from sidecar.app.core import Core
 
 LOG = structlog.get_logger(__name__)
 
@@ -24,8 +22,10 @@ LEAVE_S = 3.0
 class HandOver:
     """What this host does to lead no longer, and to own nothing any more."""
 
-    def __init__(self, sidecar: "Sidecar") -> None:
-        self._sidecar = sidecar
+    def __init__(self, core: Core, ask_leader: Callable[[HostId | None, float], Awaitable[HostId]]) -> None:
+        """*ask_leader* to transfer, for a host that does not lead."""
+        self._core = core
+        self._ask_leader = ask_leader
 
     async def transfer(self, to: HostId | None, *, timeout_s: float) -> HostId:
         """Hand leadership to a host, or to the most advanced; returns when it leads and owns.
@@ -33,9 +33,9 @@ class HandOver:
         Asked on a follower, it is passed on to the leader.
         Fails: `NotFound`, `Conflict`, `NoLeader`; `Unavailable` when it takes too long.
         """
-        made = self._sidecar
+        made = self._core
         if made.node.role is not Role.LEADER:
-            return await self._forward(to, timeout_s)
+            return await self._ask_leader(to, timeout_s)
         target = made.leading.transfer_target(to)
         if target == made.member:
             return made.host_id
@@ -51,28 +51,12 @@ class HandOver:
 
     async def _wait_owner(self, host: HostId) -> None:
         """The virtual IP has moved to the new leader, as the applied state has it."""
-        made = self._sidecar
+        made = self._core
         while True:
             owner = made.replica.state.owners.get(VIP)
             if owner is None or (owner.holder == host and owner.successor in (None, host)):
                 return
             await made.host.wait_step()
-
-    async def _forward(self, to: HostId | None, timeout_s: float) -> HostId:
-        made = self._sidecar
-        leader = made.node.leader
-        channel = made.consensus.transport.channel_to(leader) if leader is not None else None
-        if channel is None:
-            raise NoLeader("No leader is known here; try again shortly.")
-        try:
-            answer = await cluster_pb2_grpc.ClusterServiceStub(channel).TransferLeadership(
-                cluster_pb2.TransferLeadershipRequest(host=to or ""),
-                timeout=timeout_s,
-                metadata=forwarding_metadata(),
-            )
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
-        return HostId(answer.leader)
 
     async def leave(self) -> None:
         """Give leadership and everything owned to others, as far as there are others.
@@ -81,7 +65,7 @@ class HandOver:
 
         Bound: `LEAVE_S`. What is still owned then is waited out by the next leader.
         """
-        made = self._sidecar
+        made = self._core
         made.host.wake()
         try:
             async with asyncio.timeout(LEAVE_S):
@@ -98,5 +82,20 @@ class HandOver:
             LOG.warning("left-without-hand-over", reason=str(error))
 
     def _owns_something(self) -> bool:
-        made = self._sidecar
+        made = self._core
         return any(row.holder == made.host_id for row in made.replica.state.owners.values())
+
+
+async def ask_to_transfer(channel: grpc.aio.Channel | None, to: HostId | None, timeout_s: float) -> HostId:
+    """Pass a transfer on to the leader behind *channel*. Fails: `NoLeader`, and as the leader says."""
+    if channel is None:
+        raise NoLeader("No leader is known here; try again shortly.")
+    try:
+        answer = await cluster_pb2_grpc.ClusterServiceStub(channel).TransferLeadership(
+            cluster_pb2.TransferLeadershipRequest(host=to or ""),
+            timeout=timeout_s,
+            metadata=forwarding_metadata(),
+        )
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error) from error
+    return HostId(answer.leader)

@@ -18,11 +18,10 @@ from mesh.lease.holder import HostLease
 from mesh.replica import Replica
 from mesh.state.service import InstanceState, InstanceStatus
 from sidecar.app import decide
+from sidecar.app.hands import Hands
 from sidecar.app.vip_hold import VipHold
-from sidecar.fence.client import FenceClient, FenceReport
+from sidecar.fence.client import FenceReport
 from sidecar.leadership.beats import Beats
-from sidecar.routing.driver import Routing
-from sidecar.supervisor.driver import Supervisor
 from sidecar.supervisor.model import Assignment, ExclusiveHandle
 
 LOG = structlog.get_logger(__name__)
@@ -48,10 +47,8 @@ class HostDriver:
         replica: Replica,
         lease: HostLease,
         beats: Beats,
-        supervisor: Supervisor,
-        routing: Routing,
+        hands: Hands,
         vip: Callable[[], VipHold | None],
-        fence: FenceClient,
         leader: Callable[[], MemberId | None],
         margin_ns: int,
         boottime_ns: Callable[[], int],
@@ -60,10 +57,8 @@ class HostDriver:
         self._replica = replica
         self._lease = lease
         self._beats = beats
-        self._supervisor = supervisor
-        self._routing = routing
+        self._supervisor, self._routing, self._fence = hands.instances, hands.routes, hands.fence
         self._vip = vip
-        self._fence = fence
         self._leader = leader
         self._margin_ns = margin_ns
         self._now = boottime_ns

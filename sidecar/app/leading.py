@@ -6,7 +6,6 @@ from collections.abc import Callable
 import structlog
 
 from mesh import limits
-from mesh.adapters.clock import boottime_ns, wall_ns
 from mesh.consensus import Consensus
 from mesh.errors import Conflict, NotFound, TrellisError
 from mesh.ids import HostId, Index, MemberId, Term, host_of
@@ -15,7 +14,6 @@ from mesh.lease.timers import LeaseTimers
 from mesh.placement import decide_placement, owners_of, placement_commands, rooms_of
 from mesh.raft.model import Membership, PeerStatus, ProgressMode
 from mesh.replica import Replica
-from mesh.settings.model import HostSettings
 from mesh.state import ClusterState
 from mesh.state.commands import Applied, Command, RecordEvents, SingleCommand
 from mesh.state.model import HostStatus
@@ -23,8 +21,7 @@ from mesh.telemetry.traces import trace_id_of_term
 from sidecar.leadership import decide
 from sidecar.leadership.driver import LeaderDuty, Own
 from sidecar.membership.decide import next_membership_change, role_commands, view_of
-from sidecar.membership.founding import forget_founding, load_founding
-from sidecar.membership.init import founding_path
+from sidecar.membership.founding import Founded
 
 LOG = structlog.get_logger(__name__)
 
@@ -37,17 +34,21 @@ class Leading:
     def __init__(
         self,
         *,
-        settings: HostSettings,
+        founded: Founded,
         replica: Replica,
         consensus: Consensus,
         timers: LeaseTimers,
         own: Callable[[], Own],
+        boottime_ns: Callable[[], int],
+        wall_ns: Callable[[], int],
     ) -> None:
-        self._settings = settings
+        self._founded = founded
         self._replica = replica
         self._consensus = consensus
         self._timers = timers
         self._own = own
+        self._now = boottime_ns
+        self._wall_ns = wall_ns
         #: For this state and membership nothing is left to be placed.
         self._settled: tuple[Index, Membership, tuple[HostId, ...]] | None = None
         self._lost_since: dict[HostId, int] = {}
@@ -88,7 +89,7 @@ class Leading:
         info = self.state.info
         trace = trace_id_of_term(info.cluster_id, self._term) if info is not None else ""
         return await self._replica.propose_leading(
-            command, term=self._term, timeout_s=timeout_s, at_ns=wall_ns(), trace_id=trace
+            command, term=self._term, timeout_s=timeout_s, at_ns=self._wall_ns(), trace_id=trace
         )
 
     async def wait_applied(self, index: Index) -> None:
@@ -113,7 +114,7 @@ class Leading:
             serve_from=serve_from,
             extra_commands=self._extra_commands,
             change_membership=self._change_membership,
-            boottime_ns=boottime_ns,
+            boottime_ns=self._now,
         )
 
     def _extra_commands(self, state: ClusterState) -> tuple[SingleCommand, ...]:
@@ -138,7 +139,7 @@ class Leading:
 
     def _expected_back(self, state: ClusterState) -> tuple[HostId, ...]:
         """Hosts lost so recently that their instances' places are kept for them."""
-        now = boottime_ns()
+        now = self._now()
         lost = [record.host for record in state.hosts.values() if record.status is HostStatus.LOST]
         self._lost_since = {host: self._lost_since.get(host, now) for host in lost}
         return tuple(host for host in lost if now - self._lost_since[host] < limits.PLACE_KEPT_MS * 1_000_000)
@@ -165,11 +166,10 @@ class Leading:
         """The first leader of a new cluster gives it its first content, until that is there."""
         if self.state.info is not None:
             return
-        path = founding_path(self._settings)
-        founding = load_founding(path)
-        if founding is not None:
-            await self._propose(founding.command, CHANGE_TIMEOUT_S)
-            forget_founding(path)
+        command = self._founded.command()
+        if command is not None:
+            await self._propose(command, CHANGE_TIMEOUT_S)
+            self._founded.forget()
 
     # ---- hand-over ------------------------------------------------------------------
 

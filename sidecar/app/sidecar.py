@@ -25,29 +25,26 @@ from mesh.driver import RaftDriver
 from mesh.errors import InvariantBroken, PeerUnreachable
 from mesh.grpc_consensus import GrpcConsensus
 from mesh.ids import HostId, Index, MemberId, Term, host_of
-from mesh.lease.holder import HostLease
-from mesh.lease.model import ElectedBy
-from mesh.raft.model import Role, SoftState
+from mesh.raft.model import Role
 from mesh.replica import OutcomeCodec, Replica
 from mesh.settings.model import HostSettings
-from mesh.state.model import ChangeKind
-from mesh.state.watch import ChangeSet
 from mesh.telemetry.metrics import serve_metrics
 from mesh.telemetry.traces import configure_traces
 from sidecar.app import settings_map
+from sidecar.app.core import Clocks, Core
 from sidecar.app.doors import Doors
-from sidecar.app.handover import HandOver
-from sidecar.app.host import HostDriver
-from sidecar.app.leading import Leading
+from sidecar.app.handover import HandOver, ask_to_transfer
+from sidecar.app.hands import Hands
 from sidecar.app.membership import Membership, open_identity, open_log
 from sidecar.app.metrics import samples
-from sidecar.app.node import Node
 from sidecar.app.northbound_watch import NorthboundWatch
 from sidecar.app.observed import Observed
 from sidecar.app.transitions import Transitions
-from sidecar.app.vip_hold import VipHold, make_vip
+from sidecar.app.vip_hold import make_vip
 from sidecar.fence.client import FenceClient, FenceUnavailable
-from sidecar.leadership.beats import Beats
+from sidecar.leadership.beat_stream import GrpcBeatStream
+from sidecar.membership.founding import FoundingFile
+from sidecar.membership.init import founding_path
 from sidecar.membership.issuer import Issuer
 from sidecar.membership.version import own_version
 from sidecar.routing.driver import Routing
@@ -56,16 +53,6 @@ from sidecar.supervisor.driver import Supervisor
 LOG = structlog.get_logger(__name__)
 
 STOP_S = 30.0
-ALL_KINDS = frozenset(ChangeKind)
-MEMBERSHIP_KINDS = frozenset({ChangeKind.CLUSTER, ChangeKind.MEMBER, ChangeKind.TRUST})
-#: Tables that hosts and the leader decide from.
-DECIDED_FROM = MEMBERSHIP_KINDS | {
-    ChangeKind.HOST,
-    ChangeKind.SERVICE,
-    ChangeKind.PLACEMENT,
-    ChangeKind.OWNERSHIP,
-    ChangeKind.INSTANCE,
-}
 
 
 class Sidecar:
@@ -101,11 +88,10 @@ class Sidecar:
             wall_ns,
         )
         self.membership = Membership(self)
-        self.hand_over = HandOver(self)
+        self.hand_over = HandOver(self.core, self._ask_to_transfer)
         self.doors = Doors(self)
 
     def _make_consensus(self) -> None:
-        timers = settings_map.lease_timers(self.settings)
         self.replica = Replica(self.member)
         self.store = open_log(self.settings, self.credentials.identity)
         driver = RaftDriver(
@@ -120,30 +106,12 @@ class Sidecar:
         self.replica.attach(self.consensus)
         self.consensus.on_failed = self.fail
         self.credentials.on_replaced(self.consensus.renew_channels)
-        self.leading = Leading(
-            settings=self.settings,
-            replica=self.replica,
-            consensus=self.consensus,
-            timers=timers,
-            own=lambda: self.host,
-        )
-        self.node = Node(
-            member=self.member,
-            driver=driver,
-            make_duty=self.leading.make_duty,
-            on_change=self._role_changed,
-            on_elected=self._elected,
-            transitions=self.transitions,
-            boottime_ns=boottime_ns,
-        )
-        driver.add_observer(self.node)
-        self.lease = HostLease(driver.term)
 
     def _make_host(self) -> None:
         settings = self.settings
         self.supervisor = Supervisor(
             settings=settings_map.supervisor_settings(settings, self.cluster),
-            on_change=lambda _status: self._instance_changed(),
+            on_change=lambda _status: self.core.instance_changed(),
             on_exclusive=lambda instance, handle: self.host.exclusive_changed(instance, handle),
             jitter=random.random,
         )
@@ -160,36 +128,25 @@ class Sidecar:
             on_lost=self._fence_lost,
             on_fenced=lambda report: self.host.fenced(report),
         )
-        self.beats = Beats(
-            cluster=self.cluster,
-            member=self.member,
-            timers=settings_map.lease_timers(settings),
-            lease=self.lease,
-            consensus=self.node,
+        timers, transitions = settings_map.lease_timers(settings), self.transitions
+        core = self.core = Core(
+            replica=self.replica,
+            consensus=self.consensus,
+            timers=timers,
+            margin_ns=settings_map.lease_margin_ns(settings),
+            clocks=Clocks(boottime_ns, wall_ns),
+            hands=Hands(self.supervisor, self.routing, self.fence),
             observed=self.observed,
-            channel_to=self.channel_to,
-            on_lease=lambda: self.host.lease_extended(),
-            on_diverged=lambda: self.fail(self.membership.diverged()),
-            boottime_ns=boottime_ns,
+            founded=FoundingFile(founding_path(settings)),
+            open_beats=lambda leader: GrpcBeatStream(self.cluster, self.member, self.channel_to(leader)),
+            transitions=transitions,
+            surrounding=self,
         )
+        self.leading, self.node, self.lease = core.leading, core.node, core.lease
+        self.beats, self.host = core.beats, core.host
         self.northbound_watch = NorthboundWatch(
             host=self.host_id, replica=self.replica, problems=self.routing.northbound_problems
         )
-        self.vip: VipHold | None = None
-        self.host = HostDriver(
-            host=self.host_id,
-            replica=self.replica,
-            lease=self.lease,
-            beats=self.beats,
-            supervisor=self.supervisor,
-            routing=self.routing,
-            vip=lambda: self.vip,
-            fence=self.fence,
-            leader=lambda: self.node.leader,
-            margin_ns=settings_map.lease_margin_ns(settings),
-            boottime_ns=boottime_ns,
-        )
-        self.replica.subscribe(self._state_changed)
 
     def channel_to(self, member: MemberId) -> grpc.aio.Channel:
         """The channel to another member. Fails: PeerUnreachable for a stranger."""
@@ -197,6 +154,11 @@ class Sidecar:
         if channel is None:
             raise PeerUnreachable(f"{host_of(member)} is not known here yet; try again shortly")
         return channel
+
+    async def _ask_to_transfer(self, to: HostId | None, timeout_s: float) -> HostId:
+        leader = self.node.leader
+        channel = self.consensus.transport.channel_to(leader) if leader is not None else None
+        return await ask_to_transfer(channel, to, timeout_s)
 
     # ---- life -----------------------------------------------------------------------
 
@@ -217,7 +179,7 @@ class Sidecar:
             last.push_async_callback(mesh.stop, 0)
             await self.fence.start()
             last.push_async_callback(self._close_fence)
-            self.vip = make_vip(
+            self.core.vip = make_vip(
                 self.settings, fence=self.fence, routing=self.routing, on_change=self.host.wake
             )
             doors = await self.doors.open_local()
@@ -249,8 +211,8 @@ class Sidecar:
             "membership": self.membership.run(),
             "northbound-watch": self.northbound_watch.run(),
         }
-        if self.vip is not None:
-            loops["vip"] = self.vip.run(self.host.is_live)
+        if self.core.vip is not None:
+            loops["vip"] = self.core.vip.run(self.host.is_live)
         return loops
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
@@ -311,38 +273,27 @@ class Sidecar:
 
     # ---- what the parts tell --------------------------------------------------------
 
-    def _instance_changed(self) -> None:
-        self.host.instance_changed()
-        self.node.wake_duty()
+    def members_changed(self) -> None:
+        """See Surrounding."""
+        self.membership.set_peers()
 
-    def _state_changed(self, changes: ChangeSet) -> None:
-        kinds = {change.kind for change in changes.changes} or ALL_KINDS  # none: a snapshot came
-        if ChangeKind.MEMBER in kinds:
-            self.membership.set_peers()
-        if ChangeKind.REVOKED in kinds:
-            self.doors.recheck()
-        if ChangeKind.OWNERSHIP in kinds:
-            self.transitions.ownerships_applied(self.replica.state.owners.values())
-        if kinds & MEMBERSHIP_KINDS:
-            self.membership.wake()
-        if kinds & DECIDED_FROM:  # documents, tokens and the like change nothing that is decided
-            self.host.wake()
-            self.node.wake_duty()
+    def certificates_revoked(self) -> None:
+        """See Surrounding."""
+        self.doors.recheck()
 
-    def _role_changed(self) -> None:
-        self.lease.term_seen(self.node.term)
-        self.beats.wake()
+    def membership_due(self) -> None:
+        """See Surrounding."""
         self.membership.wake()
-        self.host.wake()
 
-    def _elected(self, soft: SoftState, by: ElectedBy) -> None:
-        LOG.info("elected", term=soft.term, by=by.value)
+    def diverged(self) -> None:
+        """See Surrounding."""
+        self.fail(self.membership.diverged())
 
     def _routing_event(self, name: str, facts: Mapping[str, object]) -> None:
         warn = name in ("xds-rejected", "envoy-exited", "view-refused") and not facts.get("wanted")
         (LOG.warning if warn else LOG.info)(name, **{key: str(value) for key, value in facts.items()})
-        if name == "vip-listening" and self.vip is not None:
-            self.vip.listening(bool(facts["listening"]))
+        if name == "vip-listening" and self.core.vip is not None:
+            self.core.vip.listening(bool(facts["listening"]))
             self.transitions.vip_listening(bool(facts["listening"]))
         self.host.wake()
 

@@ -9,22 +9,17 @@ registered and not held costs nothing when the fence acts.
 
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 
 import structlog
 
 from mesh.errors import Problem, SettingsError, TrellisError
 from mesh.ids import VIP, FencingTerm
 from mesh.settings.model import HostSettings
-from sidecar.fence.client import FenceClient
-from sidecar.routing.driver import Routing
+from sidecar.app.hands import Fence, Interface, Routes
 from sidecar.routing.process import ProcessHandle
 from sidecar.vip.driver import keep_vip
 from sidecar.vip.listener_vip import ListenerVip
 from sidecar.vip.port import VipDriver, VipUnavailable
-
-if TYPE_CHECKING:
-    from sidecar.vip.netlink_vip import NetlinkVip
 
 LOG = structlog.get_logger(__name__)
 
@@ -42,10 +37,10 @@ class VipHold:
         self,
         *,
         vip: VipDriver,
-        fence: FenceClient,
-        routing: Routing,
+        fence: Fence,
+        routing: Routes,
         address: str,
-        netlink: "NetlinkVip | None",
+        netlink: Interface | None,
     ) -> None:
         self._vip = vip
         self._fence = fence
@@ -135,7 +130,7 @@ class VipHold:
 
 
 def make_vip(
-    settings: HostSettings, *, fence: FenceClient, routing: Routing, on_change: Callable[[], None]
+    settings: HostSettings, *, fence: Fence, routing: Routes, on_change: Callable[[], None]
 ) -> VipHold | None:
     """The virtual IP that the settings ask for, or None.
 

@@ -12,28 +12,23 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-import grpc
 import structlog
-from trellis.heartbeat.v1 import heartbeat_pb2, heartbeat_pb2_grpc
+from trellis.heartbeat.v1 import heartbeat_pb2
 
 from mesh.errors import PeerUnreachable, TrellisError
-from mesh.ids import ClusterId, FencingTerm, Index, InstanceId, MemberId, OwnedName, Term
+from mesh.ids import FencingTerm, Index, InstanceId, MemberId, OwnedName, Term
 from mesh.lease.holder import HostLease
-from mesh.lease.model import BeatAnswer
 from mesh.lease.timers import LeaseTimers
 from mesh.state.service import InstanceState, InstanceStatus
-from mesh.wire.service import encode_instance
+from sidecar.leadership.beat import Beat, BeatReply, BeatStream
 
 LOG = structlog.get_logger(__name__)
 
 WRITE_TIMEOUT_S = 1.0
 REOPEN_S = 0.05
 CAPACITY_EVERY_NS = 1_000_000_000
-
-
-BeatStream: TypeAlias = "grpc.aio.StreamStreamCall[heartbeat_pb2.BeatRequest, heartbeat_pb2.BeatResponse]"
 
 
 class Consensus(Protocol):
@@ -64,24 +59,23 @@ class Beats:
     def __init__(
         self,
         *,
-        cluster: ClusterId,
         member: MemberId,
         timers: LeaseTimers,
         lease: HostLease,
         consensus: Consensus,
         observed: Observed,
-        channel_to: Callable[[MemberId], grpc.aio.Channel],
+        open_stream: Callable[[MemberId], BeatStream],
         on_lease: Callable[[], None],
         on_diverged: Callable[[], None],
         boottime_ns: Callable[[], int],
     ) -> None:
-        self._cluster = cluster
+        """*open_stream* to a leader; it fails with `PeerUnreachable` for a stranger."""
         self._member = member
         self._timers = timers
         self._lease = lease
         self._consensus = consensus
         self._observed = observed
-        self._channel_to = channel_to
+        self._open_stream = open_stream
         self._on_lease = on_lease
         self._on_diverged = on_diverged
         self._now = boottime_ns
@@ -140,11 +134,10 @@ class Beats:
 
     async def _beat_to(self, leader: MemberId) -> None:
         try:
-            channel = self._channel_to(leader)
+            stream = self._open_stream(leader)
         except PeerUnreachable:  # the address comes with the state
             await self._pause(REOPEN_S)
             return
-        stream = heartbeat_pb2_grpc.HeartbeatServiceStub(channel).Beat()
         self._reported.clear()
         self._capacity_at = 0
         reader = asyncio.ensure_future(self._read(stream))
@@ -152,42 +145,34 @@ class Beats:
             complete = True
             while self._consensus.leader == leader and not reader.done():
                 async with asyncio.timeout(WRITE_TIMEOUT_S):
-                    await stream.write(self._beat(complete))
+                    await stream.send(self._beat(complete))
                 complete = False
                 await self._pause(self._timers.heartbeat_ns / 1e9)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError) as error:
+        except (PeerUnreachable, TimeoutError) as error:
             LOG.debug("beat-stream-broken", leader=leader, error=str(error))
         finally:
-            stream.cancel()
+            stream.close()
             reader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reader
         if self._consensus.leader == leader:
             await asyncio.sleep(REOPEN_S)
 
-    async def _read(
-        self, stream: "grpc.aio.StreamStreamCall[heartbeat_pb2.BeatRequest, heartbeat_pb2.BeatResponse]"
-    ) -> None:
+    async def _read(self, stream: BeatStream) -> None:
         try:
-            async for response in stream:
-                self._answered(response)
-        except grpc.aio.AioRpcError as error:
-            LOG.debug("beat-stream-ended", code=error.code().name, details=error.details())
+            async for reply in stream.replies():
+                self._answered(reply)
+        except PeerUnreachable as error:
+            LOG.debug("beat-stream-ended", error=str(error))
         except TrellisError as error:
             LOG.warning("beat-answer-refused", error=str(error))
 
-    def _answered(self, response: heartbeat_pb2.BeatResponse) -> None:
-        if response.state_diverged:
+    def _answered(self, reply: BeatReply) -> None:
+        if reply.state_diverged:
             self._on_diverged()
             return
-        answer = BeatAnswer(
-            sequence=response.sequence,
-            granted=response.granted,
-            lease_ns=response.lease.ToNanoseconds(),
-            term=Term(response.term),
-        )
         self._lease.term_seen(self._consensus.term)
-        if self._lease.answered(answer):
+        if self._lease.answered(reply.answer):
             self._on_lease()
 
     def _news(self) -> list[InstanceStatus]:
@@ -202,25 +187,23 @@ class Beats:
         self._reported = dict(present)
         return news
 
-    def _beat(self, complete: bool) -> heartbeat_pb2.BeatRequest:
+    def _beat(self, complete: bool) -> Beat:
         now = self._now()
         self._sequence += 1
         index, digest = self._observed.state_hash()
-        beat = heartbeat_pb2.BeatRequest(
-            cluster_id=self._cluster,
-            member=self._member,
+        tells_capacity = now - self._capacity_at >= CAPACITY_EVERY_NS
+        if tells_capacity:
+            self._capacity_at = now
+        beat = Beat(
             sequence=self._sequence,
-            applied_index=self._consensus.applied,
+            applied=self._consensus.applied,
             state_hash_index=index,
             state_hash=digest,
             complete=complete,
             draining=self._observed.is_draining(),
+            instances=tuple(self._news()),
+            releases=tuple(self._releases.items()),
+            capacity=self._observed.capacity() if tells_capacity else None,
         )
-        beat.instances.extend(encode_instance(status) for status in self._news())
-        for name, term in self._releases.items():
-            beat.releases.add(name=name, fencing_term=term)
-        if now - self._capacity_at >= CAPACITY_EVERY_NS:
-            self._capacity_at = now
-            beat.capacity.CopyFrom(self._observed.capacity())
         self._lease.beat_sent(self._sequence, now)
         return beat

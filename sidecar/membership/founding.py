@@ -8,7 +8,7 @@ to know whether an earlier attempt got through. The file is removed once it did.
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mesh.errors import Corruption
 from mesh.identity.files import write_private
@@ -50,6 +50,32 @@ class Founding:
         )
         begin = InitCluster(self.cluster_id, member, self.virtual_address, self.ca_pem.encode())
         return Batch((begin, PutSecret(CA_KEY, bytes.fromhex(self.sealed_ca_key))))
+
+
+class Founded(Protocol):
+    """What this host must still give the cluster that it founded."""
+
+    def command(self) -> Batch | None:
+        """To be proposed; None when there is nothing, or no longer. Fails: `Corruption`."""
+
+    def forget(self) -> None:
+        """The cluster exists; nothing is left to be done."""
+
+
+class FoundingFile:
+    """The file that `trellis init` leaves."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def command(self) -> Batch | None:
+        """See Founded."""
+        founding = load_founding(self._path)
+        return None if founding is None else founding.command
+
+    def forget(self) -> None:
+        """See Founded."""
+        forget_founding(self._path)
 
 
 def save_founding(path: Path, founding: Founding) -> None:
