@@ -91,7 +91,9 @@ class Node:
         return host_of(self.leader) if self.leader is not None else None
 
     def applied_index(self, host: HostId) -> int:
-        """How far a host has the log, as the leader knows it; 0 when unknown."""
+        """How far a host has the log, as known here: of others the leader knows; 0 when unknown."""
+        if host == host_of(self.member):
+            return int(self.applied)
         peers = {host_of(peer.id): int(peer.matched) for peer in self.driver.status().peers}
         return peers.get(host, 0)
 

@@ -324,7 +324,7 @@ class Sidecar:
 
     def applied_index(self, host: HostId) -> int:
         """How far a host has the log, as known here."""
-        return int(self.node.applied) if host == self.host_id else self.node.applied_index(host)
+        return self.node.applied_index(host)
 
     def beat_age_ns(self, host: HostId) -> int | None:
         """How long ago a host beat, on the leader."""
