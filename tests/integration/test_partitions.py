@@ -8,7 +8,9 @@ import itertools
 import time
 from collections.abc import Iterator
 
+import grpc
 import pytest
+from trellis.cluster.v1 import cluster_pb2
 from trellis.config_sync.v1 import config_sync_pb2
 
 from tests.harness.calls import Calls
@@ -166,7 +168,8 @@ def test_three_hosts_cut_from_each_other_do_nothing_until_they_are_healed(
         fenced = time.monotonic_ns()
         for host in cluster.hosts:
             put = config_sync_pb2.PutDocumentRequest(name="alone", value=b"x", session=host.name, sequence=1)
-            assert error_code(lambda host=host, put=put: host.documents.PutDocument(put, timeout=1.0)).value  # type: ignore[misc]
+            code = error_code(lambda host=host, put=put: host.documents.PutDocument(put, timeout=1.0))  # type: ignore[misc]
+            assert code is not grpc.StatusCode.OK
         check_refuses(cluster.hosts[0])
         assert load.acknowledged(fenced) == 0
         assert cluster.resource.acted_since(fenced) is None
@@ -219,3 +222,49 @@ def test_a_leader_whose_link_goes_down_is_replaced(cluster: Cluster, network: Na
     load.check()
     cluster.resource.check_one_owner()
     print(f"virtual IP after {sight.gap_ms(down):.0f} ms")
+
+
+#: How long the link is down, and then up, in turn: below, at and above the election timeout (1.5 to 2.5 s).
+FLAPS_S = (0.7, 1.5, 2.0, 1.5, 2.5)
+
+
+@pytest.mark.parametrize("whose", ["leader", "follower"])
+def test_a_flapping_link_does_not_unseat_one_leader_after_the_other(
+    cluster: Cluster, network: NamespaceNetwork, whose: str
+) -> None:
+    """Goal: at most one election in ten timeouts beside the one that is needed, and writes go on.
+
+    Method: the link of one host goes down and up again at the pace of elections; the journal counts them.
+    """
+    leader = cluster.wait_whole()
+    flapping = leader if whose == "leader" else cluster.others(leader)[0]
+    steady = cluster.others(flapping)
+    before = elections(steady[0])
+    with Load(steady) as load, Sight(cluster):
+        for pause_s in FLAPS_S:
+            network.link_down(number_of(flapping))
+            let_pass(pause_s)
+            network.link_up(number_of(flapping))
+            let_pass(pause_s)
+        load.wait_progress()
+        cluster.wait_whole()
+    elected = elections(steady[0]) - before
+    longest_s = longest_pause_s(load)
+    print(f"{elected} elections, longest time without a write {longest_s:.1f} s")
+    assert elected <= (2 if whose == "leader" else 1)
+    assert longest_s < ELECTED_S
+    load.check()
+    cluster.resource.check_one_owner()
+    cluster.check_same_state()
+
+
+def elections(host: Host) -> int:
+    """How many leaderships the journal knows of."""
+    request = cluster_pb2.ListEventsRequest(kind="leader-elected", limit=2000)
+    return len(host.cluster.ListEvents(request, timeout=5.0).events)
+
+
+def longest_pause_s(load: Load) -> float:
+    """The longest time between two acknowledged writes."""
+    acked = sorted(write.acked_ns for writes in load.writes.values() for write in writes if write.acked_ns)
+    return max(later - earlier for earlier, later in itertools.pairwise(acked)) / 1e9
