@@ -281,7 +281,6 @@ def test_another_members_records_are_corruption(
     store = SqliteLog(other, CLUSTER, MemberId("host2.1"), create=True)
     store.save(Ready(hard_state=hard(2, 4), entries=entries(1, 9, 2), must_sync=True))
     store.close()
-    damaged(filled, "ATTACH ? AS other", str(other / "log.sqlite"))
     database = sqlite3.connect(filled / "log.sqlite")
     database.execute("ATTACH ? AS other", (str(other / "log.sqlite"),))
     with database:

@@ -152,15 +152,20 @@ def fill(store: SqliteLog) -> int:
 
 
 def test_a_full_disk_stops_the_store_and_loses_nothing(tmp_path: Path) -> None:
-    """The write that did not fit is not there; nothing is written after it."""
+    """The write that did not fit is not there; nothing is written after it, until there is room again."""
     with small_disk(tmp_path / "disk", "2m"):
         home = tmp_path / "disk" / "data"
         store = SqliteLog(home, CLUSTER, MEMBER, create=True)
+        ballast = tmp_path / "disk" / "ballast"
+        ballast.write_bytes(bytes(200_000))
         durable = fill(store)
         with pytest.raises(StorageFailed, match="full"):
             store.save(Ready(hard_state=hard(2), must_sync=True))
         store.close()
         assert durable > 10
+        with pytest.raises(StorageFailed, match="full"):
+            load(home)
+        ballast.unlink()
         assert last_of(load(home)) == (durable, 1)
 
 

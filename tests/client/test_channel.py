@@ -88,10 +88,15 @@ async def test_a_call_waits_while_nobody_listens() -> None:
     await server.stop(None)
 
 
-def test_the_channel_with_threads_takes_the_same_options() -> None:
+async def test_the_channel_with_threads_takes_the_same_options() -> None:
     """Goal: a program without asyncio rides over a failover too.
 
     Method: the same flaky server, called from a thread.
     """
-    with channel.northbound_channel_sync("127.0.0.1:1", policies_of(echo_pb2)) as opened:
-        assert opened is not None
+    flaky = Flaky(failures=2)
+    server, port = await serve(flaky)
+    with channel.northbound_channel_sync(f"127.0.0.1:{port}", policies_of(echo_pb2)) as opened:
+        echo: Any = opened.unary_unary(ECHO)
+        assert await asyncio.to_thread(echo, b"x", timeout=5) == b"x"
+    assert flaky.calls == {ECHO: 3}
+    await server.stop(None)

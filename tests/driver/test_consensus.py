@@ -239,7 +239,9 @@ async def test_stopping_while_no_leader_is_known_is_not_a_failure(tmp_path: Path
         await last.consensus.driver.wait_until(lambda status: status.leader is None, timeout_s=10)
         read = asyncio.create_task(last.consensus.read_barrier(timeout_s=20))
         command = asyncio.create_task(last.consensus.propose_anywhere(b"x", timeout_s=20, repeatable=True))
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            while len(last.consensus.driver._conditions._waiting) < 2:
+                await asyncio.sleep(0.01)
         await cluster.stop(last.id)
         for waiting in (read, command):
             with pytest.raises(Draining):

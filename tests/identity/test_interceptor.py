@@ -226,11 +226,16 @@ async def test_a_call_cancelled_by_its_caller_is_just_cancelled() -> None:
 
     Method: cancel a watch, revoke, and see that none is left to end.
     """
-    async with door(Listener.MESH) as mesh, mesh.channel(credentials(CA, "host2.1")) as channel:
+    made, issued = identity(CA, "host2.1")
+    async with door(Listener.MESH) as mesh, mesh.channel(Credentials(made)) as channel:
         watch = cluster_pb2_grpc.ClusterServiceStub(channel).WatchEvents(cluster_pb2.WatchEventsRequest())
         await watch.read()
         watch.cancel()
         assert await who(channel) == "host host2.1"
+        async with asyncio.timeout(5):
+            while mesh.interceptor._open:
+                await asyncio.sleep(0.005)
+        mesh.revoked.add(issued.serial)
         assert mesh.interceptor.recheck() == 0
 
 

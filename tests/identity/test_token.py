@@ -1,5 +1,7 @@
 """Join tokens and sealed secrets: read back whole, or refused."""
 
+import hashlib
+
 import pytest
 
 from mesh.errors import Corruption, InvalidRequest
@@ -33,7 +35,9 @@ def test_secrets_differ_and_only_their_hash_is_known() -> None:
     Method: two secrets, and the hash against hashlib.
     """
     assert new_secret() != new_secret()
-    assert len(secret_sha256("a")) == 64
+    secret = new_secret()
+    assert secret_sha256(secret) == hashlib.sha256(secret.encode()).hexdigest()
+    assert secret not in secret_sha256(secret)
 
 
 def test_a_sealed_secret_opens_only_under_its_own_name_cluster_and_key() -> None:

@@ -193,6 +193,7 @@ def test_rows_that_pile_up_are_counted_into_the_hash_unasked(monkeypatch: pytest
     monkeypatch.setattr(machine, "_DIRTY_MAX", 10_000)
     for number in range(30):
         lazy.do(PutDocument(DocumentName(f"d{number}"), b"x"))
+    assert lazy.state.ledger.dirty_count >= 30
     assert checkpoint(eager.state) == checkpoint(lazy.state)
 
 

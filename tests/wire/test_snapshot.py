@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trellis.replication.v1 import state_pb2 as pb
 
-from mesh.errors import Corruption, UnknownCommand
+from mesh.errors import Corruption, OutOfRange, UnknownCommand
 from mesh.ids import (
     VIP,
     ClusterId,
@@ -142,6 +142,9 @@ def test_what_a_restored_host_no_longer_knows_for_watchers_is_refused() -> None:
     """
     restored = decode_snapshot(encode_snapshot(busy()))
     assert restored.kept.after == restored.applied == 199
+    with pytest.raises(OutOfRange):
+        restored.kept.since(Index(198))
+    assert restored.kept.since(Index(199)) == ()
 
 
 def full() -> Cluster:
