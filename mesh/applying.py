@@ -5,6 +5,7 @@ from functools import partial
 
 import structlog
 
+from mesh import failpoints
 from mesh.counters import ConsensusCounters
 from mesh.errors import TrellisError
 from mesh.ids import Index
@@ -61,8 +62,11 @@ class Applier:
         for entry in committed:
             outcome: object = None
             if entry.kind is EntryKind.COMMAND and not is_witness:
+                failpoints.hit("apply.command.before")
                 outcome = self._machine.apply(entry.index, entry.data)
+                failpoints.hit("apply.command.before-answer")
             elif entry.kind is EntryKind.MEMBERSHIP:
+                failpoints.hit("apply.membership")
                 for observer in self._observers:
                     observer.membership_changed(Membership.decode(entry.data))
             self._bytes_since_snapshot += len(entry.data)
@@ -71,7 +75,9 @@ class Applier:
 
     def install(self, snapshot: Snapshot) -> None:
         """Become what the leader's snapshot says."""
+        failpoints.hit("install.before")
         self.restore(snapshot)
+        failpoints.hit("install.restored")
         self._bytes_since_snapshot = 0
         self._counters.snapshots_installed += 1
         self._counters.proposals_unknown += self.proposals.give_up(
@@ -95,6 +101,7 @@ class Applier:
         )
         if not is_due or self._is_compacting:
             return
+        failpoints.hit("compact.due")
         encode, encoded = self._machine.snapshot(), list[bytes]()
         self._is_compacting = True
         self._snapshot_index, self._bytes_since_snapshot = applied, 0
@@ -105,12 +112,14 @@ class Applier:
             elif self._snapshot_index > applied or bulk_writer.is_closed:
                 self._is_compacting = False  # the leader's snapshot came meanwhile, or this driver ends
             else:
+                failpoints.hit("compact.encoded")
                 try:
                     snapshot = self._node.compact(applied, encoded[0])
                 except TrellisError as refusal:
                     LOG.error("snapshot-refused", index=applied, error=str(refusal))
                     self._is_compacting = False  # tried again when the log has grown as much once more
                     return
+                failpoints.hit("compact.before-stage")
                 bulk_writer.submit(
                     partial(self._store.stage_snapshot, snapshot),
                     partial(self._staged, snapshot, writer, failed),
@@ -124,10 +133,12 @@ class Applier:
         if error is not None:
             failed(error)
         elif not writer.is_closed:
+            failpoints.hit("compact.staged")
             writer.submit(partial(self._store.save_snapshot, snapshot), partial(self._saved_snapshot, failed))
 
     def _saved_snapshot(self, failed: Failed, error: BaseException | None) -> None:
         self._is_compacting = False
         self._counters.snapshots_taken += 1
+        failpoints.hit("compact.saved")
         if error is not None:
             failed(error)

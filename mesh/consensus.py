@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
+from mesh import failpoints
 from mesh.driver import RaftDriver
 from mesh.errors import Draining, NoLeader, NotLeader, OutcomeUnknown, QueueFull, TrellisError, Unavailable
 from mesh.ids import Index, MemberId, Term
@@ -139,7 +140,9 @@ class Consensus:
         leader = self.driver.leader
         if leader is None:
             raise NoLeader(f"no leader is known; {MAJORITY}")
+        await failpoints.passing("consensus.forward.before")
         index, outcome = await self._client.propose(leader, data, timeout_s=timeout_s)
+        await failpoints.passing("consensus.forward.answered")
         return index, self._codec.decode(outcome)
 
     async def _pause(self, left_s: float) -> None:
@@ -183,7 +186,9 @@ class Consensus:
             while (request := self._reads.start_round()) is not None:
                 while self._reads.is_asked:
                     try:
-                        self._reads.confirmed(request, await self._read_once())
+                        index = await self._read_once()
+                        failpoints.hit("consensus.read.confirmed")
+                        self._reads.confirmed(request, index)
                     except _AGAIN:
                         with contextlib.suppress(Draining):  # `run` is about to end
                             await self._pause(READ_ATTEMPT_S)
@@ -195,6 +200,7 @@ class Consensus:
         leader = self.driver.leader
         if leader is None:
             raise NoLeader("no leader is known; try again shortly")
+        await failpoints.passing("consensus.read.before-ask")
         return await self._client.read_index(leader, timeout_s=READ_ATTEMPT_S)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from mesh import failpoints
 from mesh.applying import Applier
 from mesh.counters import ConsensusCounters
 from mesh.errors import Draining, NoLeader, OutcomeUnknown, TrellisError
@@ -24,16 +25,7 @@ from mesh.pacing import DriverSettings as DriverSettings
 from mesh.pacing import Ticker
 from mesh.ports import DriverObserver, LogStore, Network, StateMachine
 from mesh.raft import RawNode
-from mesh.raft.model import (
-    HardState,
-    Membership,
-    Message,
-    RaftSettings,
-    Ready,
-    Role,
-    Standing,
-    Status,
-)
+from mesh.raft.model import HardState, Membership, Message, RaftSettings, Ready, Role, Standing, Status
 from mesh.rounds import RoundClock
 from mesh.succession import Succession
 from mesh.surroundings import MACHINE, Surroundings
@@ -104,9 +96,7 @@ class RaftDriver:
         self._ended = asyncio.Event()
         self._failure: BaseException | None = None
         self._reads = PendingReads()
-        self._applied = AppliedWaiters()
-        self._conditions = ConditionWaiters()
-        self._rounds = RoundClock()
+        self._applied, self._conditions, self._rounds = AppliedWaiters(), ConditionWaiters(), RoundClock()
         #: When the newest message of a leader was taken in, CLOCK_BOOTTIME ns; 0: never.
         self.leader_heard_at = 0
 
@@ -155,6 +145,7 @@ class RaftDriver:
         self._reads.refuse_all(gone)
         self._applied.refuse_all(gone)
         self._conditions.refuse_all(gone)
+        await failpoints.passing("driver.stopping")
         grace_s = self._settings.stop_grace_s
         is_idle = await self._bulk_writer.close(grace_s=grace_s) & await self._writer.close(grace_s=grace_s)
         if is_idle:
@@ -182,6 +173,7 @@ class RaftDriver:
         self._proposals.check_room()
         self._check(data)
         entry = self._node.propose(data)
+        failpoints.hit("driver.proposal.appended")
         self.counters.proposals += 1
         self._proposals.add(entry, answered)
         self._kick()
@@ -262,6 +254,7 @@ class RaftDriver:
         Fails: as `RawNode.transfer_leadership`; `NoLeader` when it did not take over in time.
         """
         self._node.transfer_leadership(to)
+        failpoints.hit("driver.transfer.begun")
         self._kick()
         await self.wait_until(lambda status: status.leader == to, timeout_s=timeout_s)
 
@@ -277,6 +270,7 @@ class RaftDriver:
             observer.crash_proven(member)
         led = self._node.leader == member
         self._node.report_crash(member)
+        failpoints.hit("driver.crash.reported")
         if led:
             self._succession.leader_died(member)
         self._kick()
@@ -356,6 +350,7 @@ class RaftDriver:
 
     def _begin(self, ready: Ready) -> None:
         """Send what may leave at once, and store what must be durable."""
+        failpoints.hit("driver.turn.before-send")
         if ready.soft_state:
             self._tenure.role_changed(ready.soft_state)
             for observer in self._observers:
@@ -368,6 +363,7 @@ class RaftDriver:
         stored = ready if ready.hard_state else replace(ready, hard_state=self._late_hard_state)
         self._late_hard_state = None
         self._is_storing = True
+        failpoints.hit("driver.turn.before-save")
         self._writer.submit(partial(self._store.save, stored), partial(self._stored, ready))
 
     def _send(self, messages: Sequence[Message]) -> None:
@@ -378,6 +374,7 @@ class RaftDriver:
     def _stored(self, ready: Ready, error: BaseException | None) -> None:
         self._is_storing = False
         self.counters.note_fsync(self._store.fsync_s)
+        failpoints.hit("driver.turn.after-save")
         if error is not None:
             self._fail(error)
         self._guarded(self._finish, ready)
@@ -385,6 +382,7 @@ class RaftDriver:
     def _finish(self, ready: Ready) -> None:
         """All of *ready* is durable: keep its promises, apply, answer."""
         self._send(ready.messages_after_durable)
+        failpoints.hit("driver.turn.after-promises")
         if ready.snapshot:
             self._applier.install(ready.snapshot)
         self._applier.apply(ready.committed)
@@ -392,9 +390,11 @@ class RaftDriver:
             self._reads.confirmed(read.request, read.index)
         if ready.reads_lost:
             self._reads.lost(ready.reads_lost, not_leader(self._node.leader))
+        failpoints.hit("driver.turn.before-advance")
         self._node.advance(ready)
         if ready.committed or ready.snapshot:
             self._applied.reached(self._node.applied)
             self._applier.compact_if_due(self._writer, self._bulk_writer, self._fail)
         self._conditions.check(self._node.status)
+        failpoints.hit("driver.turn.done")
         self._kick()

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
+from mesh import failpoints
 from mesh.errors import InvariantBroken, OutcomeUnknown, OutOfRange, QueueFull
 from mesh.ids import Index, MemberId, SessionId, Term
 from mesh.limits import SESSION_OUTCOMES_MAX, STATE_HASH_PERIOD, WATCH_BACKLOG_MAX, WATCHERS_MAX
@@ -185,9 +186,11 @@ class Replica:
             self._lanes.put_nowait(lane)
 
     async def _apply(self, request: Request, timeout_s: float) -> Applied:
+        await failpoints.passing("replica.propose.before")
         _, outcome = await self._driver.propose_anywhere(
             encode_request(request), timeout_s=timeout_s, repeatable=bool(request.session)
         )
+        await failpoints.passing("replica.propose.answered")
         return _applied(outcome)
 
     async def propose_leading(

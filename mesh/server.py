@@ -9,7 +9,7 @@ from trellis.election.v1.election_pb2_grpc import ElectionServiceServicer
 from trellis.replication.v1 import replication_pb2 as replication
 from trellis.replication.v1.replication_pb2_grpc import ReplicationServiceServicer
 
-from mesh import limits
+from mesh import failpoints, limits
 from mesh.adapters.alongside import alongside
 from mesh.adapters.channel import ACCEPTED
 from mesh.adapters.outbox import Outbox
@@ -86,6 +86,7 @@ class ReplicationServicer(ReplicationServiceServicer):
         self, request: replication.ProposeRequest, answers: Outbox[replication.ProposeResponse]
     ) -> None:
         try:
+            failpoints.hit("server.propose.taken")
             if len(request.command) > limits.COMMAND_BYTES_MAX:
                 raise InvalidRequest(
                     f"a command has {len(request.command)} bytes, more than {limits.COMMAND_BYTES_MAX};"
@@ -96,6 +97,7 @@ class ReplicationServicer(ReplicationServiceServicer):
             self._answer(request.request, answers, error)
 
     def _answer(self, request: int, answers: Outbox[replication.ProposeResponse], answer: Answer) -> None:
+        failpoints.hit("server.propose.before-answer")
         response = replication.ProposeResponse(request=request)
         if isinstance(answer, Applied):
             response.index = answer.index

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from mesh.adapters import armed
 from mesh.errors import SettingsError, TrellisError
 from mesh.settings import HostSettings, load_settings
 from mesh.telemetry.logs import configure_logs
@@ -27,6 +28,7 @@ def run(settings_path: Path) -> int:
     try:
         settings = load_settings(settings_path)
         configure_logs(settings.logs.level, settings.logs.format)
+        armed.record(settings, armed.arm(settings, os.environ))
         asyncio.run(_run(settings))
     except TrellisError as error:
         return _report(error)

@@ -8,18 +8,20 @@
 * `snapshot-TERM-INDEX`: the newest snapshot's bytes.
 """
 
-import contextlib
 import fcntl
 import os
 import struct
 from pathlib import Path
 
+from mesh import failpoints
 from mesh.adapters.sqlite_records import CHECKSUM_BYTES, Seal
 from mesh.errors import Conflict, Corruption, StorageFailed
 from mesh.raft.model import EntryId
 
 _WATERMARK = struct.Struct(f">8sQ{CHECKSUM_BYTES}s")
 _MAGIC = b"TRELLIS1"
+#: Ends the name of a snapshot file that is being written.
+DRAFT = ".draft"
 
 
 class DirectoryLock:
@@ -89,13 +91,16 @@ class SnapshotFiles:
         Fails: `StorageFailed`.
         """
         path = self.path(last)
-        draft = path.with_suffix(".draft")
+        draft = path.with_suffix(DRAFT)
         try:
             with draft.open("wb") as file:
                 file.write(data)
                 file.flush()
+                failpoints.hit("log.snapshot.before-sync")
                 os.fsync(file.fileno())
+            failpoints.hit("log.snapshot.before-rename")
             draft.replace(path)
+            failpoints.hit("log.snapshot.renamed")
             sync_directory(self._directory)
         except OSError as error:
             raise StorageFailed(f"snapshot file {path}: {error}") from error
@@ -109,12 +114,16 @@ class SnapshotFiles:
             raise Corruption(path.name, str(error)) from error
 
     def keep_only(self, last: EntryId | None) -> None:
-        """Remove every snapshot but that of *last*."""
+        """Remove every snapshot but that of *last*. Drafts stay: another thread may be writing one."""
         kept = self.path(last).name if last else None
         for path in sorted(self._directory.glob("snapshot-*")):
-            if path.name != kept:
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
+            if path.name != kept and path.suffix != DRAFT:
+                path.unlink(missing_ok=True)
+
+    def remove_drafts(self) -> None:
+        """Remove what an earlier process did not finish. Order: before anything is written."""
+        for path in sorted(self._directory.glob(f"snapshot-*{DRAFT}")):
+            path.unlink(missing_ok=True)
 
 
 def sync_directory(directory: Path) -> None:

@@ -16,7 +16,7 @@ from trellis.common.v1.common_pb2 import MessageHeader
 from trellis.replication.v1 import replication_pb2 as replication
 from trellis.replication.v1.replication_pb2_grpc import ReplicationServiceStub
 
-from mesh import limits
+from mesh import failpoints, limits
 from mesh.adapters.alongside import BROKEN, alongside
 from mesh.adapters.channel import is_accepted
 from mesh.adapters.outbox import Outbox
@@ -149,10 +149,12 @@ class ProposeStream:
             first, *more = await self._outbox.take_some(
                 limits.PROPOSALS_PER_MESSAGE_MAX, limits.PROPOSALS_PER_MESSAGE_BYTES_MAX, _weigh
             )
+            await failpoints.passing("leader-client.before-write")
             self._written = (more[-1] if more else first).request
             first.header.CopyFrom(self._header)
             first.more.extend(more)
             await call.write(first)
+            await failpoints.passing("leader-client.written")
 
     def _answer(self, response: replication.ProposeResponse) -> None:
         answer = self._pending.pop(response.request, None)

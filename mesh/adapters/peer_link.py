@@ -15,7 +15,7 @@ import grpc
 from trellis.election.v1 import election_pb2_grpc
 from trellis.replication.v1 import replication_pb2_grpc
 
-from mesh import limits
+from mesh import failpoints, limits
 from mesh.adapters.alongside import BROKEN, alongside
 from mesh.adapters.channel import is_accepted, open_channel
 from mesh.adapters.outbox import Outbox
@@ -143,6 +143,7 @@ class PeerLink:
         was_open = False
         try:
             was_open = is_accepted(await call.initial_metadata())
+            await failpoints.passing("link.opened")
             async with alongside(self._write(call, outbox, idle_s), name=f"write:{self.member}"):
                 while (wire := await call.read()) is not grpc.aio.EOF:
                     self._received(self.member, wire)
@@ -156,7 +157,9 @@ class PeerLink:
     async def _write(self, call: Any, outbox: Outbox[Message], idle_s: float | None) -> None:
         if idle_s is None:
             while True:
-                await call.write(encode(await outbox.take(), self._cluster))
+                message = await outbox.take()
+                await failpoints.passing("link.before-write")
+                await call.write(encode(message, self._cluster))
         with contextlib.suppress(TimeoutError):
             while True:
                 async with asyncio.timeout(idle_s):

@@ -3,7 +3,9 @@
 What is read back is verified in full before anything is used. Whatever does
 not verify is `Corruption`: nothing is repaired, and a log that lost its end
 is never taken for a shorter one (see sqlite_records for the chain and data_dir
-for the watermark).
+for the watermark). What is found at opening is first written anew: an earlier
+process may have seen its fsync fail, after which the kernel shows data that
+the disk never got.
 
 Order: calls come from one thread at a time; which one may change between calls.
 Absent here: the thread that runs it (log_writer.py).
@@ -17,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mesh import failpoints
 from mesh.adapters.data_dir import DirectoryLock, SnapshotFiles, Watermark, sync_directory
 from mesh.adapters.log_reading import read_entries, read_snapshot_meta, read_state
 from mesh.adapters.sqlite_records import (
@@ -65,17 +68,18 @@ class SqliteLog:
                 directory=directory,
                 member=member,
             )
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with contextlib.ExitStack() as undo:
+        with contextlib.ExitStack() as undo, _storage_errors(directory):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            sync_directory(directory.parent)
             self._lock = DirectoryLock(directory)
             undo.callback(self._lock.release)
             self._watermark = Watermark(directory / "watermark", self._seal)
             undo.callback(self._watermark.close)
             self._files = SnapshotFiles(directory)
-            with _storage_errors(database):
-                self._db = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
-                undo.callback(self._db.close)
-                self._prepare(directory, cluster, member)
+            self._files.remove_drafts()
+            self._db = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
+            undo.callback(self._db.close)
+            self._prepare(directory, cluster, member)
             undo.pop_all()
 
     # ---- opening --------------------------------------------------------------------
@@ -99,6 +103,7 @@ class SqliteLog:
         else:
             self._lay_out(cluster, member)
             sync_directory(directory)
+            failpoints.hit("log.open.laid-out")
         self._state = read_state(self._db, self._seal)
         if floor is None:
             if self._state.sequence:
@@ -107,8 +112,19 @@ class SqliteLog:
             raise Corruption(
                 "log.sqlite", f"it ends with transaction {self._state.sequence}, but {floor} was durable"
             )
+        self._write_anew()
+        failpoints.hit("log.open.watermark")
         self._watermark.write(self._state.sequence)
         self._watermark.sync()
+
+    def _write_anew(self) -> None:
+        """Move the write-ahead log into the database, which writes all of it once more.
+
+        Fails: `StorageFailed`.
+        """
+        busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise StorageFailed("log.sqlite: what it holds could not be written anew. Is it open elsewhere?")
 
     def _lay_out(self, cluster: ClusterId, member: MemberId) -> None:
         chain = self._seal.of_origin(NOWHERE)
@@ -209,6 +225,7 @@ class SqliteLog:
         self, hard_state: HardState, entries: Sequence[Entry], snapshot: Snapshot | None, *, keeps_tail: bool
     ) -> None:
         started = time.perf_counter()
+        failpoints.hit("log.write.before-begin")
         state = dataclasses.replace(self._state, sequence=self._state.sequence + 1, hard_state=hard_state)
         self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -216,16 +233,21 @@ class SqliteLog:
                 state = self._replace_origin(state, snapshot, keeps_tail=keeps_tail)
             if entries:
                 state = self._append(state, entries)
+                failpoints.hit("log.write.entries-written")
             self._db.execute(WRITE_STATE, state.row(self._seal))
+            failpoints.hit("log.write.before-commit")
             self._db.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             raise
+        failpoints.hit("log.write.committed")
         self._watermark.write(state.sequence)
+        failpoints.hit("log.write.marked")
         self._state = state
         self.fsync_s = time.perf_counter() - started
         if snapshot:
+            failpoints.hit("log.snapshot.before-forget")
             self._files.keep_only(snapshot.meta.last)
 
     def _replace_origin(self, state: State, snapshot: Snapshot, *, keeps_tail: bool) -> State:
@@ -246,6 +268,7 @@ class SqliteLog:
                 *(meta.size_bytes, meta.sha256, self._seal.of_snapshot(meta)),
             ),
         )
+        failpoints.hit("log.write.origin-moved")
         return state
 
     def _append(self, state: State, entries: Sequence[Entry]) -> State:
@@ -278,10 +301,14 @@ class SqliteLog:
 
 @contextlib.contextmanager
 def _storage_errors(where: object) -> Iterator[None]:
-    """Turns SQLite's errors into ours: a bad file is Corruption, everything else StorageFailed."""
+    """Turns the errors of disk and SQLite into ours: a bad file is Corruption, all else StorageFailed."""
     try:
         yield
-    except sqlite3.OperationalError as error:
+    except (OSError, sqlite3.OperationalError) as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        if isinstance(error, sqlite3.Error) and code & 0xFF == sqlite3.SQLITE_ERROR:
+            # No condition of the machine, and our statements are right: what they read is not.
+            raise Corruption(str(where), str(error)) from error
         raise StorageFailed(
             f"{where}: {error}. Check the disk and the file system; this sidecar stops now.",
             error=error,

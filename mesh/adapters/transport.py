@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 
+from mesh import failpoints
 from mesh.adapters.alongside import alongside
 from mesh.adapters.channel import ACCEPTED
 from mesh.adapters.crash_probe import CrashProbe
@@ -110,6 +111,7 @@ class GrpcTransport:
 
     def send(self, messages: Iterable[Message]) -> None:
         """Queue *messages*; whatever finds no stream is dropped and counted."""
+        failpoints.hit("transport.sending")
         counters = self._counters
         for message in messages:
             lane, is_answer = lane_of(message)
@@ -153,12 +155,14 @@ class GrpcTransport:
             self._counters.dropped["malformed"] += 1
             return
         self._counters.messages_received += 1
+        failpoints.hit("transport.received")
         self._probe.heard(message.sender)
         self._deliver(message)
 
     async def serve(self, lane: Lane, context: Any) -> None:
         """Take in one stream that a peer opened, until it ends. Fails: `Denied`."""
         host = self._identity.check_peer(context.auth_context())
+        await failpoints.passing("transport.accepting")
         outbox: Outbox[Message] = Outbox(OUTBOX_BOUNDS[lane])
         senders: set[MemberId] = set()
         try:
@@ -186,6 +190,7 @@ class GrpcTransport:
 
     def _note_broken(self, member: MemberId) -> None:
         """A stream from or to *member* ended: it may be dead."""
+        failpoints.hit("transport.broken")
         self._on_unreachable(member)
         address = self._addresses.get(member)
         if self._tasks is not None and address is not None:

@@ -24,6 +24,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from mesh import failpoints
 from mesh.errors import Conflict, Corruption, Denied
 from mesh.identity.keys import key_from_pem, key_sha256
 from mesh.identity.proof import read_certificate
@@ -110,9 +111,12 @@ class IdentityFiles:
         """Makes *identity* the one of this host, in one step and durably."""
         self._prepare()
         write_private(self._sealing, identity.sealing_key)
+        failpoints.hit("identity.before-generation")
         self._save_generation(identity)
+        failpoints.hit("identity.before-cluster")
         named = {"cluster_id": identity.cluster_id, "member": identity.member}
         write_private(self._cluster, json.dumps(named, sort_keys=True).encode() + b"\n")
+        failpoints.hit("identity.stored")
         self._pending.unlink(missing_ok=True)
 
     def pending_key(self) -> bytes | None:

@@ -167,8 +167,8 @@ class Development(Section):
     """[development] Never in production."""
 
     mode: Annotated[bool, Field(examples=[True])] = False
-    #: As in TRELLIS_FAILPOINTS: "name=action" or "name=action:count".
-    failpoints: Annotated[Words, Field(examples=[["log-before-sync=exit:1"]])] = ()
+    #: As in TRELLIS_FAILPOINTS: "name=action", "name=action:count" (see mesh.failpoints.arming).
+    failpoints: Annotated[Words, Field(examples=[["driver.turn.before-save=crash"]])] = ()
 
 
 class HostSettings(Section):

@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Final, TypeVar
 
 from mesh.errors import Problem
+from mesh.failpoints.arming import arming_problems
 from mesh.lease.timers import check_timers
 from mesh.settings.model import (
     Development,
@@ -162,11 +163,14 @@ def virtual_ip_has_an_interface(tables: Tables) -> Iterator[Problem]:
         )
 
 
-def failpoints_need_development_mode(tables: Tables) -> Iterator[Problem]:
-    """Faults on request never run in production by accident."""
+def failpoints_can_be_armed(tables: Tables) -> Iterator[Problem]:
+    """Faults on request never run in production by accident, and each is one that there is."""
     development = _table(tables, "development", Development)
-    if development and development.failpoints and not development.mode:
+    if development is None:
+        return
+    if development.failpoints and not development.mode:
         yield Problem("development.failpoints", "work in development mode only", "mode = true")
+    yield from arming_problems(development.failpoints, "development.failpoints")
 
 
 RULES: Final[tuple[Rule, ...]] = (
@@ -175,5 +179,5 @@ RULES: Final[tuple[Rule, ...]] = (
     ports_do_not_clash,
     northbound_tls_is_whole,
     virtual_ip_has_an_interface,
-    failpoints_need_development_mode,
+    failpoints_can_be_armed,
 )

@@ -6,6 +6,7 @@ from typing import Any
 from trellis.config_sync.v1 import config_sync_pb2 as pb
 from trellis.config_sync.v1 import config_sync_pb2_grpc
 
+from mesh import failpoints
 from mesh.adapters.clock import wall_ns
 from mesh.adapters.deadline import remaining_s
 from mesh.errors import InvalidRequest, NotFound, Problem
@@ -92,6 +93,7 @@ class ConfigSyncServicer(config_sync_pb2_grpc.ConfigSyncServiceServicer):
     ) -> tuple[Applied, int]:
         """The outcome and the wall-clock time that was proposed with the command."""
         at_ns = wall_ns()
+        await failpoints.passing("documents.before-propose")
         applied = await self._replica.propose(
             command,
             session=check_session(session, sequence),
@@ -99,6 +101,7 @@ class ConfigSyncServicer(config_sync_pb2_grpc.ConfigSyncServiceServicer):
             at_ns=at_ns,
             timeout_s=remaining_s(context),
         )
+        await failpoints.passing("documents.proposed")
         return applied, at_ns
 
     def _written(self, name: DocumentName, applied: Applied, at_ns: int, *, size: int) -> pb.Document:

@@ -8,6 +8,7 @@ import grpc
 from trellis.supervisor.v1 import supervisor_pb2 as pb
 from trellis.supervisor.v1 import supervisor_pb2_grpc
 
+from mesh import failpoints
 from mesh.adapters.clock import wall_ns
 from mesh.adapters.deadline import remaining_s
 from mesh.errors import InvalidRequest, NotFound, Problem, TrellisError
@@ -104,9 +105,11 @@ class SupervisorServicer(supervisor_pb2_grpc.SupervisorServiceServicer):
         unchanged = present is not None and present.spec == spec and not present.stopped
         if not request.dry_run and not unchanged:
             expected = request.expected_version if request.HasField("expected_version") else None
+            await failpoints.passing("services.before-propose")
             await self._replica.propose(
                 ApplyService(spec, expected), at_ns=wall_ns(), timeout_s=remaining_s(context)
             )
+            await failpoints.passing("services.proposed")
             await self._replica.barrier(timeout_s=remaining_s(context))
         row = self._replica.state.services.get(spec.name)
         service = service_row(self._replica.state, row) if row is not None else pb.Service(spec=request.spec)

@@ -7,6 +7,7 @@ import grpc
 import structlog
 from trellis.cluster.v1 import cluster_pb2, cluster_pb2_grpc
 
+from mesh import failpoints
 from mesh.errors import NoLeader, TrellisError, Unavailable
 from mesh.identity.interceptor import forwarding_metadata
 from mesh.ids import VIP, HostId, host_of
@@ -66,6 +67,7 @@ class HandOver:
         Bound: `LEAVE_S`. What is still owned then is waited out by the next leader.
         """
         made = self._core
+        await failpoints.passing("hand-over.leaving")
         made.host.wake()
         try:
             async with asyncio.timeout(LEAVE_S):

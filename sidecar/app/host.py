@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import structlog
 
-from mesh import limits
+from mesh import failpoints, limits
 from mesh.errors import TrellisError, Unavailable
 from mesh.ids import FencingTerm, HostId, InstanceId, MemberId, OwnedName, ServiceName, host_of
 from mesh.lease.holder import HostLease
@@ -188,6 +188,7 @@ class HostDriver:
                 if self._standing().grace_over:
                     self._supervisor.assign(())
             else:
+                await failpoints.passing("host.caught-up")
                 return
 
     async def _watch_hands(self) -> None:
@@ -225,15 +226,19 @@ class HostDriver:
             self._fenced_since = self._now()
             LOG.warning("lease-lost", reason=self.fenced_reason())
             self._was_live = False
+            failpoints.hit("host.lease-lost")
             await self.give_way()
+            failpoints.hit("host.gave-way")
         self._was_live = standing.lease_live
         wanted = decide.desired(self._replica.state, standing, self._assigned)
         self._assigned = {each.instance: each for each in wanted.assignments}
         assignments = () if self.leaving else wanted.assignments
         self._supervisor.assign(assignments)
+        failpoints.hit("host.step.assigned")
         if self._held is not None:
             await self._held.settle(None if self.leaving else wanted.vip_term, self.is_live)
         self._publish()
+        failpoints.hit("host.step.published")
         self._report_releases({each.spec.name for each in assignments})
 
     async def give_way(self) -> None:
@@ -274,6 +279,7 @@ class HostDriver:
         )
         for name, term in given.items():
             if self._beats.releases.get(name) != term:
+                failpoints.hit("host.release.before-report")
                 self._beats.released(name, term)
         for name, term in self._beats.releases.items():
             if self._replica.state.fencing_term(name) != term:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from mesh import limits
+from mesh import failpoints, limits
 from mesh.consensus import Consensus
 from mesh.errors import Conflict, NotFound, TrellisError
 from mesh.ids import HostId, Index, MemberId, Term, host_of
@@ -155,7 +155,9 @@ class Leading:
             change = next_membership_change(view_of(status, self.state, beating))
             if change is not None:
                 LOG.info("membership-change", reason=change.reason)
+                await failpoints.passing("leading.membership.before-change")
                 await self._consensus.driver.change_membership(change.target, timeout_s=CHANGE_TIMEOUT_S)
+                await failpoints.passing("leading.membership.changed")
             elif self._is_drained() and (fit := self._successors()):
                 LOG.info("drained-leader-hands-over", to=fit[0].id)
                 await self._consensus.driver.transfer_leadership(fit[0].id, timeout_s=CHANGE_TIMEOUT_S)
@@ -168,7 +170,9 @@ class Leading:
             return
         command = self._founded.command()
         if command is not None:
+            await failpoints.passing("leading.founding.before-propose")
             await self._propose(command, CHANGE_TIMEOUT_S)
+            await failpoints.passing("leading.founding.proposed")
             self._founded.forget()
 
     # ---- hand-over ------------------------------------------------------------------

@@ -8,11 +8,12 @@ import grpc
 import structlog
 from trellis.certificate.v1 import certificate_pb2, certificate_pb2_grpc
 
+from mesh import failpoints
 from mesh.adapters.clock import wall_ns
 from mesh.adapters.sqlite_log import SqliteLog
 from mesh.errors import Conflict, Corruption, Denied, NoLeader, TrellisError
 from mesh.identity.credentials import Credentials
-from mesh.identity.files import HostIdentity, IdentityFiles
+from mesh.identity.files import HostIdentity, IdentityFiles, write_private
 from mesh.raft import first_log
 from mesh.raft.model import Ready
 from mesh.settings.model import HostSettings
@@ -54,15 +55,21 @@ def open_identity(settings: HostSettings) -> tuple[IdentityFiles, Credentials]:
 def open_log(settings: HostSettings, identity: HostIdentity) -> SqliteLog:
     """This member's log; laid out at the first start, with itself as only voter if it founds.
 
+    Invariant: it is laid out once. Where it was and is no more, promises are forgotten that
+    others rely on, whatever else the data directory still says.
     Fails: as `SqliteLog`.
     """
     directory, founds = raft_dir(settings), founding_path(settings).exists()
-    joins = seeds_path(settings).exists()
-    store = SqliteLog(directory, identity.cluster_id, identity.member, create=founds or joins)
+    made = settings.host.data_dir / "log-made"
+    is_first = not made.exists() and (founds or seeds_path(settings).exists())
+    store = SqliteLog(directory, identity.cluster_id, identity.member, create=is_first)
     restored = store.load()
     if founds and not restored.entries and restored.snapshot is None:
+        failpoints.hit("founding.before-first-log")
         first = first_log([identity.member])
         store.save(Ready(hard_state=first.hard_state, entries=first.entries, must_sync=True))
+    if not made.exists():
+        write_private(made, b"")
     return store
 
 

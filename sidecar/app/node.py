@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from mesh import failpoints
 from mesh.driver import RaftDriver
 from mesh.ids import HostId, Index, MemberId, Term, host_of
 from mesh.lease.model import ElectedBy, Election
@@ -157,6 +158,7 @@ class Node:
     # ---- leadership -----------------------------------------------------------------
 
     def _lead(self, soft: SoftState) -> None:
+        failpoints.hit("node.leading")
         self._leading = soft.term
         elected_by = ELECTED_BY[self.driver.stood_for]
         heard = self._leaders.get(self._last_term)

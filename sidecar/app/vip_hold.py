@@ -12,6 +12,7 @@ from ipaddress import ip_address
 
 import structlog
 
+from mesh import failpoints
 from mesh.errors import Problem, SettingsError, TrellisError
 from mesh.ids import VIP, FencingTerm
 from mesh.settings.model import HostSettings
@@ -68,12 +69,15 @@ class VipHold:
             return
         fenced_before = self._times_fenced
         try:
+            await failpoints.passing("vip.before-register")
             if not await self._register() or (self.term == wanted and self._is_claimed()):
                 return
             if may_act():
                 # A stranger is looked for once. Later owners follow one that held it, and a probe is outage.
                 self._may_be_up = True
+                await failpoints.passing("vip.before-claim")
                 await self._vip.claim(wanted, probe=wanted == FIRST_TERM)
+                await failpoints.passing("vip.claimed")
                 self.term = wanted
             if self._times_fenced != fenced_before or not may_act():
                 await self.release()
@@ -105,7 +109,9 @@ class VipHold:
         """Give it up; done already is success. The fence lets go once nothing is left."""
         self.term = None
         if self._may_be_up:
+            await failpoints.passing("vip.before-release")
             await self._vip.release()
+            await failpoints.passing("vip.released")
             self._may_be_up = False
         if self._netlink is not None:
             await self._fence.unregister(VIP)

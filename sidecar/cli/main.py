@@ -12,7 +12,14 @@ from typing import Annotated, NoReturn
 import typer
 
 from mesh.errors import TrellisError
-from sidecar.cli import cluster_commands, document_commands, exits, service_commands, setup_commands
+from sidecar.cli import (
+    cluster_commands,
+    document_commands,
+    exits,
+    failpoint_commands,
+    service_commands,
+    setup_commands,
+)
 from sidecar.cli.options import SETTINGS_VARIABLE
 
 EPILOG = (
@@ -76,6 +83,7 @@ app.add_typer(cluster_commands.leader_app, name="leader", rich_help_panel=OPERAT
 app.add_typer(cluster_commands.host_app, name="host", rich_help_panel=OPERATE)
 app.command("xds-bootstrap", rich_help_panel=OPERATE)(setup_commands.xds_bootstrap)
 app.command(rich_help_panel=TRY)(setup_commands.demo)
+app.command(rich_help_panel=TRY)(failpoint_commands.failpoints)
 
 
 def main() -> NoReturn:

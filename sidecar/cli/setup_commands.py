@@ -1,5 +1,6 @@
 """`trellis init | token | join | run | xds-bootstrap | demo`: making a cluster and running a host."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -39,11 +40,13 @@ def init(
 
       trellis init --settings /etc/trellis/settings.toml
     """
+    from mesh.adapters.armed import arm
     from sidecar.cli.first_settings import FirstWords, load_or_write
     from sidecar.cli.output import print_json, say
     from sidecar.membership.init import initialise
 
     loaded = load_or_write(settings, FirstWords(name, address, virtual_ip, interface))
+    arm(loaded, os.environ)
     cluster_id = initialise(loaded)
     if json:
         print_json({"cluster_id": cluster_id, "host_id": loaded.host.name})
@@ -122,12 +125,14 @@ def join(
     """
     import asyncio
 
+    from mesh.adapters.armed import arm
     from sidecar.cli.first_settings import FirstWords, load_or_write
     from sidecar.cli.output import print_json, say
     from sidecar.cli.progress import working
     from sidecar.membership.join import join as join_cluster
 
     loaded = load_or_write(settings, FirstWords(name, address, virtual_ip, interface))
+    arm(loaded, os.environ)
     text = sys.stdin.readline().strip() if words == "-" else words
     with working(f"Joining as {loaded.host.name}", quiet=json) as tell:
         joined = asyncio.run(join_cluster(loaded, text, timeout_s=timeout, on_step=tell))

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from mesh import failpoints
 from mesh.errors import InvariantBroken, Refused, Unavailable
 
 PROGRAM: Final = Path(__file__).with_name("fence_process.py")
@@ -122,6 +123,7 @@ class FenceClient:
         Fails: FenceUnavailable when it does not.
         """
         await self._open()
+        await failpoints.passing("fence.started")
         self._watch = asyncio.create_task(self._keep(), name="fence:keep")
 
     async def close(self, *, clear: bool = False) -> None:
@@ -157,6 +159,7 @@ class FenceClient:
         self._deadline = deadline_ns
         if self._channel is not None:
             with contextlib.suppress(OSError):
+                failpoints.hit("fence.deadline")
                 self._channel.end.send(
                     b"deadline %d" % deadline_ns, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
                 )
@@ -190,6 +193,7 @@ class FenceClient:
 
     async def _register(self, name: str, fields: dict[str, object]) -> None:
         text = json.dumps(fields)
+        await failpoints.passing("fence.before-register")
         self._things[name] = text
         try:
             await self._send(f"add {text}")
@@ -201,6 +205,7 @@ class FenceClient:
         if refusal is not None:
             self._things.pop(name, None)
             raise FenceRefused(f"The fence cannot hold {name}: {refusal}. It must not run.", name=name)
+        await failpoints.passing("fence.registered")
 
     # ---- the channel ------------------------------------------------------------
 

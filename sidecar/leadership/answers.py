@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from mesh import failpoints
 from mesh.ids import Index, MemberId, Term
 from mesh.lease.model import BeatAnswer
 from mesh.lease.timers import LeaseTimers
@@ -44,6 +45,7 @@ class BeatAnswers:
             draining=beat.draining,
             releases=beat.releases,
         )
+        failpoints.hit("heartbeat.before-answer")
         return BeatReply(
             BeatAnswer(beat.sequence, granted, self._lease_ns, self._term()),
             state_diverged=self._diverged(beat),

@@ -17,6 +17,7 @@ from typing import Protocol
 import structlog
 from trellis.heartbeat.v1 import heartbeat_pb2
 
+from mesh import failpoints
 from mesh.errors import PeerUnreachable, TrellisError
 from mesh.ids import FencingTerm, Index, InstanceId, MemberId, OwnedName, Term
 from mesh.lease.holder import HostLease
@@ -127,6 +128,7 @@ class Beats:
 
     def _confirm_own(self) -> None:
         sent = self._consensus.quorum_confirmed_at()
+        failpoints.hit("beats.own-lease")
         if sent is not None and self._lease.leadership_confirmed(
             sent, self._timers.lease_ns, self._consensus.term
         ):
@@ -145,7 +147,10 @@ class Beats:
             complete = True
             while self._consensus.leader == leader and not reader.done():
                 async with asyncio.timeout(WRITE_TIMEOUT_S):
-                    await stream.send(self._beat(complete))
+                    beat = self._beat(complete)
+                    await failpoints.passing("beats.before-send")
+                    await stream.send(beat)
+                    await failpoints.passing("beats.sent")
                 complete = False
                 await self._pause(self._timers.heartbeat_ns / 1e9)
         except (PeerUnreachable, TimeoutError) as error:
@@ -168,6 +173,7 @@ class Beats:
             LOG.warning("beat-answer-refused", error=str(error))
 
     def _answered(self, reply: BeatReply) -> None:
+        failpoints.hit("beats.answered")
         if reply.state_diverged:
             self._on_diverged()
             return

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from mesh import failpoints
 from mesh.errors import InvariantBroken, OutcomeUnknown, TrellisError
 from mesh.ids import FencingTerm, HostId, Index, MemberId, OwnedName, Term, host_of
 from mesh.lease import hosts as verdicts
@@ -171,9 +172,13 @@ class LeaderDuty:
             self._leaving.add(host)
         if news or releases or standing.verdict is not Verdict.ALIVE:
             self._wake.set()
-        return self._ready() and self._leases.grant(
+        failpoints.hit("duty.beat.before-grant")
+        is_granted = self._ready() and self._leases.grant(
             host, now, quorum_confirmed_at=self._replicated.quorum_confirmed_at(), applied_index=applied
         )
+        if is_granted:
+            failpoints.hit("duty.beat.granted")
+        return is_granted
 
     def crash_proven(self, member: MemberId, at: int) -> None:
         """The sidecar of `member` was dead at `at`, CLOCK_BOOTTIME; it may have beaten since."""
@@ -200,6 +205,7 @@ class LeaderDuty:
         A change of membership may take long, and ownerships do not wait for it.
         """
         await self._replicated.wait_applied(self._serve_from)
+        await failpoints.passing("duty.begun")
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._repeat(self._step, self._wake), name="leader:decide")
             tasks.create_task(
@@ -241,7 +247,9 @@ class LeaderDuty:
         commands += self._report_commands(state)
         waits = [each.at for each in decisions if isinstance(each, WaitUntil)]
         self._decide_at = min(waits, default=now + self._timers.heartbeat_ns)
+        failpoints.hit("duty.before-reserve")
         reserved = self._reserve(decisions, situation.ownerships, now)
+        failpoints.hit("duty.reserved")
         commands += decide.ownership_commands(state, decisions)
         commands += self._extra_commands(state)
         if commands:
@@ -321,7 +329,9 @@ class LeaderDuty:
     async def _propose(self, command: SingleCommand) -> Fate:
         """What became of it; the next round decides again from the new state."""
         try:
+            await failpoints.passing("duty.before-propose")
             await self._replicated.propose(command, timeout_s=PROPOSE_TIMEOUT_S)
+            await failpoints.passing("duty.proposed")
         except InvariantBroken:
             raise
         except OutcomeUnknown as error:

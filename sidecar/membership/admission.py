@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
+from mesh import failpoints
 from mesh.errors import Conflict, Denied, InvalidRequest, Problem
 from mesh.identity.keys import check_csr, key_sha256
 from mesh.identity.token import secret_sha256
@@ -150,6 +151,7 @@ class Admission:
         self, applicant: Applicant, token: JoinToken, member: MemberId, key_hash: str, timeout_s: float
     ) -> Admitted:
         issued = self._issuer.issue_host(member, applicant.address, applicant.csr_pem)
+        failpoints.hit("admission.signed")
         row = Member(
             member=member,
             host=HostId(applicant.host),
@@ -160,9 +162,11 @@ class Admission:
             certificate_serial=issued.serial,
             key_sha256=key_hash,
         )
+        await failpoints.passing("admission.before-record")
         outcome = await self._replicated.propose(
             AdmitMember(row, token.sha256), timeout_s=timeout_s, at_ns=self._now_ns()
         )
+        await failpoints.passing("admission.recorded")
         if outcome.member is not None and outcome.member != member:
             # The same request came twice at once, and the other one was first.
             member = outcome.member

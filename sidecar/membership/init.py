@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+from mesh import failpoints
 from mesh.errors import Conflict, InvalidRequest
 from mesh.identity.authority import Authority
 from mesh.identity.files import HostIdentity, IdentityFiles
@@ -46,6 +47,7 @@ def initialise(settings: HostSettings, now_ns: Callable[[], int] = time.time_ns)
     identity, founding = _make(settings, now_ns())
     settings.host.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     save_founding(founding_path(settings), founding)
+    failpoints.hit("init.founding-stored")
     files.save(identity)
     return identity.cluster_id
 

@@ -16,6 +16,7 @@ import grpc
 import tenacity
 from trellis.membership.v1 import membership_pb2, membership_pb2_grpc
 
+from mesh import failpoints
 from mesh.errors import (
     Conflict,
     Corruption,
@@ -94,6 +95,7 @@ async def join(
     key_pem = _pending_key(files)
     say("asking to be admitted")
     answer = await _ask(settings, token, key_pem, timeout_s, now_ns)
+    await failpoints.passing("join.admitted")
     identity = _identity(settings, token, key_pem, answer)
     say("storing the identity")
     write_private(seeds_path(settings), json.dumps(dict(answer.members), sort_keys=True).encode())
@@ -128,6 +130,7 @@ def _pending_key(files: IdentityFiles) -> bytes:
         return pending
     key_pem = key_to_pem(new_key())
     files.save_pending_key(key_pem)
+    failpoints.hit("join.key-stored")
     return key_pem
 
 
@@ -156,6 +159,7 @@ async def _ask(
                 csr_pem=csr_pem,
                 version=own_version(),
             )
+            await failpoints.passing("join.before-ask")
             return await _ask_one(host, address, token, request, now_ns, min(ATTEMPT_S, timeout_s))
     raise Unavailable("No host was asked.")
 

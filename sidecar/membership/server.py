@@ -14,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from trellis.certificate.v1 import certificate_pb2, certificate_pb2_grpc
 from trellis.membership.v1 import membership_pb2, membership_pb2_grpc
 
+from mesh import failpoints
 from mesh.adapters.deadline import remaining_s
 from mesh.errors import Conflict, Denied, InvalidRequest, NotFound, Problem
 from mesh.identity.authority import OPERATOR_LIFETIME, OPERATOR_LIFETIME_MAX
@@ -77,6 +78,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         expires_ns = self._now_ns() + _ns(lifetime)
         token = JoinToken(secret_sha256(secret), expires_ns, HostId(host) if host else None, request.witness)
         await self._replicated.propose(AddToken(token), timeout_s=remaining_s(context), at_ns=self._now_ns())
+        await failpoints.passing("token.proposed")
         text = TokenText(self._issuer.cluster_id, secret, self._issuer.ca_pem, self._join_addresses())
         response = membership_pb2.CreateTokenResponse(token=text.encode())
         response.expires.FromNanoseconds(expires_ns)

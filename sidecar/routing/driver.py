@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
+from mesh import failpoints
 from sidecar.routing import bootstrap
 from sidecar.routing.admin import calls_in_hand
 from sidecar.routing.closed import northbound_problems
@@ -103,7 +104,9 @@ class Routing:
         self._serial += 1
         if view.northbound_open and not (before and before.northbound_open):
             self._in_force.on_opened(self._serial)
+        failpoints.hit("xds.before-push")
         self._server.push(decide(view, self._settings), Version(view.revision, self._serial))
+        failpoints.hit("xds.pushed")
 
     # ---- what Envoy has in force ---------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import grpc
 from envoy.service.discovery.v3 import discovery_pb2
 
+from mesh import failpoints
 from mesh.errors import Problem, SettingsError
 from sidecar.routing import bootstrap
 from sidecar.routing.model import Resource, RoutingSettings, Snapshots
@@ -162,6 +163,7 @@ class AdsServer:
                 continue
             resources = self._envoy if client.is_envoy else self._proxyless
             for response in client.stream.take(resources, self._version):
+                await failpoints.passing("xds.before-write")
                 await context.write(self._encode(response))
 
     def _encode(self, response: Response) -> discovery_pb2.DiscoveryResponse:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from mesh import failpoints
 from mesh.errors import Unavailable
 from mesh.ids import InstanceId
 from mesh.state.service import InstanceState, InstanceStatus
@@ -34,13 +35,7 @@ from sidecar.supervisor.model import (
 from sidecar.supervisor.ports import PortAllocator
 from sidecar.supervisor.prober import Prober
 from sidecar.supervisor.probes import Target
-from sidecar.supervisor.process import (
-    Child,
-    Launch,
-    check_command,
-    limit_address_space,
-    spawn,
-)
+from sidecar.supervisor.process import Child, Launch, check_command, limit_address_space, spawn
 from sidecar.supervisor.records import Record, Records, file_stem
 from sidecar.supervisor.surroundings import address_text, environment_of, make_state_dir, state_dir_of
 from sidecar.supervisor.tree import CLEAR_S_MAX, CLEAR_S_MIN, Tree
@@ -227,7 +222,7 @@ class Instance:
             self.handle(Event(Kind.SPAWNED))
 
     def _spawn(self) -> None:
-        """Order: fence told, then record written, then anything else may happen."""
+        """Order: record written, then fence told. Fails: OSError, Unavailable; then nothing runs."""
         site, spec = self._site, self.assignment.spec
         self._port = site.ports.give(self.id)
         if spec.routed and not self._ingress:
@@ -236,6 +231,7 @@ class Instance:
         self._oom_before = self._leaf.oom_kills()
         make_state_dir(site.settings, self.assignment)
         output = site.logs.open(self.id)
+        failpoints.hit("supervisor.before-spawn")
         try:
             child = spawn(
                 Launch(
@@ -252,10 +248,16 @@ class Instance:
             )
         finally:
             os.close(output)
-        if spec.memory_bytes_max and not limited:
-            limit_address_space(child.pid, spec.memory_bytes_max)
+        try:
+            failpoints.hit("supervisor.spawned")
+            if spec.memory_bytes_max and not limited:
+                limit_address_space(child.pid, spec.memory_bytes_max)
+            site.records.write(self._record(child))
+            failpoints.hit("supervisor.recorded")
+        except OSError:  # a process without a record would run beside its replacement
+            Tree(self.id, site.settings.socket_path, self._leaf, child.pid).undo(child)
+            raise
         self._take(child)
-        site.records.write(self._record(child))
 
     def _take(self, child: Child, *, inherited: bool = False) -> None:
         """Make *child* the main process from now on."""
@@ -317,6 +319,7 @@ class Instance:
             self._child.release()
             self._child = None
         self._tree = None
+        failpoints.hit("supervisor.gone")
         if self._started.exclusive:
             self._site.on_exclusive(self.id, None)
         self.handle(Event(Kind.GONE))

@@ -13,6 +13,7 @@ import signal
 from pathlib import Path
 from typing import Final
 
+from mesh import failpoints
 from mesh.ids import InstanceId
 from sidecar.supervisor.cgroup import Leaf
 from sidecar.supervisor.process import Child
@@ -42,11 +43,18 @@ class Tree:
 
     def kill(self, child: Child | None) -> None:
         """SIGKILL everything in it, now."""
+        failpoints.hit("supervisor.before-kill")
         if child is not None:
             child.signal_group(signal.SIGKILL)
         if not self._leaf.kill():
             for pid in self.members():
                 _kill(pid)
+
+    def undo(self, child: Child) -> None:
+        """Kill and reap what was started a moment ago. Blocks for as long as that takes, some ms."""
+        self.kill(child)
+        child.wait()
+        child.release()
 
     def empty(self) -> bool:
         """Whether nothing of it lives any more."""

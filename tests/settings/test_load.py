@@ -23,6 +23,7 @@ def problems_of(text: str) -> dict[str, Problem]:
 
 
 def test_name_and_address_are_enough() -> None:
+    """Goal: a first host needs two lines. Method: compare what follows from them."""
     settings = parse(SMALLEST)
     assert str(settings.mesh.join_address) == "10.0.0.1:7401"
     assert str(settings.northbound.address) == "10.0.0.1:8080"
@@ -33,12 +34,17 @@ def test_name_and_address_are_enough() -> None:
 
 
 def test_hosts_that_share_a_machine_keep_to_their_own_loopback_address() -> None:
+    """Goal: three hosts on one machine do not clash. Method: another loopback address."""
     settings = parse(SMALLEST.replace("10.0.0.1", "127.0.0.2"))
     assert settings.services.listen == "127.0.0.2"
     assert str(settings.telemetry.prometheus) == "127.0.0.2:9464"
 
 
 def test_ipv6_addresses_are_written_in_brackets() -> None:
+    """Goal: one spelling, and the port is never misread.
+
+    Method: odd spelling in, normal form out; without brackets.
+    """
     settings = parse(SMALLEST.replace("10.0.0.1:7400", "[FD00:0::1]:7400"))
     assert settings.mesh.address == Endpoint("fd00::1", 7400)
     assert str(settings.mesh.address) == "[fd00::1]:7400"
@@ -48,6 +54,7 @@ def test_ipv6_addresses_are_written_in_brackets() -> None:
 
 
 def test_the_example_is_accepted_as_it_is() -> None:
+    """Goal: what `init` writes can be loaded. Method: both kinds of example."""
     text = example_settings(
         "host2", Endpoint("127.0.0.2", 7400), virtual_ip=Endpoint("127.0.0.100", 8080), development=True
     )
@@ -73,6 +80,7 @@ def test_what_the_example_shows_as_defaults_are_the_defaults() -> None:
 
 
 def test_every_problem_is_reported_at_once_with_a_correct_example() -> None:
+    """Goal: one round of mending. Method: ten mistakes of all kinds."""
     found = problems_of("""
         [host]
         nam = "host1"
@@ -111,6 +119,7 @@ def test_every_problem_is_reported_at_once_with_a_correct_example() -> None:
 
 
 def test_an_example_in_a_problem_is_itself_accepted() -> None:
+    """Goal: who follows the advice is not refused again. Method: paste the examples."""
     found = problems_of(SMALLEST + '[envoy]\nconcurrency = 0\n[logs]\nlevel = "loud"\n[host.x]\n')
     text = (
         SMALLEST + f"[envoy]\n{found['envoy.concurrency'].example}\n[logs]\n{found['logs.level'].example}\n"
@@ -129,17 +138,23 @@ def test_an_example_in_a_problem_is_itself_accepted() -> None:
     ],
 )
 def test_timers_that_could_let_two_act_are_refused(timers: str, path: str) -> None:
+    """Goal: no settings file breaks the safety argument. Method: just past each edge."""
     found = problems_of(f"{SMALLEST}[timers]\n{timers}\n")
     assert set(found) == {path}
     assert found[path].example.startswith(path.partition(".")[2])
 
 
 def test_timers_at_the_edge_of_the_rule_are_accepted() -> None:
+    """Goal: the rule is no stricter than the argument. Method: the smallest sound value."""
     # 1200 * 1.001 + 250 = 1451.2
     assert parse(SMALLEST + "[timers]\nelection_ms_min = 1452\n").timers.election_ms_min == 1452
 
 
 def test_two_listeners_on_one_port_are_refused() -> None:
+    """Goal: found before the second bind fails.
+
+    Method: explicit, and by a default that follows from another.
+    """
     found = problems_of(SMALLEST + '[xds]\naddress = "127.0.0.1:9464"\n')
     assert "xds.address" in found["telemetry.prometheus"].problem
     clash = problems_of(SMALLEST.replace("7400", "8079"))
@@ -147,26 +162,38 @@ def test_two_listeners_on_one_port_are_refused() -> None:
 
 
 def test_a_listener_in_the_range_of_instances_is_refused() -> None:
+    """Goal: an instance never takes the sidecar's port. Method: xDS inside the range."""
     found = problems_of(SMALLEST + '[xds]\naddress = "127.0.0.1:20500"\n')
     assert "services.port_min" in found["xds.address"].problem
 
 
 def test_the_virtual_address_is_not_a_hosts_own() -> None:
+    """Goal: releasing it would cut the host off. Method: the mesh address as virtual one."""
     found = problems_of(SMALLEST + '[virtual_ip]\naddress = "10.0.0.1"\ninterface = "eth0"\nport = 9000\n')
     assert set(found) == {"virtual_ip.address"}
 
 
 def test_failpoints_need_development_mode() -> None:
-    found = problems_of(SMALLEST + '[development]\nfailpoints = ["a=exit"]\n')
+    """Goal: no fault on request in production. Method: the same list with and without the mode."""
+    armed = 'failpoints = ["driver.turn.before-save=crash"]\n'
+    found = problems_of(SMALLEST + "[development]\n" + armed)
     assert set(found) == {"development.failpoints"}
-    assert parse(SMALLEST + '[development]\nmode = true\nfailpoints = ["a=exit"]\n').development.failpoints
+    assert parse(SMALLEST + "[development]\nmode = true\n" + armed).development.failpoints
+
+
+def test_a_failpoint_that_does_not_exist_is_a_problem() -> None:
+    """Goal: a typing error is not silence. Method: an unknown name, in development mode."""
+    found = problems_of(SMALLEST + '[development]\nmode = true\nfailpoints = ["a.b=crash"]\n')
+    assert "trellis failpoints" in found["development.failpoints"].problem
 
 
 def test_a_table_that_is_no_table_is_a_problem_like_others() -> None:
+    """Goal: no traceback for a slip. Method: a number, a text, a list."""
     assert problems_of('host = 1\nmesh = "x"\ntimers = [1]\n').keys() == {"host", "mesh", "timers"}
 
 
 def test_a_file_that_is_missing_or_no_toml_says_so(tmp_path: Path) -> None:
+    """Goal: each is told with its place. Method: missing, syntax, encoding, then good."""
     path = tmp_path / "settings.toml"
     with pytest.raises(SettingsError, match="does not exist"):
         load_settings(path)
@@ -199,11 +226,13 @@ def test_a_file_that_is_missing_or_no_toml_says_so(tmp_path: Path) -> None:
     ],
 )
 def test_each_kind_of_mistake_has_its_own_sentence(text: str, path: str, says: str) -> None:
+    """Goal: the sentence says what is wrong here, not that something is. Method: table."""
     found = problems_of(f"{SMALLEST}{text}\n")
     assert says in found[path].problem
 
 
 def test_names_are_bounded_and_plain() -> None:
+    """Goal: a host's name fits certificates, paths and DNS. Method: near misses and the longest."""
     for name in ("Host1", "1host", "host_1", "host--1", "host1-", "h" * 64, ""):
         assert "is not a name" in problems_of(SMALLEST.replace("host1", name))["host.name"].problem
     assert parse(SMALLEST.replace("host1", "h" * 63)).host_id == "h" * 63
