@@ -67,6 +67,8 @@ READS_PENDING_MAX: Final = 4_096
 WATCHERS_MAX: Final = 1_000
 WATCH_BACKLOG_MAX: Final = 1_024
 UNCOMMITTED_BYTES_MAX: Final = 16 * MIB
+#: At the port for joining hosts, which anybody may reach.
+JOIN_CONNECTIONS_MAX: Final = 64
 
 # ---- supervision ----------------------------------------------------------------
 LOG_LINE_BYTES_MAX: Final = 16 * KIB

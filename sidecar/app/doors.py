@@ -18,7 +18,7 @@ from mesh.ids import HostId
 from sidecar.admin.cluster_server import ClusterServicer
 from sidecar.admin.documents_server import ConfigSyncServicer
 from sidecar.admin.services_server import SupervisorServicer
-from sidecar.app.listeners import Listeners, Register
+from sidecar.app.listeners import Door, Listeners, Register
 from sidecar.app.observed import LocalInstances
 from sidecar.leadership.server import HeartbeatServicer
 from sidecar.membership.admission import Admission
@@ -127,11 +127,12 @@ class Doors:
         )
         return await self._listeners.open_mesh(str(made.settings.mesh.address), services)
 
-    async def open_local(self) -> list[grpc.aio.Server]:
+    async def open_local(self) -> list[Door]:
         """The doors for joining hosts, for operators of this machine and for its instances."""
         settings = self._sidecar.settings
         join = await self._listeners.open_join(
-            str(settings.mesh.join_address),
+            settings.mesh.join_address,
+            settings.host.run_dir / "join.sock",
             [
                 lambda server: membership_pb2_grpc.add_MembershipServiceServicer_to_server(
                     self._membership, server

@@ -11,7 +11,7 @@ close while anything exclusive is held.
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -26,6 +26,8 @@ from mesh.identity.interceptor import AuthorisationInterceptor, Listener
 from mesh.identity.table import build_table
 from mesh.ids import MemberId
 from mesh.limits import MESSAGE_BYTES_MAX
+from mesh.settings.values import Endpoint
+from sidecar.app.gate import Gate
 
 Register = Callable[[grpc.aio.Server], None]
 
@@ -33,6 +35,34 @@ LOCAL_OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
 )
+
+
+#: A caller that has said something but not who it is, or what it wants, does not stay.
+JOIN_OPTIONS = (
+    *SERVER_OPTIONS,
+    ("grpc.server_handshake_timeout_ms", 5_000),
+    ("grpc.max_connection_idle_ms", 10_000),
+)
+
+
+class Door(Protocol):
+    """A listener that can be closed."""
+
+    async def stop(self, grace: float | None) -> None:
+        """Take nothing new; calls in hand have *grace* seconds."""
+
+
+class JoinDoor:
+    """The listener for joining hosts: a gate, and a server behind it."""
+
+    def __init__(self, gate: Gate, server: grpc.aio.Server) -> None:
+        self._gate = gate
+        self._server = server
+
+    async def stop(self, grace: float | None) -> None:
+        """See Door."""
+        await self._server.stop(grace)
+        await self._gate.close()
 
 
 class Listeners:
@@ -86,18 +116,24 @@ class Listeners:
         await server.start()
         return server
 
-    async def open_join(self, address: str, register: Iterable[Register]) -> grpc.aio.Server:
-        """TLS without a client certificate, for hosts with a token."""
-        server = self._server(Listener.JOIN, register, SERVER_OPTIONS)
-        _bind(
-            "mesh.join_address",
-            address,
-            lambda: server.add_secure_port(
-                address, self._credentials.server_credentials(require_client=False)
-            ),
-        )
-        await server.start()
-        return server
+    async def open_join(self, address: Endpoint, behind: Path, register: Iterable[Register]) -> "JoinDoor":
+        """TLS without a client certificate, for hosts with a token; at the socket *behind* a gate."""
+        server = self._server(Listener.JOIN, register, JOIN_OPTIONS)
+        _clear(behind)
+        credentials = self._credentials.server_credentials(require_client=False)
+        before = os.umask(0o177)
+        try:
+            _bind("host.run_dir", str(behind), lambda: server.add_secure_port(f"unix:{behind}", credentials))
+            await server.start()
+        finally:
+            os.umask(before)
+        gate = Gate(behind)
+        try:
+            await gate.open(address.ip, address.port)
+        except OSError as error:
+            await server.stop(0)
+            raise _taken("mesh.join_address", str(address)) from error
+        return JoinDoor(gate, server)
 
     async def open_socket(
         self,

@@ -35,6 +35,7 @@ from sidecar.app.core import Clocks, Core
 from sidecar.app.doors import Doors
 from sidecar.app.handover import HandOver, ask_to_transfer
 from sidecar.app.hands import Hands
+from sidecar.app.listeners import Door
 from sidecar.app.membership import Membership, open_identity, open_log
 from sidecar.app.metrics import samples
 from sidecar.app.northbound_watch import NorthboundWatch
@@ -236,7 +237,7 @@ class Sidecar:
             LOG.error("fatal", error=str(error), kind=type(error).__name__, exc_info=error)
         self._stopping.set()
 
-    async def _end(self, running: list["asyncio.Task[None]"], doors: Iterable[grpc.aio.Server]) -> None:
+    async def _end(self, running: list["asyncio.Task[None]"], doors: Iterable[Door]) -> None:
         """Give everything up, in order; what cannot be given up is left to the fence process."""
         self._stopping.set()
         # Also without a hand-over: or the host's loop would start again what is being stopped.
