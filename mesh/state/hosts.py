@@ -197,7 +197,7 @@ def _check_member(member: Member) -> None:
     if member.incarnation < 1 or member.member != member_id(member.host, member.incarnation):
         raise invalid("member", f"is not {member.host}.INCARNATION", f"{member.host}.1")
     check_text("member", member.address, member.northbound, member.ingress, member.version)
-    check_text("member", member.certificate_serial, member.key_sha256)
+    check_text("member", member.certificate_serial, member.key_sha256, member.join_address)
     if not member.address:
         raise invalid("address", "is empty", "10.0.0.1:7400")
 

@@ -75,6 +75,8 @@ class Member:
     key_sha256: str = ""
     #: Index at which it was admitted; set by apply.
     admitted: Index = NOWHERE
+    #: Where hosts with a token reach it; empty: at the port after that of `address`.
+    join_address: str = ""
 
 
 class HostStatus(Enum):

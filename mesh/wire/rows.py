@@ -23,6 +23,7 @@ def encode_member(member: Member) -> pb.MemberRow:
         certificate_serial=member.certificate_serial,
         key_sha256=member.key_sha256,
         admitted=member.admitted,
+        join_address=member.join_address,
     )
 
 
@@ -41,6 +42,7 @@ def decode_member(row: pb.MemberRow) -> Member:
         certificate_serial=row.certificate_serial,
         key_sha256=row.key_sha256,
         admitted=Index(row.admitted),
+        join_address=row.join_address,
     )
 
 

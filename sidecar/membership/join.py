@@ -215,7 +215,7 @@ def _meaning(failure: grpc.aio.AioRpcError, host: HostId, address: str) -> Trell
     if isinstance(error, PeerUnreachable | OutcomeUnknown):
         return PeerUnreachable(
             f"{host} at {address} does not answer ({failure.details()}). Check that its sidecar runs and that"
-            " no firewall is between; the port for joining is the one after the mesh port.",
+            " no firewall is between; that port is mesh.join_address in its settings.",
             address=address,
         )
     return error

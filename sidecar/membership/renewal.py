@@ -8,6 +8,7 @@ from mesh.identity.authority import Issued, serial_hex
 from mesh.identity.files import HostIdentity
 from mesh.identity.keys import key_from_pem, key_sha256
 from mesh.settings.model import HostSettings
+from mesh.settings.values import parse_endpoint
 from mesh.state import ClusterState
 from mesh.state.commands import UpdateMember
 from mesh.state.model import Member
@@ -47,6 +48,12 @@ def renewed_row(row: Member, issued: Issued) -> Member:
     return replace(row, certificate_serial=issued.serial, key_sha256=issued.key_sha256)
 
 
+def next_port(address: str) -> str:
+    """Where a host takes those who want to join, unless its settings say otherwise."""
+    endpoint = parse_endpoint(address)
+    return str(endpoint.with_port(min(endpoint.port + 1, 65_535)))
+
+
 def announcement(state: ClusterState, settings: HostSettings, identity: HostIdentity) -> UpdateMember | None:
     """What the record of this host lacks of its settings; None when it is as it should be.
 
@@ -57,9 +64,11 @@ def announcement(state: ClusterState, settings: HostSettings, identity: HostIden
     row = state.members.get(identity.member)
     if row is None:
         return None
+    address, join_address = str(settings.mesh.address), str(settings.mesh.join_address)
     updated = replace(
         row,
-        address=str(settings.mesh.address),
+        address=address,
+        join_address="" if join_address == next_port(address) else join_address,
         northbound=str(settings.northbound.address),
         version=own_version(),
         certificate_serial=serial_hex(identity.certificate),

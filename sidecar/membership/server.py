@@ -21,14 +21,14 @@ from mesh.identity.authority import OPERATOR_LIFETIME, OPERATOR_LIFETIME_MAX
 from mesh.identity.interceptor import present_caller
 from mesh.identity.token import TokenText, new_secret, secret_sha256
 from mesh.ids import HostId, Index
-from mesh.settings.values import parse_endpoint, parse_name
+from mesh.settings.values import parse_name
 from mesh.state.commands import AddToken, RemoveMember, RevokeCertificate, UpdateMember
 from mesh.state.model import HostRecord, JoinToken
 from mesh.wire.membership import host_to_wire
 from sidecar.membership.admission import Admission, Applicant, Replicated
 from sidecar.membership.issuer import Issuer
 from sidecar.membership.removal import removal_problems
-from sidecar.membership.renewal import renewed_row
+from sidecar.membership.renewal import next_port, renewed_row
 from sidecar.membership.seen import LeaderChannel, completed, seen_by_leader
 
 TOKEN_LIFETIME: Final = timedelta(hours=1)
@@ -85,8 +85,9 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         return response
 
     def _join_addresses(self) -> tuple[tuple[HostId, str], ...]:
-        """Where to join: this host as set, the others at the port after their mesh port."""
-        found = {HostId(row.host): _next_port(row.address) for row in self._replicated.state.members.values()}
+        """Where to join: this host as set, the others as they have announced."""
+        rows = self._replicated.state.members.values()
+        found = {HostId(row.host): row.join_address or next_port(row.address) for row in rows}
         found[self._own_host] = self._join_address
         return tuple(sorted(found.items()))
 
@@ -236,8 +237,3 @@ def _name(field: str, value: str) -> str:
         return parse_name(value)
     except ValueError as error:
         raise InvalidRequest("The name cannot be used.", [Problem(field, str(error), "host2")]) from error
-
-
-def _next_port(address: str) -> str:
-    endpoint = parse_endpoint(address)
-    return str(endpoint.with_port(min(endpoint.port + 1, 65_535)))

@@ -19,6 +19,7 @@ from mesh.identity.credentials import Credentials
 from mesh.identity.files import HostIdentity, IdentityFiles
 from mesh.identity.keys import key_to_pem, make_csr, new_key
 from mesh.ids import HostId
+from mesh.settings.values import Endpoint
 from mesh.state.commands import DrainHost, UpdateMember
 from mesh.wire.errors import from_rpc_error
 from sidecar.membership import join
@@ -30,6 +31,7 @@ from tests.membership.founded import Founded, founded, settings
 from tests.membership.test_join import token
 
 IP1, IP2 = "127.0.13.1", "127.0.13.2"
+OTHER_PORT = Endpoint(IP2, 9400)
 
 
 async def call(
@@ -158,6 +160,10 @@ async def test_a_host_announces_what_its_settings_have_changed(tmp_path: Path) -
         assert state.members[identity.member].northbound == f"{IP2}:8080"
         assert announcement(state, theirs, identity) is None
         row = state.members[identity.member]
+        assert row.join_address == "", "the port after the mesh port needs no word"
+        moved = theirs.model_copy(update={"mesh": theirs.mesh.model_copy(update={"join_address": OTHER_PORT})})
+        said = announcement(state, moved, identity)
+        assert said == UpdateMember(replace(row, join_address=str(OTHER_PORT)))
         await cluster.replicated.propose(UpdateMember(replace(row, certificate_serial="abc")))
         assert announcement(state, theirs, identity) == UpdateMember(row)
         foreign, _ = made_by(Authority.create(identity.cluster_id, time.time_ns()), "host9.1", time.time_ns())

@@ -56,7 +56,7 @@ def full_members(draw: st.DrawFn) -> Member:
     address, admitted = draw(text), Index(draw(numbers))
     return Member(
         member_id(host, number), host, number, role, address, northbound, "i:1", version, draw(hexes),
-        draw(hexes), admitted,
+        draw(hexes), admitted, draw(text),
     )  # fmt: skip
 
 

@@ -185,6 +185,7 @@ class MemberRow(_message.Message):
     CERTIFICATE_SERIAL_FIELD_NUMBER: _builtins.int
     KEY_SHA256_FIELD_NUMBER: _builtins.int
     ADMITTED_FIELD_NUMBER: _builtins.int
+    JOIN_ADDRESS_FIELD_NUMBER: _builtins.int
     member: _builtins.str
     """Member with its incarnation: "host1.1"; names host and incarnation."""
     role: _membership_pb2.MemberRole.ValueType
@@ -203,6 +204,8 @@ class MemberRow(_message.Message):
     """SHA-256 of its public key, hexadecimal."""
     admitted: _builtins.int
     """Index at which it was admitted; 0 in a command."""
+    join_address: _builtins.str
+    """Address and port for hosts with a token, set by the host; empty: the port after that of `address`."""
     def __init__(
         self,
         *,
@@ -215,10 +218,11 @@ class MemberRow(_message.Message):
         certificate_serial: _builtins.str = ...,
         key_sha256: _builtins.str = ...,
         admitted: _builtins.int = ...,
+        join_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "admitted", b"admitted", "certificate_serial", b"certificate_serial", "ingress", b"ingress", "key_sha256", b"key_sha256", "member", b"member", "northbound", b"northbound", "role", b"role", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "admitted", b"admitted", "certificate_serial", b"certificate_serial", "ingress", b"ingress", "join_address", b"join_address", "key_sha256", b"key_sha256", "member", b"member", "northbound", b"northbound", "role", b"role", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
