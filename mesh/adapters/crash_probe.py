@@ -6,6 +6,7 @@ See ARCHITECTURE.md for what a crash proof may and may not shorten.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from mesh.adapters.clock import boottime_ns
 from mesh.ids import MemberId
@@ -25,8 +26,12 @@ class CrashProbe:
     Cancellation: probes run in the task group of `start`'s caller and end with it.
     """
 
-    def __init__(self, on_crash: CrashCallback) -> None:
+    def __init__(
+        self, on_crash: CrashCallback, refuses: Callable[[str], Awaitable[bool]] | None = None
+    ) -> None:
+        """*refuses*: as `is_refused`, which it is when left out."""
         self._on_crash = on_crash
+        self._refuses = refuses or is_refused
         self._probes: dict[MemberId, asyncio.Task[None]] = {}
         #: Proven dead and not heard since: there is nothing more to find out.
         self._proven: set[MemberId] = set()
@@ -47,7 +52,7 @@ class CrashProbe:
     async def _probe(self, member: MemberId, address: str) -> None:
         for pause_s in ATTEMPT_PAUSES_S:
             await asyncio.sleep(pause_s)
-            if await is_refused(address):
+            if await self._refuses(address):
                 self._proven.add(member)
                 self._on_crash(member)
                 return
