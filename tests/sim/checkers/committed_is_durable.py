@@ -1,0 +1,77 @@
+"""What is committed is on the disks of a quorum at that moment, and no disk ever gives it up.
+
+Proves: the first member that tells an index to be committed is right about it, under a membership
+that can have been in force there (its log's newest up to the index, or a later one); and no
+member's disk loses or replaces a committed entry that it held, other than by a snapshot of it.
+Would not notice: the wrong one of two memberships, while both have the entry on a quorum; disks that
+are replaced on purpose, which are lost together with what they held.
+"""
+
+from typing import ClassVar
+
+from tests.sim.checkers.durable_log import DISK_EVENTS, CommittedLog, Disks, is_quorum
+from tests.sim.trace import Committed, Compacted, Event, Facts, Start, Stored, Violation
+
+
+class CommittedIsDurable:
+    name: ClassVar[str] = "committed-is-durable"
+    wants: ClassVar[tuple[type[Event], ...]] = (*DISK_EVENTS, Committed)
+
+    def __init__(self, facts: Facts) -> None:
+        self._disks = Disks(facts)
+        self._committed = CommittedLog()
+
+    def seen(self, event: Event) -> None:
+        if type(event) is Committed:
+            if self._committed.extend(event):
+                self._check_quorum(event)
+            return
+        if type(event) is Stored:
+            self._check_kept(event)
+        elif type(event) is Compacted:
+            self._check_snapshot(event, event.snapshot.last.index, event.snapshot.last.term)
+        self._disks.seen(event)
+        if type(event) is Start:
+            self._committed.started(event)
+
+    def _check_quorum(self, event: Committed) -> None:
+        last = event.entries[-1]
+        log = self._disks.of(event.member)
+        holders = self._disks.holders(last.index, last.term)
+        memberships = log.memberships_for(last.index)
+        if not any(is_quorum(each, holders.__contains__) for each in memberships):
+            voters = " or ".join(str(each.all_voters) for each in memberships)
+            raise Violation(
+                self.name,
+                f"{event.member} takes entry {last.index} of term {last.term} for committed,"
+                f" but only {holders} hold it durably, of the voters {voters}",
+            )
+
+    def _check_kept(self, event: Stored) -> None:
+        """A committed entry that was there is still there after this write."""
+        if event.snapshot is not None:
+            self._check_snapshot(event, event.snapshot.last.index, event.snapshot.last.term)
+        if not event.entries:
+            return
+        log, first = self._disks.of(event.member), event.entries[0].index
+        committed = min(len(self._committed), log.last)
+        for index in range(first, committed + 1):
+            place = index - first
+            new = event.entries[place].term if place < len(event.entries) else None
+            term = self._committed.term_at(index)
+            if term is not None and log.term_at(index) == term != new:
+                raise Violation(
+                    self.name,
+                    f"{event.member} gave up committed entry {index} of term {term}"
+                    + (f" for one of term {new}" if new else " by storing earlier ones"),
+                )
+
+    def _check_snapshot(self, event: Stored | Compacted, index: int, term: int) -> None:
+        if index > len(self._committed) or self._committed.term_at(index) not in (term, None):
+            raise Violation(
+                self.name,
+                f"{event.member} has a snapshot up to {index} of term {term}, which is not committed",
+            )
+
+    def finished(self, at_ns: int) -> None:
+        """Nothing is left to judge."""
