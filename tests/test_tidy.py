@@ -93,3 +93,27 @@ def test_every_module_has_a_docstring() -> None:
         if path.read_text().strip() and ast.get_docstring(ast.parse(path.read_text())) is None
     ]
     assert not without, without
+
+
+def tests_of(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Test functions of a test module, those in classes too."""
+    if not path.name.startswith("test_"):
+        return []
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, functions)]
+    return [node for node in found if node.name.startswith("test_")]
+
+
+def test_every_test_says_what_it_is_for() -> None:
+    """Goal: whoever sees a test fail knows what is broken. Method: a docstring in each test function."""
+    tests = [(path, node) for path in FILES for node in tests_of(path)]
+    assert len(tests) > 800, "the tests are not found"
+    without = [f"{name(path)}:{node.lineno}: {node.name}" for path, node in tests if not says(node)]
+    advice = 'say """Goal: what is wrong if it fails. Method: how it is provoked."""'
+    assert not without, f"{advice}\n" + "\n".join(without)
+
+
+def says(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """More than the name over again."""
+    told = set(re.findall(r"\w+", (ast.get_docstring(node) or "").lower()))
+    return bool(told - set(node.name.split("_")))
