@@ -31,7 +31,8 @@ class StateMachineSafety:
             self._committed.started(event)
             self._told.pop(event.member, None)
         elif type(event) is Restored:
-            self._told[event.member] = event.at_index
+            # The snapshot may cover more than the last command in it.
+            self._told.pop(event.member, None)
             self._compare_state(event)
         elif type(event) is Applied:
             self._compare_state(event)
