@@ -10,7 +10,6 @@ has been silent from its beginning for the longest gives way; when all have spok
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +29,7 @@ CHUNK_BYTES: Final = 64 * 1024
 class Gate:
     """Takes connections at one address for a server behind a UNIX socket. `open`, then `close`.
 
-    Cancellation: of a connection's task is its end; `close` waits for all of them.
+    A connection is ended by aborting its transports: its task then ends by itself, and `close` waits for it.
     """
 
     def __init__(
@@ -46,9 +45,10 @@ class Gate:
         self._hello_s = hello_s
         self._life_s = life_s
         self._server: asyncio.Server | None = None
-        #: Connections that have not said anything yet, the oldest first.
+        #: Connections with both their ends, the oldest first.
+        self._open: dict[asyncio.Task[None], list[asyncio.WriteTransport]] = {}
+        #: Those that have not said anything yet.
         self._silent: dict[asyncio.Task[None], None] = {}
-        self._open: set[asyncio.Task[None]] = set()
         self.refused = 0
 
     @property
@@ -66,9 +66,13 @@ class Gate:
         """Take no more connections and drop those there are."""
         if self._server is not None:
             self._server.close()
-        for task in list(self._open):
-            task.cancel()
+        for task in self._open:
+            self._end(task)
         await asyncio.gather(*self._open, return_exceptions=True)
+
+    def _end(self, task: "asyncio.Task[None]") -> None:
+        for transport in self._open[task]:
+            transport.abort()
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, from its beginning to its end."""
@@ -78,17 +82,17 @@ class Gate:
             self.refused += 1
             writer.transport.abort()
             return
-        self._open.add(task)
+        self._open[task] = [writer.transport]
         self._silent[task] = None
         try:
             async with asyncio.timeout(self._life_s):
-                await self._serve(reader, writer, lambda: self._silent.pop(task, None))
+                await self._serve(task, reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             LOG.debug("join-connection-ended", reason=str(error) or type(error).__name__)
         finally:
-            self._open.discard(task)
+            self._end(task)
+            del self._open[task]
             self._silent.pop(task, None)
-            writer.transport.abort()
 
     def _make_room(self) -> bool:
         """The connection that has been silent for the longest ends; False when none is silent."""
@@ -96,20 +100,20 @@ class Gate:
         if oldest is None:
             return False
         del self._silent[oldest]
-        self._open.discard(oldest)
-        oldest.cancel()
+        self._end(oldest)
         self.refused += 1
         return True
 
     async def _serve(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, has_spoken: Callable[[], object]
+        self, task: "asyncio.Task[None]", reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         async with asyncio.timeout(self._hello_s):
             hello = await reader.read(CHUNK_BYTES)
         if not hello:
             return
-        has_spoken()
+        self._silent.pop(task, None)
         inner_reader, inner_writer = await asyncio.open_unix_connection(str(self._behind), limit=CHUNK_BYTES)
+        self._open[task].append(inner_writer.transport)
         try:
             inner_writer.write(hello)
             async with asyncio.TaskGroup() as both:

@@ -50,9 +50,10 @@ def test_idle_connections_keep_nobody_from_joining_where_the_settings_say(cluste
         for _ in range(IDLE):
             idle.enter_context(socket.create_connection((first.ip, JOIN_PORT), timeout=5))
         cluster.join(second, first)
-    cluster.wait_whole()
+    wait_for(lambda: (seen := second.status()) and seen.leader == first.name, "the second one follows")
     both = {host.name: f"{host.ip}:{JOIN_PORT}" for host in cluster.hosts}
     for host in cluster.hosts:
         wait_for(lambda host=host: in_token(cluster, host) == both, "tokens name both ports")  # type: ignore[misc]
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((first.ip, PORT + 1), timeout=5)
+    assert not [line for line in first.log() if "raw" in line], "the gate ends its connections without noise"
