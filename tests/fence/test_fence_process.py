@@ -209,11 +209,19 @@ async def client(reports: list[FenceReport]) -> AsyncIterator[FenceClient]:
     await fence.close()
 
 
+@contextlib.contextmanager
+def sleeping() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "3600"], start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(["sleep", "3600"], start_new_session=True) as process:
+    with sleeping() as process:
         yield process
-        process.kill()
 
 
 async def test_an_orderly_close_clears_nothing(child: subprocess.Popen[bytes]) -> None:
@@ -239,13 +247,15 @@ async def test_the_fence_arms_again_after_a_late_deadline(
     assert reports[0].cleared == ("first",)
     assert child.wait() == -signal.SIGKILL
     client.set_deadline(boottime_ns() + FAR)
-    with subprocess.Popen(["sleep", "3600"]) as second:
-        await client.register_tree("second", second.pid, start_time_of(second.pid), None)
-        assert second.poll() is None
-        await client.unregister("second")
+    with sleeping() as spared, sleeping() as late:
+        await client.register_tree("spared", spared.pid, start_time_of(spared.pid), None)
+        assert spared.poll() is None
+        await client.unregister("spared")
         client.set_deadline(1)
-        assert second.poll() is None
-        second.kill()
+        await client.register_tree("late", late.pid, start_time_of(late.pid), None)
+        await wait_for(lambda: len(reports) == 2)
+        assert reports[1].cleared == ("late",)
+        assert spared.poll() is None
 
 
 async def test_what_a_sleeper_registers_after_its_deadline_is_cleared_at_once(

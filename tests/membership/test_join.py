@@ -258,7 +258,11 @@ async def test_without_an_answer_the_reason_and_the_address_are_told(tmp_path: P
 async def test_a_witness_joins_by_a_token_for_one_and_is_given_no_sealing_key(tmp_path: Path) -> None:
     """Goal: a machine that only votes can open no secret. Method: join by such a token, read its identity."""
     async with founded(tmp_path, IP1) as cluster:
-        joined = await join(settings(tmp_path, "host2", IP2), await token(cluster, witness=True), timeout_s=5)
+        own = settings(tmp_path, "host2", IP2)
+        joined = await join(own, await token(cluster, witness=True), timeout_s=5)
+        identity = IdentityFiles(own.identity_dir).load()
+        assert identity is not None
+        assert identity.sealing_key == b""
         assert cluster.replicated.state.members[joined.member].role is MemberRole.WITNESS
 
 
