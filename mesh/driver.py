@@ -61,8 +61,7 @@ class RaftDriver:
         around: Surroundings = MACHINE,
     ) -> None:
         """Read the store and restore the state machine. Fails: `Corruption`, `StorageFailed`."""
-        self.id = raft.id
-        self.counters = counters or ConsensusCounters()
+        self.id, self.counters = raft.id, counters or ConsensusCounters()
         self._settings = settings or DriverSettings()
         self._store = store
         self._observers = list(observers)
@@ -89,6 +88,7 @@ class RaftDriver:
             ticked=self._ticked,
             boottime_ns=self._now,
         )
+        self.follow_pace = self._ticker.follow
         self._succession = Succession(self._node, self._settings, around.chance, self._kick)
         self._tenure = Tenure(self._proposals, self.counters, self._settings.lost_grace_s)
         self._late_hard_state: HardState | None = None

@@ -71,9 +71,14 @@ class Ticker:
         self._is_leader = is_leader
         self._tick = tick
         self._ticked = ticked
+        self._followers: list[Callable[[], None]] = []
         self._now = boottime_ns
         self._counted_ns = 0
         self._timer: asyncio.TimerHandle | None = None
+
+    def follow(self, paced: Callable[[], None]) -> None:
+        """Call back after each timer: what is done once per heartbeat shares one wake-up of the process."""
+        self._followers.append(paced)
 
     def start(self) -> None:
         self._counted_ns = self._now()
@@ -89,6 +94,8 @@ class Ticker:
     def _fire(self) -> None:
         self._arm()
         self.catch_up()
+        for paced in self._followers:
+            paced()
 
     def catch_up(self) -> None:
         """Count the time that has passed by now."""

@@ -115,6 +115,7 @@ class Core:
             boottime_ns=boottime_ns,
         )
         driver.add_observer(self.node)
+        driver.follow_pace(self._paced)
         self.lease = HostLease(driver.term)
         self.beats = Beats(
             member=self.member,
@@ -147,6 +148,11 @@ class Core:
         replica.subscribe(self._state_changed)
 
     # ---- what the parts tell --------------------------------------------------------
+
+    def _paced(self) -> None:
+        self.beats.paced()
+        if self.node.duty is not None:
+            self.node.duty.paced()
 
     def instance_changed(self) -> None:
         """An instance of this host is another than it was."""

@@ -90,6 +90,10 @@ class Beats:
         """Something changed that the leader should know now."""
         self._wake.set()
 
+    def paced(self) -> None:
+        """The time between two heartbeats has passed: beat."""
+        self._wake.set()
+
     def released(self, name: OwnedName, fencing_term: FencingTerm) -> None:
         """This host has stopped acting for `name` and will not under this number again.
 
@@ -115,7 +119,7 @@ class Beats:
                 await self._pause(REOPEN_S)
             elif leader == self._member:
                 self._confirm_own()
-                await self._pause(self._timers.heartbeat_ns / 1e9)
+                await self._wait_for_turn()
             else:
                 await self._beat_to(leader)
 
@@ -124,6 +128,11 @@ class Beats:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
+        self._wake.clear()
+
+    async def _wait_for_turn(self) -> None:
+        """Wait for `wake` or the pace."""
+        await self._wake.wait()
         self._wake.clear()
 
     def _confirm_own(self) -> None:
@@ -152,7 +161,7 @@ class Beats:
                     await stream.send(beat)
                     await failpoints.passing("beats.sent")
                 complete = False
-                await self._pause(self._timers.heartbeat_ns / 1e9)
+                await self._wait_for_turn()
         except (PeerUnreachable, TimeoutError) as error:
             LOG.debug("beat-stream-broken", leader=leader, error=str(error))
         finally:

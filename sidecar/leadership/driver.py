@@ -40,6 +40,8 @@ from sidecar.leadership.reports import Reports
 LOG = structlog.get_logger(__name__)
 
 PROPOSE_TIMEOUT_S = 2.0
+#: Membership is looked at after every change, and each so many heartbeats: a learner catches up unseen.
+MEMBERSHIP_PACES = 4
 
 
 class Replicated(Protocol):
@@ -113,14 +115,20 @@ class LeaderDuty:
         self._change_membership = change_membership
         self._now = boottime_ns
         self._election = election
-        #: When something that is waited for may be decided.
-        self._decide_at = 0
+        #: When something that is waited for may be decided; None: nothing is waited for.
+        self._decide_at: int | None = None
+        #: The last round had something to decide or to say, so there may be more.
+        self._is_busy = True
+        self._own_releases: tuple[tuple[OwnedName, FencingTerm], ...] = ()
         self._leases = LeaseTable(host, election, timers)
+        #: The index up to which the lease table knows the ownerships.
+        self._looked_at: Index | None = None
         self._standings: dict[HostId, HostStanding] = {}
         self._reports = Reports()
         #: Reports and state that were compared last and agreed: nothing to say until one changes.
         self._agreed: tuple[int, Index] | None = None
         self._wake = asyncio.Event()
+        self._paces = 0
         self._membership_due = asyncio.Event()
         self._sources: dict[HostId, int] = {}
         #: Hosts whose sidecar is about to end, by their own word: nothing is given to them.
@@ -135,6 +143,14 @@ class LeaderDuty:
         """Something changed: decide now."""
         self._wake.set()
         self._membership_due.set()
+
+    def paced(self) -> None:
+        """The time between two heartbeats has passed: decide, if looking shows that there is a reason."""
+        if not self._is_settled():
+            self._wake.set()
+        self._paces += 1
+        if self._paces % MEMBERSHIP_PACES == 0:
+            self._membership_due.set()
 
     def beat(
         self,
@@ -221,16 +237,32 @@ class LeaderDuty:
                 async with asyncio.timeout(self._pause_s()):
                     await due.wait()
 
-    def _pause_s(self) -> float:
-        """One heartbeat, or less when a decision waits for a moment before that."""
-        pause_ns = min(self._timers.heartbeat_ns, max(0, self._decide_at - self._now()))
-        return (pause_ns or self._timers.heartbeat_ns) / 1e9
+    def _pause_s(self) -> float | None:
+        """Until a decision that waits for its moment, if that comes before the next heartbeat."""
+        left_ns = (self._decide_at or 0) - self._now()
+        return left_ns / 1e9 if 0 < left_ns < self._timers.heartbeat_ns else None
+
+    def _is_settled(self) -> bool:
+        """Nothing was left to do, and neither time nor this host brings anything new."""
+        now, own = self._now(), self._own
+        verdict_at = verdicts.next_verdict_at(self._standings.values(), self._timers)
+        return not (
+            self._is_busy
+            or (verdict_at is not None and now >= verdict_at)
+            or (own.leaving and self._host not in self._leaving)
+            or own.releases() != self._own_releases
+            or self._reports.take(self._host, self._member, own.instances(), complete=True)
+            or any(each.verdict is not Verdict.ALIVE for each in self._standings.values())
+        )
 
     def _ready(self) -> bool:
-        if self._replicated.applied < self._serve_from:
+        applied = self._replicated.applied
+        if applied < self._serve_from:
             return False
-        state = self._replicated.state
-        self._leases.state_applied(decide.ownership_views(state.owners.values()), self._replicated.applied)
+        if applied != self._looked_at:
+            self._looked_at = applied
+            views = decide.ownership_views(self._replicated.state.owners.values())
+            self._leases.state_applied(views, applied)
         return True
 
     async def _step(self) -> None:
@@ -238,7 +270,8 @@ class LeaderDuty:
         self._reports.take(self._host, self._member, self._own.instances(), complete=True)
         if self._own.leaving:
             self._leaving.add(self._host)
-        for name, term in self._own.releases():
+        self._own_releases = self._own.releases()
+        for name, term in self._own_releases:
             self._leases.released(self._host, name, term)
         changes = self._judge(now)
         situation = decide.situation(state, self._host, self._standings, self._leaving)
@@ -246,12 +279,13 @@ class LeaderDuty:
         commands: list[SingleCommand] = [*decide.verdict_commands(state, changes)]
         commands += self._report_commands(state)
         waits = [each.at for each in decisions if isinstance(each, WaitUntil)]
-        self._decide_at = min(waits, default=now + self._timers.heartbeat_ns)
+        self._decide_at = min(waits, default=None)
         failpoints.hit("duty.before-reserve")
         reserved = self._reserve(decisions, situation.ownerships, now)
         failpoints.hit("duty.reserved")
         commands += decide.ownership_commands(state, decisions)
         commands += self._extra_commands(state)
+        self._is_busy = bool(commands or decisions)
         if commands:
             await self._propose_all(commands, reserved)
 
