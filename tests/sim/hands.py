@@ -1,0 +1,419 @@
+"""What a simulated host acts with: processes, an address, the fence beside them.
+
+They belong to the machine, not to the sidecar: they outlive its crash for the moment that kernel and
+fence process need, and a frozen sidecar does not freeze them. `Machine.begin` and `end` say when
+something acts, which is what the checkers judge.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Protocol
+
+from mesh.ids import VIP, FencingTerm, HostId, InstanceId, OwnedName, owned_service
+from mesh.state.service import InstanceState, InstanceStatus
+from sidecar.fence.client import FenceReport
+from sidecar.routing.model import RoutingView
+from sidecar.routing.process import ProcessHandle
+from sidecar.supervisor.model import Assignment, ExclusiveHandle
+from sidecar.vip import decide as vip_decide
+from tests.sim.clock import MS, NS, Clock
+from tests.sim.loop import Handle, Scheduler, SimLoop
+
+ENDED = (InstanceState.STOPPED, InstanceState.EXITED)
+
+
+class Machine(Protocol):
+    """What hands need of the machine they are on."""
+
+    name: HostId
+    clock: Clock
+    scheduler: Scheduler
+
+    def at(self, when: int, act: Callable[..., None], *given: object) -> Handle:
+        """Do it at a true time, or when the machine thaws."""
+
+    def begin(self, name: OwnedName, fencing_term: FencingTerm) -> None: ...
+    def end(self, name: OwnedName, by: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Running:
+    """One process, or the place where it will be."""
+
+    assignment: Assignment
+    state: InstanceState
+    generation: int
+    #: It is to end, whatever else happens.
+    is_unwanted: bool = False
+    started_as: Assignment | None = None
+
+
+class SimInstances:
+    """The supervisor: starts take a moment, stops as long as the grace allows."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        loop: SimLoop,
+        chance: Random,
+        on_change: Callable[[], None],
+        on_exclusive: Callable[[InstanceId, ExclusiveHandle | None], None],
+    ) -> None:
+        self._machine = machine
+        self._loop = loop
+        self._chance = chance
+        self._on_change = on_change
+        self._on_exclusive = on_exclusive
+        self._present: dict[InstanceId, Running] = {}
+        self._wanted: dict[InstanceId, Assignment] = {}
+        self._gone = asyncio.Event()
+        self._pids = 1_000
+        self._statuses: tuple[InstanceStatus, ...] | None = ()
+
+    # ---- what HostDriver calls --------------------------------------------------------
+
+    def assign(self, assignments: Sequence[Assignment]) -> None:
+        """See Instances."""
+        wanted = {each.instance: each for each in assignments}
+        if wanted == self._wanted and not self._differs(wanted):
+            return
+        self._wanted = wanted
+        self._advance()
+
+    def _differs(self, wanted: dict[InstanceId, Assignment]) -> bool:
+        return len(wanted) != len(self._present) or any(each.is_unwanted for each in self._present.values())
+
+    def statuses(self) -> tuple[InstanceStatus, ...]:
+        """See Instances."""
+        if self._statuses is None:
+            self._statuses = tuple(self._status(each) for each in self._present.values())
+        return self._statuses
+
+    def _status(self, running: Running) -> InstanceStatus:
+        told = running.started_as or running.assignment
+        return InstanceStatus(
+            instance=told.instance,
+            service=told.spec.name,
+            host=self._machine.name,
+            generation=running.generation,
+            state=running.state,
+            ready=running.state is InstanceState.RUNNING,
+            spec_version=told.spec_version,
+            restart_nonce=told.restart_nonce,
+        )
+
+    async def kill_exclusive(self) -> None:
+        """See Instances."""
+        names = [name for name, each in self._present.items() if each.assignment.exclusive]
+        for name in names:
+            self._wanted.pop(name, None)
+            self._stop(self._present[name], self._draw(1 * MS, 15 * MS))
+        while any(name in self._present for name in names):
+            self._gone.clear()
+            await self._gone.wait()
+
+    async def stop_all(self) -> None:
+        """Stop everything, within grace."""
+        self._wanted = {}
+        self._advance()
+        while self._present:
+            self._gone.clear()
+            await self._gone.wait()
+
+    # ---- processes --------------------------------------------------------------------
+
+    def _draw(self, low: int, high: int) -> int:
+        return low + int(self._chance.random() * (high - low))
+
+    def _advance(self) -> None:
+        for name, running in list(self._present.items()):
+            wanted = self._wanted.get(name)
+            if wanted is None or wanted != running.assignment:
+                is_urgent = wanted is not None and wanted.fencing_term != running.assignment.fencing_term
+                grace_ns = running.assignment.spec.grace_ms * MS
+                self._stop(running, self._draw(1 * MS, 15 * MS if is_urgent else max(2 * MS, grace_ns)))
+        for name, assignment in self._wanted.items():
+            if name not in self._present:
+                self._present[name] = running = Running(assignment, InstanceState.STARTING, 1)
+                self._later(self._draw(2 * MS, 8 * MS), self._spawned, running)
+                self._changed()
+
+    def _later(self, delay_ns: int, act: Callable[[Running], None], running: Running) -> None:
+        self._loop.call_later(delay_ns / NS, act, running)
+
+    def _spawned(self, running: Running) -> None:
+        assignment = running.assignment
+        if running.is_unwanted or self._present.get(assignment.instance) is not running:
+            return
+        running.started_as = assignment
+        if assignment.exclusive:
+            self._pids += 1
+            fencing_term = FencingTerm(assignment.fencing_term or 0)
+            self._machine.begin(owned_service(assignment.spec.name), fencing_term)
+            self._on_exclusive(assignment.instance, ExclusiveHandle(self._pids, 1, "cgroup"))
+        self._later(self._draw(5 * MS, 100 * MS), self._is_ready, running)
+
+    def _is_ready(self, running: Running) -> None:
+        if not running.is_unwanted and self._present.get(running.assignment.instance) is running:
+            running.state = InstanceState.RUNNING
+            self._changed()
+
+    def _stop(self, running: Running, delay_ns: int) -> None:
+        if running.is_unwanted and delay_ns > 15 * MS:
+            return  # it is being stopped already
+        running.is_unwanted = True
+        running.state = InstanceState.STOPPING
+        self._later(delay_ns, self._ended, running)
+        self._changed()
+
+    def _ended(self, running: Running) -> None:
+        name = running.assignment.instance
+        if self._present.get(name) is not running:
+            return
+        del self._present[name]
+        if running.started_as is not None and running.assignment.exclusive:
+            self._machine.end(owned_service(running.assignment.spec.name), "sidecar")
+            self._on_exclusive(name, None)
+        self._gone.set()
+        self._advance()
+        self._changed()
+
+    def killed(self, owned: OwnedName) -> None:
+        """Somebody else has killed what acted for *owned*: the supervisor finds it gone."""
+        for name, running in list(self._present.items()):
+            if running.assignment.exclusive and owned_service(running.assignment.spec.name) == owned:
+                running.is_unwanted = True
+                self._loop.call_soon(self._found_gone, name, running)
+
+    def _found_gone(self, name: InstanceId, running: Running) -> None:
+        if self._present.get(name) is not running:
+            return
+        del self._present[name]
+        self._on_exclusive(name, None)
+        self._gone.set()
+        self._loop.call_later(1.0, self._advance)  # back-off
+        self._changed()
+
+    def _changed(self) -> None:
+        self._statuses = None
+        self._loop.call_soon(self._on_change)
+
+
+class SimRoutes:
+    """The Envoy of a host: takes views and does nothing else."""
+
+    vip_listening = False
+
+    def __init__(self) -> None:
+        self.view: RoutingView | None = None
+
+    def publish(self, view: RoutingView) -> None:
+        """See Routes."""
+        self.view = view
+
+    def envoy_handle(self) -> ProcessHandle | None:
+        """See Routes."""
+        return None
+
+
+class SimVip:
+    """An address on an interface, with the kernel's lifetime."""
+
+    ifindex = 2
+    prefix = 32
+
+    def __init__(self, machine: Machine, chance: Random) -> None:
+        self._machine = machine
+        self._chance = chance
+        self._held: vip_decide.Held | None = None
+        self._changed = asyncio.Event()
+        self._kernel = asyncio.Lock()
+        self._lapse: Handle | None = None
+        self._term = FencingTerm(0)
+
+    def _now(self) -> int:
+        return self._machine.clock.boottime_ns()
+
+    async def _ask_kernel(self) -> None:
+        await asyncio.sleep(0.0002 + self._chance.random() * 0.002)
+
+    async def claim(self, fencing_term: FencingTerm, *, probe: bool = True) -> None:
+        """See VipDriver."""
+        if probe and not self.is_held():
+            await asyncio.sleep(vip_decide.PROBES * vip_decide.PROBE_S)
+        now = self._now()
+        async with self._kernel:
+            self._term = fencing_term
+            self._renew()
+            try:
+                await self._ask_kernel()
+            except asyncio.CancelledError:
+                self._remove()
+                raise
+            self._held = vip_decide.Held(announce_from=now, refreshed_at=now, announced_at=now)
+        self._changed.set()
+
+    def _keep(self) -> None:
+        """The kernel drops it by itself if nobody renews this."""
+        if self._lapse is not None:
+            self._lapse.cancel()
+        machine = self._machine
+        after = machine.clock.true_ns(vip_decide.VALID_S * NS)
+        self._lapse = machine.at(machine.scheduler.now + after, machine.end, VIP, "kernel")
+
+    def _remove(self) -> None:
+        if self._lapse is not None:
+            self._lapse.cancel()
+        self._machine.end(VIP, "sidecar")
+
+    async def refresh(self) -> None:
+        """See VipDriver."""
+        held = self._held
+        if held is None:
+            return
+        now = self._now()
+        held = self._held = replace(held, announced_at=now)
+        if now >= vip_decide.next_refresh(held):
+            async with self._kernel:
+                await self._renew_held()
+
+    async def _renew_held(self) -> None:
+        if self._held is not None:
+            now = self._now()
+            self._renew()
+            await self._ask_kernel()
+            self._refreshed(now)
+
+    def _renew(self) -> None:
+        """As the real one, this puts the address up again if it had lapsed meanwhile."""
+        self._machine.begin(VIP, self._term)
+        self._keep()
+
+    def _refreshed(self, now: int) -> None:
+        if self._held is not None:
+            self._held = replace(self._held, refreshed_at=now)
+
+    async def release(self) -> None:
+        """See VipDriver."""
+        self._held = None
+        self._changed.set()
+        async with self._kernel:
+            self._held = None
+            self._remove()
+            await self._ask_kernel()
+
+    def is_held(self) -> bool:
+        """See VipDriver."""
+        return self._held is not None and vip_decide.is_kept_by_kernel(self._held, self._now())
+
+    async def wait_due(self) -> None:
+        """See VipDriver."""
+        while True:
+            self._changed.clear()
+            held = self._held
+            wait_s = None if held is None else (vip_decide.next_refresh(held) - self._now()) / NS
+            if wait_s is not None and wait_s <= 0:
+                return
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                return
+
+
+class SimFence:
+    """The fence process and its client: clears what is registered once the deadline has passed.
+
+    It is a process of its own: it goes on while the sidecar is stopped, and clears when that ends.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        loop: SimLoop,
+        chance: Random,
+        told: Callable[[int], None],
+        cleared: Callable[[OwnedName], None],
+        fenced: Callable[[FenceReport], None],
+        late_ns_max: int,
+    ) -> None:
+        """*late_ns_max*: how long after its deadline it may take, at most."""
+        self._machine = machine
+        self._loop = loop
+        self._chance = chance
+        self._told = told
+        self._cleared = cleared
+        self._fenced = fenced
+        self._late_ns_max = late_ns_max
+        self._guarded: dict[str, OwnedName] = {}
+        self._deadline = 0
+        self._timer: Handle | None = None
+
+    def set_deadline(self, deadline_ns: int) -> None:
+        """See Fence."""
+        self._deadline = deadline_ns
+        self._told(deadline_ns)
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._guarded and (self._timer is None or self._timer.is_cancelled):
+            scheduler = self._machine.scheduler
+            at = max(scheduler.now, self._machine.clock.true_at(self._deadline))
+            self._timer = self._machine.at(at, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        if not self._guarded:
+            return
+        if self._machine.clock.boottime_ns() < self._deadline:
+            self._arm()
+            return
+        scheduler = self._machine.scheduler
+        late = int(self._chance.random() ** 4 * self._late_ns_max)
+        self._timer = self._machine.at(scheduler.now + late, self._clear, self._deadline)
+
+    def _clear(self, deadline: int) -> None:
+        self._timer = None
+        if self._deadline > deadline:  # a new one came meanwhile
+            self._arm()
+            return
+        names = self.strike("fence")
+        if names:
+            self._loop.call_soon(self._fenced, FenceReport(tuple(names), (), 1.0))
+
+    def is_late(self) -> bool:
+        """The deadline has passed."""
+        return self._machine.clock.boottime_ns() >= self._deadline
+
+    def strike(self, by: str) -> list[str]:
+        """Clear everything that is registered; what it was."""
+        names, owned = list(self._guarded), list(self._guarded.values())
+        self._guarded.clear()
+        for each in owned:
+            self._machine.end(each, by)
+            self._cleared(each)
+        return names
+
+    async def register_tree(self, name: str, pid: int, start_time: int, cgroup: str | None) -> None:
+        """See Fence."""
+        await self._register(name, owned_service_of(name))
+
+    async def register_address(self, name: str, ifindex: int, address: str, prefix: int) -> None:
+        """See Fence."""
+        await self._register(name, VIP)
+
+    async def _register(self, name: str, owned: OwnedName) -> None:
+        self._guarded[name] = owned
+        self._arm()
+        await asyncio.sleep(0.0002 + self._chance.random() * 0.001)
+
+    async def unregister(self, name: str) -> None:
+        """See Fence."""
+        self._guarded.pop(name, None)
+
+
+def owned_service_of(instance: str) -> OwnedName:
+    """The owned name of an exclusive instance."""
+    return OwnedName(f"service/{instance.partition('@')[0]}")

@@ -1,0 +1,466 @@
+"""A simulated machine, and one life of a sidecar on it, made of the real parts.
+
+The machine outlives the sidecar: clock, disk, what acts for the outside, and the kernel that answers
+for a process which is gone. A life is what a process holds in memory; it is never repaired, only dropped.
+"""
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.trace import NoOpTracer
+from trellis.heartbeat.v1 import heartbeat_pb2
+
+from mesh.consensus import Consensus
+from mesh.driver import RaftDriver
+from mesh.errors import TrellisError
+from mesh.ids import VIP, FencingTerm, HostId, Index, MemberId, OwnedName, Term
+from mesh.raft.model import Entry, Membership, Role, SoftState
+from mesh.replica import OutcomeCodec, Replica
+from mesh.state import checkpoint
+from mesh.state.commands import Batch
+from mesh.state.model import ChangeKind
+from mesh.state.service import InstanceStatus
+from mesh.state.watch import ChangeSet
+from mesh.surroundings import Surroundings
+from mesh.telemetry.traces import Traces
+from sidecar.app.core import Clocks, Core
+from sidecar.app.handover import HandOver
+from sidecar.app.hands import Hands
+from sidecar.app.transitions import Transitions
+from sidecar.app.vip_hold import VipHold
+from tests.sim.calls import LeaderServer, SimBeatStream, SimLeaderClient
+from tests.sim.clock import Clock
+from tests.sim.disk import Disk, DiskFaults, SimStore, SimWriter
+from tests.sim.hands import SimFence, SimInstances, SimRoutes, SimVip
+from tests.sim.loop import Handle, Scheduler, SimLoop
+from tests.sim.trace import (
+    Acted,
+    Applied,
+    Committed,
+    LeaseExtended,
+    MembershipCommitted,
+    Owned,
+    Removed,
+    Restored,
+    RoleChanged,
+    Start,
+    Stopped,
+)
+from tests.sim.transport import SimTransport
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+NO_CAPACITY = heartbeat_pb2.Capacity()
+STOP_S = 30.0
+ADDRESS = "10.0.0.100"
+
+
+class Machine:
+    """One host's hardware and kernel."""
+
+    def __init__(self, name: HostId, world: "World", clock: Clock) -> None:
+        self.name = name
+        self.world = world
+        self.clock = clock
+        self.scheduler: Scheduler = world.scheduler
+        self.disk_faults = DiskFaults()
+        #: The identity on its disk, and what is stored under it; None: not of the cluster.
+        self.disk: Disk | None = None
+        #: Where the others are, until the state says so.
+        self.seeds: Mapping[MemberId, str] = {}
+        self.founding: Batch | None = None
+        self.life: Life | None = None
+        self.lives = 0
+        #: The kernel runs: it refuses connections to a port that nobody has open.
+        self.is_up = True
+        self.is_frozen = False
+        self.acting: dict[OwnedName, FencingTerm] = {}
+        self._frozen: list[tuple[OwnedName, FencingTerm]] = []
+        self._thaw: list[tuple[Callable[..., None], tuple[object, ...]]] = []
+
+    @property
+    def member(self) -> MemberId | None:
+        return None if self.disk is None else self.disk.member
+
+    # ---- what acts --------------------------------------------------------------------
+
+    def begin(self, name: OwnedName, fencing_term: FencingTerm) -> None:
+        """*name* acts here from now on."""
+        before = self.acting.get(name)
+        if before == fencing_term:
+            return
+        if before is not None:
+            self.end(name, "sidecar")
+        self.acting[name] = fencing_term
+        member = self.member or MemberId("")
+        self.world.emit(Acted(self.world.now, self.name, member, name, fencing_term))
+
+    def end(self, name: OwnedName, by: str) -> None:
+        """It does no longer."""
+        self._frozen = [each for each in self._frozen if each[0] != name]
+        fencing_term = self.acting.pop(name, None)
+        if fencing_term is not None:
+            member = self.member or MemberId("")
+            self.world.emit(Stopped(self.world.now, self.name, member, name, fencing_term, by))
+
+    def end_all(self, by: str) -> None:
+        """Nothing of this machine acts any more."""
+        self._frozen = []
+        for name in list(self.acting):
+            self.end(name, by)
+
+    # ---- freezing ---------------------------------------------------------------------
+
+    def at(self, when: int, act: Callable[..., None], *given: object) -> Handle:
+        """Do it at a true time, or when the machine thaws."""
+        return self.scheduler.at(when, self._run, act, given)
+
+    def _run(self, act: Callable[..., None], given: tuple[object, ...]) -> None:
+        if self.is_frozen:
+            self._thaw.append((act, given))
+        else:
+            act(*given)
+
+    def freeze(self) -> None:
+        """The whole machine stands still: nothing on it acts, its address answers nobody."""
+        self.is_frozen = True
+        acting = list(self.acting.items())
+        self.end_all("frozen")
+        self._frozen = acting
+        if self.life is not None:
+            self.life.loop.pause()
+
+    def thaw(self) -> None:
+        """It goes on: the fence process and the kernel look at their clocks first."""
+        self.is_frozen = False
+        due, self._thaw = self._thaw, []
+        for act, given in due:
+            act(*given)
+        frozen, self._frozen = self._frozen, []
+        fence = self.life.fence if self.life is not None else None
+        for name, fencing_term in frozen:
+            if fence is not None and not fence.is_late():
+                self.begin(name, fencing_term)
+        if self.life is not None:
+            self.life.loop.resume()
+
+
+class _Watched:
+    """The replica's state machine, with a record of each step."""
+
+    def __init__(self, life: "Life") -> None:
+        self._life = life
+        self._machine = life.replica.machine
+
+    def apply(self, index: Index, data: bytes) -> object:
+        life, machine = self._life, self._machine
+        outcome = machine.apply(index, data)
+        life.world.emit(Applied(life.world.now, life.host, life.member, index, checkpoint(machine.state)))
+        return outcome
+
+    def check(self, data: bytes) -> None:
+        self._machine.check(data)
+
+    def snapshot(self) -> Callable[[], bytes]:
+        return self._machine.snapshot()
+
+    def restore(self, data: bytes) -> None:
+        life, machine = self._life, self._machine
+        machine.restore(data)
+        state = machine.state
+        life.world.emit(Restored(life.world.now, life.host, life.member, state.applied, checkpoint(state)))
+
+
+class _Observed:
+    """What this host says of itself in its beats."""
+
+    def __init__(self, life: "Life") -> None:
+        self._life = life
+        self.leaving = False
+
+    def instances(self) -> tuple[InstanceStatus, ...]:
+        return self._life.instances.statuses()
+
+    def state_hash(self) -> tuple[Index, bytes]:
+        machine = self._life.replica.machine
+        return machine.hash_index, machine.hash
+
+    def capacity(self) -> heartbeat_pb2.Capacity:
+        return NO_CAPACITY
+
+    def is_draining(self) -> bool:
+        return self.leaving
+
+
+class _Founded:
+    """The founding, on the machine's disk."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def command(self) -> Batch | None:
+        return self._machine.founding
+
+    def forget(self) -> None:
+        self._machine.founding = None
+
+
+class Life:
+    """One sidecar process. Fails: `Corruption` when its disk is damaged; then it never was."""
+
+    def __init__(self, machine: Machine, disk: Disk, chance: Random) -> None:
+        world = self.world = machine.world
+        self.machine, self.host, self.member, self.clock = machine, machine.name, disk.member, machine.clock
+        self.number = machine.lives
+        self.chance = chance
+        self.loop = SimLoop(world.scheduler, machine.clock, world.bug)  # type: ignore[abstract]
+        self.incoming: list[Any] = []
+        self.codec = OutcomeCodec()
+        self.store = SimStore(disk, machine.name, world)
+        self.writers: list[SimWriter] = []
+        self.replica = Replica(disk.member, nonce=f"{machine.lives}")
+        self.is_ending = False
+        self._sources = 0
+        self._owned: dict[OwnedName, tuple[HostId | None, FencingTerm]] = {}
+        self._members: frozenset[MemberId] = frozenset()
+        self._begin_record(disk)
+        self.driver = RaftDriver(
+            raft=world.raft_settings(disk.member),
+            store=self.store,
+            machine=_Watched(self),
+            settings=world.driver_settings(),
+            around=Surroundings(machine.clock.boottime_ns, chance, self._make_writer),
+            observers=[self],
+        )
+        self.services = LeaderServer(self)
+        self.transport = SimTransport(self)
+        self.consensus = Consensus(
+            driver=self.driver,
+            codec=self.codec,
+            transport=self.transport,
+            client=SimLeaderClient(self),
+        )
+        self.consensus.on_failed = self.fail
+        self.replica.attach(self.consensus)
+        self._make_hands()
+
+    def _begin_record(self, disk: Disk) -> None:
+        world = self.world
+        is_new = self.number == 1 or disk.is_new
+        disk.is_new = False
+        world.emit(
+            Start(
+                world.now,
+                self.host,
+                self.member,
+                self.number,
+                is_new,
+                disk.hard_state,
+                disk.first_index,
+                disk.last,
+            )
+        )
+
+    def _make_writer(self, name: str) -> SimWriter:
+        writer = SimWriter(
+            loop=self.loop,
+            store=self.store,
+            faults=self.machine.disk_faults,
+            chance=self.chance,
+            now=lambda: self.world.scheduler.now,
+            count=self.world.count,
+        )
+        self.writers.append(writer)
+        return writer
+
+    def _make_hands(self) -> None:
+        world, machine = self.world, self.machine
+        self.instances = SimInstances(
+            machine,
+            self.loop,
+            self.chance,
+            on_change=lambda: self.core.instance_changed(),
+            on_exclusive=lambda instance, handle: self.core.host.exclusive_changed(instance, handle),
+        )
+        self.fence = SimFence(
+            machine,
+            self.loop,
+            self.chance,
+            told=self._lease_extended,
+            cleared=self._cleared,
+            fenced=lambda report: self.core.host.fenced(report),
+            late_ns_max=world.timers.release_bound_ns * 8 // 10,
+        )
+        self.observed = _Observed(self)
+        routes = SimRoutes()
+        self.core = Core(
+            replica=self.replica,
+            consensus=self.consensus,
+            timers=world.timers,
+            margin_ns=world.margin_ns,
+            clocks=Clocks(machine.clock.boottime_ns, machine.clock.wall_ns),
+            hands=Hands(self.instances, routes, self.fence),
+            observed=self.observed,
+            founded=_Founded(machine),
+            open_beats=lambda leader: SimBeatStream(self, leader),
+            transitions=Transitions(
+                traces=Traces(NoOpTracer(), world.cluster), host=self.host, wall_ns=machine.clock.wall_ns
+            ),
+            surrounding=self,
+        )
+        self.vip = SimVip(machine, self.chance)
+        self.core.vip = VipHold(
+            vip=self.vip, fence=self.fence, routing=routes, address=ADDRESS, netlink=self.vip
+        )
+        self.hand_over = HandOver(self.core, self._ask_to_transfer)
+        self.replica.subscribe(self._state_changed)
+        self._state_changed(ChangeSet(Index(0), ()))
+
+    async def _ask_to_transfer(self, to: HostId | None, timeout_s: float) -> HostId:
+        raise TrellisError("operators of a simulation ask the leader themselves")
+
+    # ---- life -------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to run."""
+        self.members_changed()
+        loops: dict[str, Coroutine[Any, Any, None]] = {
+            "consensus": self.consensus.run(),
+            "node": self.core.node.run(),
+            "host": self.core.host.run(),
+            "beats": self.core.beats.run(),
+        }
+        if self.core.vip is not None:
+            loops["vip"] = self.core.vip.run(self.core.host.is_live)
+        self.running = [self.loop.create_task(self._guard(work), name=name) for name, work in loops.items()]
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - whatever it is, the sidecar must not go on
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """Something fatal: give everything up and end, as `Sidecar` does. A bug ends the run."""
+        if not isinstance(_first(error), TrellisError):
+            self.world.bug(error)
+        self.end(type(_first(error)).__name__)
+
+    def end(self, error: str = "") -> None:
+        """End in order; *error* names what was fatal."""
+        if not self.is_ending:
+            self.is_ending = True
+            self.ending = self.loop.create_task(self._end(error), name="end")
+
+    async def _end(self, error: str) -> None:
+        self.observed.leaving = self.core.host.leaving = True
+        try:
+            if not error:
+                await self.hand_over.leave()
+            await self.core.host.give_way()
+            await self.instances.stop_all()
+            if not error:
+                self.consensus.stop()
+                await self.running[0]
+        except Exception as bug:  # noqa: BLE001 - a bug in ending is a bug
+            self.world.bug(bug)
+        self.fence.strike("fence")
+        self.world.ended(self, error)
+
+    def next_source(self) -> int:
+        """The number of a new beat stream to this host."""
+        self._sources += 1
+        return self._sources
+
+    def reach(self, member: MemberId) -> "Life | None":
+        """The life behind a known address, if the right member runs there."""
+        return self.world.life_of(member) if self.transport.knows(member) else None
+
+    # ---- Surrounding ------------------------------------------------------------------
+
+    def members_changed(self) -> None:
+        """See Surrounding."""
+        known = {row.member: row.address for row in self.replica.state.members.values()}
+        self.consensus.set_peers(known or self.machine.seeds)
+
+    def certificates_revoked(self) -> None:
+        """See Surrounding."""
+
+    def membership_due(self) -> None:
+        """See Surrounding."""
+
+    def diverged(self) -> None:
+        """See Surrounding."""
+        self.world.violated("state-machine", f"{self.host} is told that its state has diverged")
+
+    # ---- what is written down ----------------------------------------------------------
+
+    def role_changed(self, soft: SoftState) -> None:
+        """See DriverObserver."""
+        status = self.driver.status()
+        world = self.world
+        world.emit(
+            RoleChanged(
+                world.now,
+                self.host,
+                self.member,
+                soft.role,
+                soft.term,
+                soft.leader,
+                status.last,
+                status.commit,
+            )
+        )
+        world.role_changed(self, soft.role is Role.LEADER)
+
+    def entries_committed(self, entries: Sequence[Entry]) -> None:
+        """See DriverObserver."""
+        self.world.emit(
+            Committed(self.world.now, self.host, self.member, Term(self.driver.term), tuple(entries))
+        )
+
+    def membership_changed(self, membership: Membership) -> None:
+        """See DriverObserver."""
+        self.world.emit(MembershipCommitted(self.world.now, self.host, self.member, membership))
+
+    def crash_proven(self, member: MemberId) -> None:
+        """See DriverObserver."""
+
+    def _lease_extended(self, until_ns: int) -> None:
+        world = self.world
+        left = until_ns - self.clock.boottime_ns()
+        world.emit(LeaseExtended(world.now, self.host, self.member, until_ns, left))
+
+    def _cleared(self, owned: OwnedName) -> None:
+        if owned != VIP:
+            self.instances.killed(owned)
+
+    def _state_changed(self, changes: ChangeSet) -> None:
+        kinds = {change.kind for change in changes.changes}
+        if not kinds or ChangeKind.OWNERSHIP in kinds:
+            self._tell_owners(changes.index)
+        if not kinds or ChangeKind.MEMBER in kinds:
+            self._tell_members(changes.index)
+
+    def _tell_owners(self, index: Index) -> None:
+        world = self.world
+        for name, row in self.replica.state.owners.rows.items():
+            owned = (row.holder, row.fencing_term)
+            if self._owned.get(name) != owned:
+                self._owned[name] = owned
+                world.emit(
+                    Owned(world.now, self.host, self.member, index, name, row.holder, row.fencing_term)
+                )
+
+    def _tell_members(self, index: Index) -> None:
+        world = self.world
+        members = frozenset(row.member for row in self.replica.state.members.values())
+        for gone in sorted(self._members - members):
+            world.emit(Removed(world.now, self.host, self.member, index, gone))
+        self._members = members
+
+
+def _first(error: BaseException) -> BaseException:
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error

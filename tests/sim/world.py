@@ -1,0 +1,389 @@
+"""A whole cluster in virtual time: machines, network, clients, and the record of what happens.
+
+Everything random comes from one seed, split by name, so that a change in one part leaves the draws of
+the others as they were. A run is a sequence of records (trace.py); its hash is a function of seed and
+settings only.
+"""
+
+import contextlib
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from random import Random
+
+from mesh.driver import DriverSettings
+from mesh.errors import TrellisError
+from mesh.ids import ClusterId, HostId, Incarnation, MemberId, ServiceName, host_of, member_id
+from mesh.lease.timers import LeaseTimers
+from mesh.raft import first_log
+from mesh.raft.model import Entry, EntryId, HardState, Message, RaftSettings, SnapshotMeta
+from mesh.state.commands import AdmitMember, ApplyService, Batch, InitCluster
+from mesh.state.model import Member, MemberRole
+from mesh.state.service import ServiceMode, ServiceSpec
+from tests.sim.clock import MS, NS, Clock
+from tests.sim.disk import Disk
+from tests.sim.host import Life, Machine
+from tests.sim.loop import Scheduler
+from tests.sim.network import Network
+from tests.sim.trace import Checker, Crash, End, Event, Facts, Violation
+
+CLUSTER = ClusterId("5" * 32)
+TICK_NS = 50 * MS
+#: The last events that are shown with a violation.
+TAIL = 60
+
+
+class BugFound(Exception):
+    """Production code raised what it must never raise."""
+
+
+class Halt(Exception):
+    """Ends the run at once: what ended it is in `World.failure`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a world is made of, drawn from its seed."""
+
+    voters: int = 3
+    learners: int = 0
+    has_witness: bool = False
+    raft: RaftSettings = field(default_factory=lambda: RaftSettings(id=MemberId("")))
+    driver: DriverSettings = field(default_factory=DriverSettings)
+    rates_ppm: tuple[int, ...] = ()
+
+
+class World:
+    """The machines and everything between them. Order: made, `found`, then `run_until`."""
+
+    def __init__(self, seed: int, plan: Plan, checkers: Sequence[type[Checker]]) -> None:
+        self.seed = seed
+        self.plan = plan
+        self.cluster = CLUSTER
+        self.scheduler = Scheduler()
+        self.timers = LeaseTimers()
+        self.margin_ns = 2 * TICK_NS
+        self.faults: Counter[str] = Counter()
+        self.failure: BaseException | None = None
+        self.events = 0
+        self.tail: list[Event] = []
+        self._hash = hashlib.sha256()
+        count = plan.voters + plan.learners + plan.has_witness
+        names = [HostId(f"host{number}") for number in range(1, count + 1)]
+        chance = self.chance("machines")
+        self.machines = {name: self._machine(name, chance) for name in names}
+        self.network = Network(self.scheduler, names, self.chance("network"), self.count)
+        self._lives: dict[MemberId, Life] = {}
+        #: Everything that ever ran, so that nothing of a dropped life is collected while this runs.
+        self._graveyard: list[Life] = []
+        self.leaders: set[MemberId] = set()
+        self.founders = tuple(member_id(name, Incarnation(1)) for name in names[: plan.voters])
+        self.facts = Facts(
+            seed=seed,
+            hosts=tuple(names),
+            founders=self.founders,
+            timers=self.timers,
+            tick_ns=TICK_NS,
+            election_ns=(plan.raft.election_ticks_min * TICK_NS, plan.raft.election_ticks_max * TICK_NS),
+            margin_ns=self.margin_ns,
+            boottime_ns=lambda host: self.machines[host].clock.boottime_ns(),
+        )
+        self.checkers = [each(self.facts) for each in checkers if each.name not in self.facts.suspended]
+        self._seen: dict[type, list[Checker]] = {}
+        for checker in self.checkers:
+            for kind in checker.wants:
+                self._seen.setdefault(kind, []).append(checker)
+
+    def chance(self, name: str) -> Random:
+        """The generator of one part, by name."""
+        return Random(f"{self.seed}/{name}")
+
+    def _machine(self, name: HostId, chance: Random) -> Machine:
+        number = int(name.removeprefix("host")) - 1
+        rates = self.plan.rates_ppm
+        clock = Clock(
+            lambda: self.scheduler.now,
+            rate_ppm=rates[number % len(rates)] if rates else 0,
+            offset_ns=chance.randrange(NS, 10_000 * NS),
+            wall_ns=1_700_000_000 * NS,
+        )
+        return Machine(name, self, clock)
+
+    # ---- the record -------------------------------------------------------------------
+
+    @property
+    def now(self) -> int:
+        """True time."""
+        return self.scheduler.now
+
+    def emit(self, event: Event) -> None:
+        """Something is true from now on."""
+        self.events += 1
+        self._hash.update(_line(event))
+        tail = self.tail
+        tail.append(event)
+        if len(tail) > 2 * TAIL:
+            del tail[:TAIL]
+        for checker in self._seen.get(type(event), ()):
+            try:
+                checker.seen(event)
+            except Violation as violation:
+                self._halt(violation)
+
+    def count(self, fault: str) -> None:
+        """One more fault of this kind took effect."""
+        self.faults[fault] += 1
+
+    def violated(self, checker: str, text: str) -> None:
+        """The cluster itself says that a promise is broken."""
+        self._halt(Violation(checker, text))
+
+    def bug(self, error: BaseException) -> None:
+        """Production code raised what it must never raise."""
+        self._halt(error)
+
+    def _halt(self, failure: BaseException) -> None:
+        if self.failure is None:
+            self.failure = failure
+            self.scheduler.halt(Halt())
+
+    def trace_hash(self) -> str:
+        """SHA-256 over every record so far."""
+        return self._hash.hexdigest()
+
+    def check(self) -> None:
+        """Fails: whatever has gone wrong by now."""
+        if self.failure is not None:
+            raise self.failure
+
+    def run_until(self, when: int) -> None:
+        """Let everything happen. Fails: `Violation`, or a bug of the production code."""
+        with contextlib.suppress(Halt):
+            self.scheduler.run_until(when)
+        self.check()
+
+    def close(self) -> None:
+        """Forget everything, so that it can be collected."""
+        for life in self._graveyard:
+            life.loop.drop()
+        self._graveyard.clear()
+        self._lives.clear()
+        for machine in self.machines.values():
+            machine.life = None
+        self.scheduler.clear()
+
+    def finish(self) -> None:
+        """The run is over. Fails: `Violation`."""
+        for checker in self.checkers:
+            checker.finished(self.now)
+
+    # ---- settings ---------------------------------------------------------------------
+
+    def raft_settings(self, member: MemberId) -> RaftSettings:
+        """Of one member."""
+        return replace(self.plan.raft, id=member)
+
+    def driver_settings(self) -> DriverSettings:
+        """Of every driver."""
+        return self.plan.driver
+
+    def recode(self, life: Life, message: Message) -> Message:
+        """What is left of *message* on its way to *life*: all of it, unless versions differ."""
+        del life
+        return message
+
+    # ---- machines ---------------------------------------------------------------------
+
+    def found(self) -> None:
+        """Give the founders their first disks and start them."""
+        first = first_log(list(self.founders))
+        seeds = {each: address_of(host_of(each)) for each in self.founders}
+        command = founding(self.founders)
+        for member in self.founders:
+            machine = self.machines[host_of(member)]
+            machine.disk = Disk(member, hard_state=first.hard_state, entries=list(first.entries))
+            machine.seeds, machine.founding = seeds, command
+            self.start(machine)
+
+    def start(self, machine: Machine) -> None:
+        """Start a sidecar, if the machine is up, of the cluster, and has none."""
+        disk = machine.disk
+        if machine.life is not None or disk is None or not machine.is_up or machine.is_frozen:
+            return
+        machine.lives += 1
+        try:
+            life = Life(machine, disk, self.chance(f"{machine.name}/{machine.lives}"))
+        except TrellisError as error:
+            self.emit(End(self.now, machine.name, disk.member, type(error).__name__))
+            self.on_ended(machine, type(error).__name__)
+            return
+        machine.life = self._lives[life.member] = life
+        self._graveyard.append(life)
+        life.start()
+
+    def life_of(self, member: MemberId) -> Life | None:
+        """The process that is this member now."""
+        return self._lives.get(member)
+
+    def lives(self) -> list[Life]:
+        """All that run, in the order of their machines."""
+        return [each.life for each in self.machines.values() if each.life is not None]
+
+    def refuses(self, host: HostId) -> bool:
+        """The kernel of *host* runs and nobody listens there."""
+        machine = self.machines[host]
+        return machine.is_up and not machine.is_frozen and machine.life is None
+
+    def kill(self, machine: Machine, kind: str) -> None:
+        """The process ends between two instructions; the kernel closes what it had open."""
+        life = self._bury(machine)
+        if life is None:
+            return
+        self.emit(Crash(self.now, machine.name, life.member, kind))
+        clears = 1 + int(life.chance.random() * 40 * MS)
+        machine.at(self.now + clears, self._cleared, life)
+        self._tell_broken(life)
+
+    def _cleared(self, life: Life) -> None:
+        """Kernel and fence have taken away what the dead process held."""
+        life.fence.strike("fence")
+        if life.machine.life is None:
+            life.machine.end_all("kernel")
+
+    def power_off(self, machine: Machine) -> None:
+        """The machine goes dark: nobody is told anything."""
+        life = self._bury(machine)
+        machine.is_up = False
+        machine.end_all("power")
+        if life is not None:
+            self.emit(Crash(self.now, machine.name, life.member, "power"))
+            for other in self.lives():
+                after = NS + int(life.chance.random() * NS)
+                other.loop.call_true(self.now + after, self._fall_silent, other, life)
+
+    def _fall_silent(self, other: Life, life: Life) -> None:
+        for connection in [each for each in life.incoming if each.client is other]:
+            connection.broken()
+        other.transport.broken(life.member)
+
+    def _bury(self, machine: Machine) -> Life | None:
+        life = machine.life
+        if life is None:
+            return None
+        machine.life = None
+        self._lives.pop(life.member, None)
+        self.leaders.discard(life.member)
+        for writer in life.writers:
+            writer.crash()
+        life.loop.drop()
+        return life
+
+    def ended(self, life: Life, error: str) -> None:
+        """A sidecar has ended by itself."""
+        machine = life.machine
+        self._bury(machine)
+        self.emit(End(self.now, machine.name, life.member, error))
+        machine.end_all("kernel")
+        self._tell_broken(life)
+        self.on_ended(machine, error)
+
+    def on_ended(self, machine: Machine, error: str) -> None:
+        """What the init system does: start it again."""
+        if error:
+            after = int(self.chance(f"again/{machine.name}/{machine.lives}").uniform(0.2, 3) * NS)
+            self.scheduler.at(self.now + after, self.start, machine)
+
+    def _tell_broken(self, life: Life) -> None:
+        """The kernel of the dead process says so on its connections, where it can."""
+        for other in self.lives():
+            if self.network.is_cut(life.host, other.host):
+                after = NS + int(life.chance.random() * NS)
+            else:
+                after = self.network.delay(life.host, other.host)
+            other.loop.call_true(self.now + after, self._fall_silent, other, life)
+
+    def role_changed(self, life: Life, leads: bool) -> None:
+        """Keeps `leaders`: who believes to lead."""
+        if leads:
+            self.leaders.add(life.member)
+        else:
+            self.leaders.discard(life.member)
+
+    def leader(self) -> Life | None:
+        """The leader of the newest term, if somebody believes to be one."""
+        lives = [life for life in self.lives() if life.member in self.leaders]
+        return max(lives, key=lambda life: life.driver.term, default=None)
+
+
+def address_of(host: HostId) -> str:
+    """Where the other members reach it."""
+    return f"{host}:7400"
+
+
+def member_row(member: MemberId, role: MemberRole) -> Member:
+    """A member's record."""
+    host = host_of(member)
+    return Member(
+        member=member,
+        host=host,
+        incarnation=Incarnation(int(member.rpartition(".")[2])),
+        role=role,
+        address=address_of(host),
+        certificate_serial=f"{member}",
+        key_sha256=f"key-{member}",
+    )
+
+
+def service(name: str, mode: ServiceMode, copies: int = 1) -> ServiceSpec:
+    """A declaration; exclusive ones have one copy."""
+    return ServiceSpec(
+        name=ServiceName(name),
+        command=("/bin/true",),
+        mode=mode,
+        instances_min=copies,
+        instances_max=copies,
+        grace_ms=300,
+    )
+
+
+def founding(founders: Sequence[MemberId]) -> Batch:
+    """The first content of the replicated state."""
+    first, *others = founders
+    return Batch(
+        (
+            InitCluster(CLUSTER, member_row(first, MemberRole.VOTER), "10.0.0.100:443"),
+            *(AdmitMember(member_row(each, MemberRole.VOTER)) for each in others),
+            ApplyService(service("reporter", ServiceMode.ACTIVE_STANDBY)),
+            ApplyService(service("echo", ServiceMode.ACTIVE_ACTIVE, 2)),
+        )
+    )
+
+
+def _line(event: Event) -> bytes:
+    """What of *event* counts for the hash."""
+    parts = [type(event).__name__]
+    for value in event:
+        kind = type(value)
+        if kind is str or kind is int or kind is bytes:
+            parts.append(str(value))
+        else:
+            parts.append(_text(value))
+    return " ".join(parts).encode()
+
+
+def _text(value: object) -> str:
+    if isinstance(value, EntryId):
+        return f"{value.term}.{value.index}"
+    if isinstance(value, HardState):
+        return f"{value.term} {value.vote} {value.commit}"
+    if isinstance(value, Entry):
+        return f"{value.term}.{value.index}.{value.kind}.{len(value.data)}"
+    if isinstance(value, SnapshotMeta):
+        return f"{_text(value.last)} {value.sha256.hex()}"
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, tuple):
+        return ",".join(_text(each) for each in value)
+    return str(value)
