@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
@@ -150,8 +151,9 @@ async def test_fencing_closes_the_northbound_listener_and_open_connections_get_u
             began = loop.time()
             await host.routing.close_northbound()
             print(f"closed within {(loop.time() - began) * 1000:.0f} ms")
-            with pytest.raises(Exception, match="UNAVAILABLE"):
+            with pytest.raises(grpc.aio.AioRpcError) as closed:
                 await caller.echo()
+            assert closed.value.code() is grpc.StatusCode.UNAVAILABLE
 
             async def refused() -> bool:
                 ip, _, port = host.settings.northbound_address.rpartition(":")
@@ -181,7 +183,7 @@ async def test_stopping_finishes_the_calls_in_hand(tmp_path: Path) -> None:
 
 
 async def test_a_resource_that_envoy_refuses_leaves_the_rest_in_force(tmp_path: Path) -> None:
-    """An ingress address that is not this machine's cannot be bound; calls are routed all the same."""
+    """A virtual address that is not this machine's cannot be bound; calls are routed all the same."""
     async with backend("host1", 0) as a, running(settings(tmp_path, vip_address="192.0.2.1:1")) as host:
         host.publish(a.status(), owns_vip=True)
         await until(lambda: "xds-rejected" in host.names())

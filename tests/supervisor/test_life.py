@@ -181,7 +181,8 @@ async def test_an_unchanged_assignment_changes_nothing(site: Site) -> None:
     before = site.status("echo")
     for _ in range(5):
         site.supervisor.assign([assigned("echo")])
-        await asyncio.sleep(0)
+    site.supervisor.assign([assigned("echo"), assigned("later")])
+    await site.until_ready("later")
     assert site.status("echo") == before
 
 
@@ -251,8 +252,9 @@ async def test_a_second_cancellation_does_not_leave_a_process_behind(tmp_path: P
     declared = assigned("deaf", deaf, grace_ms=300)
     supervisor.assign([declared])
     running = asyncio.ensure_future(supervisor.run())
-    while supervisor.tail(declared.instance, 1) != ("up",):
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(5):
+        while supervisor.tail(declared.instance, 1) != ("up",):
+            await asyncio.sleep(0.005)
     pid = supervisor.statuses()[0].pid
     for _ in range(5):
         running.cancel()
