@@ -46,9 +46,28 @@ class Credentials:
         """For a listener; without *require_client* only for hosts that join."""
         return grpc.dynamic_ssl_server_credentials(
             self._server_configuration(require_client),
-            lambda: self._server_configuration(require_client),
+            self.news_for_server(require_client=require_client),
             require_client_authentication=require_client,
         )
+
+    def news_for_server(self, *, require_client: bool) -> Callable[[], grpc.ServerCertificateConfiguration | None]:
+        """What gRPC asks at each handshake: None while the identity is the one that it has.
+
+        Invariant: nothing is answered but after `replace`. gRPC builds its TLS state anew from each answer, and
+        drops the former while another thread may be beginning a handshake with it: answered each
+        time, two handshakes at once have ended the process.
+        """
+        given = self.generation
+
+        def news() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal given
+            present = self.generation
+            if present == given:
+                return None
+            given = present
+            return self._server_configuration(require_client)
+
+        return news
 
     def _server_configuration(self, require_client: bool) -> grpc.ServerCertificateConfiguration:
         present = self._identity
