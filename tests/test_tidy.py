@@ -95,7 +95,7 @@ def test_every_module_has_a_docstring() -> None:
     assert not without, without
 
 
-def tests_of(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+def cases_of(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     """Test functions of a test module, those in classes too."""
     if not path.name.startswith("test_"):
         return []
@@ -106,7 +106,7 @@ def tests_of(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 def test_every_test_says_what_it_is_for() -> None:
     """Goal: whoever sees a test fail knows what is broken. Method: a docstring in each test function."""
-    tests = [(path, node) for path in FILES for node in tests_of(path)]
+    tests = [(path, node) for path in FILES for node in cases_of(path)]
     assert len(tests) > 800, "the tests are not found"
     without = [f"{name(path)}:{node.lineno}: {node.name}" for path, node in tests if not says(node)]
     advice = 'say """Goal: what is wrong if it fails. Method: how it is provoked."""'
