@@ -38,11 +38,12 @@ from sidecar.app.hands import Hands
 from sidecar.app.listeners import Door
 from sidecar.app.membership import Membership, open_identity, open_log
 from sidecar.app.metrics import samples
+from sidecar.app.northbound_hold import NorthboundHold
 from sidecar.app.northbound_watch import NorthboundWatch
 from sidecar.app.observed import Observed
 from sidecar.app.transitions import Transitions
 from sidecar.app.vip_hold import make_vip
-from sidecar.fence.client import FenceClient, FenceUnavailable
+from sidecar.fence.client import FenceClient, FenceReport, FenceUnavailable
 from sidecar.leadership.beat_stream import GrpcBeatStream
 from sidecar.membership.founding import FoundingFile
 from sidecar.membership.init import founding_path
@@ -127,8 +128,9 @@ class Sidecar:
         )
         self.fence = FenceClient(
             on_lost=self._fence_lost,
-            on_fenced=lambda report: self.host.fenced(report),
+            on_fenced=self._fenced,
         )
+        self.northbound_hold = NorthboundHold(routing=self.routing, fence=self.fence)
         timers, transitions = settings_map.lease_timers(settings), self.transitions
         core = self.core = Core(
             replica=self.replica,
@@ -136,7 +138,7 @@ class Sidecar:
             timers=timers,
             margin_ns=settings_map.lease_margin_ns(settings),
             clocks=Clocks(boottime_ns, wall_ns),
-            hands=Hands(self.supervisor, self.routing, self.fence),
+            hands=Hands(self.supervisor, self.northbound_hold, self.fence),
             observed=self.observed,
             founded=FoundingFile(founding_path(settings)),
             open_beats=lambda leader: GrpcBeatStream(self.cluster, self.member, self.channel_to(leader)),
@@ -211,6 +213,7 @@ class Sidecar:
             "beats": self.beats.run(),
             "membership": self.membership.run(),
             "northbound-watch": self.northbound_watch.run(),
+            "northbound-hold": self.northbound_hold.run(),
         }
         if self.core.vip is not None:
             loops["vip"] = self.core.vip.run(self.host.is_live)
@@ -267,6 +270,10 @@ class Sidecar:
         """Order: before the mesh listener closes, which tells others that nothing acts here any more."""
         await self.fence.close(clear=not self._gave_way)
 
+    def _fenced(self, report: FenceReport) -> None:
+        self.northbound_hold.fenced()
+        self.host.fenced(report)
+
     def _fence_lost(self, reason: str) -> None:
         """Nothing may be owned without it, and whoever leads owns: let others."""
         self.host.fence_lost(reason)
@@ -296,6 +303,7 @@ class Sidecar:
         if name == "vip-listening" and self.core.vip is not None:
             self.core.vip.listening(bool(facts["listening"]))
             self.transitions.vip_listening(bool(facts["listening"]))
+        self.northbound_hold.changed()
         self.host.wake()
 
     # ---- what operators see ---------------------------------------------------------

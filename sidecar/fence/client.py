@@ -164,15 +164,16 @@ class FenceClient:
                     b"deadline %d" % deadline_ns, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
                 )
 
-    async def register_tree(self, name: str, pid: int, start_time: int, cgroup: str | None) -> None:
+    async def register_tree(
+        self, name: str, pid: int, start_time: int, cgroup: str | None, *, waits: bool = False
+    ) -> None:
         """Have a process with all its descendants killed; `cgroup` is a v2 directory of its own.
 
+        With `waits` only the deadline ends it: it may outlive this sidecar until then.
         Fails: FenceRefused when it cannot be held, FenceUnavailable without a fence process.
         """
-        await self._register(
-            name,
-            {"kind": "tree", "name": name, "pid": pid, "start_time": start_time, "cgroup": cgroup},
-        )
+        fields = {"kind": "tree", "name": name, "pid": pid, "start_time": start_time}
+        await self._register(name, {**fields, "cgroup": cgroup, "waits": waits})
 
     async def register_address(self, name: str, ifindex: int, address: str, prefix: int) -> None:
         """Have an address removed; register it before it is added.

@@ -5,13 +5,14 @@ pair, PID the sidecar. It knows nothing of leases beyond one deadline on
 CLOCK_BOOTTIME, and shares no code with the sidecar, on purpose. What is
 registered is cleared when the deadline passes, when the sidecar ends, or when
 the socket closes without `close`; and at once when it is registered while no
-deadline lies ahead, since that comes from a sidecar that has slept.
+deadline lies ahead, since that comes from a sidecar that has slept. A tree that
+`waits` may outlive a sidecar that has died, until the deadline and no longer.
 
 Messages in, one per packet: `deadline NS`, `add JSON`, `remove NAME`,
 `ping TEXT`, `close`. Messages out: `pong TEXT`, `refused JSON` (an `add` that
 cannot be held), `fenced JSON` (cleared; a later deadline arms it again).
 
-Trees: `{"kind": "tree", "name", "pid", "start_time", "cgroup"}`; a cgroup v2 path
+Trees: `{"kind": "tree", "name", "pid", "start_time", "cgroup", "waits"}`; a cgroup v2 path
 is killed as a whole and verified empty; without one the process, its group, its
 session and its descendants are stopped, collected and killed until none is
 left. Signals go through pidfds whose start time was compared, so a re-used
@@ -49,6 +50,8 @@ VERIFY_PAUSE_S = 0.001
 VERIFY_PAUSE_S_MAX = 0.05
 #: After this an orphaned fence process gives up on what cannot be cleared.
 VERIFY_S_MAX = 60.0
+#: A process closes its sockets just before it can be seen to have ended.
+END_SEEN_MS = 250
 PACKET_BYTES_MAX = 4096
 
 
@@ -141,9 +144,23 @@ class Fence:
             former.close()
         self._guarded[thing.name] = thing
 
-    def fence(self) -> bool:
-        """Clear and forget everything; True if nothing is left."""
-        names = sorted(self._guarded, key=lambda name: (self._guarded[name].slow, name))
+    def end(self, sidecar: int) -> int:
+        """The sidecar has ended, or has hung up: clear what must not outlive it, then the rest; the exit code.
+
+        What waits is left alone until the deadline if the sidecar is dead: another may take it over.
+        """
+        done = self.fence([name for name, thing in self._guarded.items() if not thing.waits])
+        poll = select.poll()
+        poll.register(sidecar, select.POLLIN)
+        if self._guarded and poll.poll(END_SEEN_MS):
+            while not self.is_late():
+                select.select([self.timer.fd], [], [], 1.0)
+        return 0 if self.fence() and done else 1
+
+    def fence(self, chosen: list[str] | None = None) -> bool:
+        """Clear and forget everything, or what is chosen; True if nothing of it is left."""
+        chosen = list(self._guarded) if chosen is None else chosen
+        names = sorted(chosen, key=lambda name: (self._guarded[name].slow, name))
         began = time.monotonic()
         left = clear([self._guarded[name] for name in names])
         for name in names:
@@ -170,11 +187,11 @@ class Fence:
                 except ConnectionResetError:
                     packet = b""
                 if not packet:
-                    return 0 if self.fence() else 1
+                    return self.end(sidecar)
                 if not self.take(packet):
                     return 0
             if sidecar in ready:
-                return 0 if self.fence() else 1
+                return self.end(sidecar)
             if self.timer.fd in ready:
                 with suppress(BlockingIOError):  # armed anew by a message just taken
                     os.read(self.timer.fd, 8)

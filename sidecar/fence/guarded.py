@@ -28,6 +28,8 @@ class Guarded(Protocol):
     name: str
     #: Struck after what is not slow.
     slow: bool
+    #: May outlive the sidecar, until the deadline.
+    waits: bool
 
     def strike(self) -> None:
         """Begin to clear it; may be called again."""
@@ -145,8 +147,11 @@ class Tree:
 
     slow = True
 
-    def __init__(self, name: str, pid: int, start_time: int, cgroup: str | None) -> None:
+    def __init__(
+        self, name: str, pid: int, start_time: int, cgroup: str | None, *, waits: bool = False
+    ) -> None:
         self.name = name
+        self.waits = waits
         self._pid = pid
         self._start_time = start_time
         self._cgroup = Cgroup(cgroup) if cgroup else None
@@ -218,6 +223,7 @@ class Address:
     """An address of this host that must not stay: removed by rtnetlink."""
 
     slow = False
+    waits = False
 
     def __init__(self, name: str, ifindex: int, address: str, prefix: int) -> None:
         self.name = name
@@ -252,7 +258,8 @@ def parse_guarded(text: str) -> Guarded:
     fields = json.loads(text)
     if fields["kind"] == "tree":
         pid, start_time = int(fields["pid"]), int(fields["start_time"])
-        return Tree(str(fields["name"]), pid, start_time, fields["cgroup"])
+        waits = bool(fields.get("waits", False))
+        return Tree(str(fields["name"]), pid, start_time, fields["cgroup"], waits=waits)
     if fields["kind"] == "vip":
         ifindex, prefix = int(fields["ifindex"]), int(fields["prefix"])
         return Address(str(fields["name"]), ifindex, str(fields["address"]), prefix)

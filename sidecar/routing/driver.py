@@ -42,7 +42,7 @@ class Routing:
     Until the first `publish`, Envoy and clients are told nothing and keep what
     they have. Events (name, facts) go to *on_event*: envoy-started, envoy-adopted,
     envoy-replaced, envoy-frozen, envoy-exited, xds-rejected, snapshot-held, view-refused,
-    vip-listening, drain-overrun.
+    northbound-listening, vip-listening, drain-overrun.
     """
 
     def __init__(self, settings: RoutingSettings, on_event: OnEvent) -> None:
@@ -56,6 +56,7 @@ class Routing:
         self._published = asyncio.Event()
         self._in_force = InForce()
         self._bind_refusals = 0
+        self._is_stopping = False
         #: The last refusal reported of each node and kind, so that repeats are silent.
         self._refusals: dict[tuple[str, Kind], str] = {}
         self._changed = asyncio.Event()
@@ -77,13 +78,13 @@ class Routing:
     def publish(self, view: RoutingView) -> None:
         """Makes *view* the newest. Several within one turn of the loop cost one push.
 
-        A view of an older revision is refused and reported.
+        A view of an older revision is refused and reported; once `stop` was called, any is one of a drain.
         """
         if self._view is not None and view.revision < self._view.revision:
             facts = {"revision": view.revision, "present": self._view.revision}
             self._on_event("view-refused", facts)
             return
-        self._view = view
+        self._view = replace(view, draining=True, owns_vip=False) if self._is_stopping else view
         self._published.set()
 
     async def _follow(self) -> None:
@@ -172,9 +173,10 @@ class Routing:
         await self._envoy.stop(grace_s=ENVOY_EXIT_S)
 
     async def _drain(self) -> None:
+        self._is_stopping = True
         if self._view is None:
             return
-        self.publish(replace(self._view, draining=True, owns_vip=False))
+        self.publish(self._view)
         await self.wait_northbound_closed()
         while await calls_in_hand(self._settings):  # noqa: ASYNC110 - Envoy knows, and must be asked
             await asyncio.sleep(DRAIN_POLL_S)
@@ -218,8 +220,10 @@ class Routing:
     @contextlib.contextmanager
     def _watching(self) -> Iterator[None]:
         """Wakes those who wait for something to be in force."""
-        vip_before = self.vip_listening
+        vip_before, own_before = self.vip_listening, self.northbound_listening
         yield
+        if own_before != self.northbound_listening:
+            self._on_event("northbound-listening", {"listening": self.northbound_listening})
         if vip_before != self.vip_listening:
             self._on_event("vip-listening", {"listening": self.vip_listening})
         changed, self._changed = self._changed, asyncio.Event()

@@ -25,6 +25,9 @@ pytestmark = pytest.mark.integration
 
 #: The longest election timeout, twice, on a busy machine.
 ELECTED_S = 8.0
+NORTHBOUND_PORT = 8080
+#: A lease, and what the fence may take on a busy machine.
+CLOSED_S = 2.5
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +225,34 @@ def test_a_leader_whose_link_goes_down_is_replaced(cluster: Cluster, network: Na
     load.check()
     cluster.resource.check_one_owner()
     print(f"virtual IP after {sight.gap_ms(down):.0f} ms")
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_a_host_without_a_sidecar_takes_no_northbound_calls_once_its_lease_is_over(
+    cluster: Cluster, network: NamespaceNetwork, how: str
+) -> None:
+    """Goal: Envoy does not go on with routes that grow older; the next sidecar opens the port again.
+
+    Method: a follower's sidecar is killed or frozen; its own northbound port is looked at from the kernel.
+    """
+    leader = cluster.wait_whole()
+    follower = cluster.others(leader)[0]
+    number, ip = number_of(follower), follower.ip
+    wait_for(lambda: network.listens(number, ip, NORTHBOUND_PORT), "its northbound port is open")
+    began = time.monotonic_ns()
+    if how == "killed":
+        follower.kill()
+    else:
+        follower.freeze()
+    wait_for(lambda: not network.listens(number, ip, NORTHBOUND_PORT), "it is closed", CLOSED_S)
+    print(f"{how}: closed after {(time.monotonic_ns() - began) / 1e6:.0f} ms")
+    if how == "killed":
+        follower.start()
+    else:
+        follower.thaw()
+    cluster.wait_whole()
+    wait_for(lambda: network.listens(number, ip, NORTHBOUND_PORT), "it is open again")
+    cluster.resource.check_one_owner()
 
 
 #: How long the link is down, and then up, in turn: below, at and above the election timeout (1.5 to 2.5 s).
