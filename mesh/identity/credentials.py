@@ -46,16 +46,18 @@ class Credentials:
         """For a listener; without *require_client* only for hosts that join."""
         return grpc.dynamic_ssl_server_credentials(
             self._server_configuration(require_client),
-            self.news_for_server(require_client=require_client),
+            self.news_for_server(require_client=require_client),  # type: ignore[arg-type] # None: no news
             require_client_authentication=require_client,
         )
 
-    def news_for_server(self, *, require_client: bool) -> Callable[[], grpc.ServerCertificateConfiguration | None]:
+    def news_for_server(
+        self, *, require_client: bool
+    ) -> Callable[[], grpc.ServerCertificateConfiguration | None]:
         """What gRPC asks at each handshake: None while the identity is the one that it has.
 
-        Invariant: nothing is answered but after `replace`. gRPC builds its TLS state anew from each answer, and
-        drops the former while another thread may be beginning a handshake with it: answered each
-        time, two handshakes at once have ended the process.
+        Invariant: nothing is answered but after `replace`. gRPC builds its TLS state anew from each
+        answer, and drops the former while another thread may be beginning a handshake with it:
+        answered each time, two handshakes at once have ended the process.
         """
         given = self.generation
 

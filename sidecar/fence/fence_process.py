@@ -145,7 +145,7 @@ class Fence:
         self._guarded[thing.name] = thing
 
     def end(self, sidecar: int) -> int:
-        """The sidecar has ended, or has hung up: clear what must not outlive it, then the rest; the exit code.
+        """The sidecar has ended or hung up: clear what must not outlive it, then the rest; the exit code.
 
         What waits is left alone until the deadline if the sidecar is dead: another may take it over.
         """

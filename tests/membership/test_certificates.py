@@ -161,7 +161,9 @@ async def test_a_host_announces_what_its_settings_have_changed(tmp_path: Path) -
         assert announcement(state, theirs, identity) is None
         row = state.members[identity.member]
         assert row.join_address == "", "the port after the mesh port needs no word"
-        moved = theirs.model_copy(update={"mesh": theirs.mesh.model_copy(update={"join_address": OTHER_PORT})})
+        moved = theirs.model_copy(
+            update={"mesh": theirs.mesh.model_copy(update={"join_address": OTHER_PORT})}
+        )
         said = announcement(state, moved, identity)
         assert said == UpdateMember(replace(row, join_address=str(OTHER_PORT)))
         await cluster.replicated.propose(UpdateMember(replace(row, certificate_serial="abc")))
