@@ -204,10 +204,15 @@ class AssignOwner:
 
 @dataclass(frozen=True, slots=True)
 class RequestRelease:
-    """Asks the holder to give the thing up, in favour of `successor`; None withdraws that."""
+    """Asks the holder to give the thing up, in favour of `successor`; None withdraws that.
+
+    Refused: StaleTerm when it was assigned anew meanwhile, so that a late request hits no later owner.
+    """
 
     name: OwnedName
     successor: HostId | None
+    #: 0 in entries of before there was this field: whatever it is.
+    expected_fencing_term: FencingTerm = NEVER_ASSIGNED
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from mesh.errors import Conflict, InvalidRequest, NotFound, StaleTerm
 from mesh.ids import VIP, FencingTerm, OwnedName, ServiceName
 from mesh.state.applying import Applying, check_name
-from mesh.state.commands import Applied, AssignOwner, RequestRelease, Unassign
+from mesh.state.commands import NEVER_ASSIGNED, Applied, AssignOwner, RequestRelease, Unassign
 from mesh.state.model import ChangeKind, HostStatus, Ownership
 
 
@@ -43,6 +43,8 @@ def request_release(at: Applying, command: RequestRelease) -> Applied:
     owned = at.state.owners.get(command.name)
     if owned is None or owned.holder is None:
         raise NotFound(f"nobody owns {command.name}; nothing is to be released", name=command.name)
+    if command.expected_fencing_term != NEVER_ASSIGNED:
+        _check_term(at, command.name, command.expected_fencing_term)
     if command.successor is not None:
         at.host(command.successor)
         if command.successor == owned.holder:

@@ -243,8 +243,14 @@ _TABLE: Final[tuple[tuple[type, str, _Encode, _Decode], ...]] = (
     (
         c.RequestRelease,
         "request_release",
-        lambda x: pb.RequestRelease(name=x.name, successor=x.successor or ""),
-        lambda m: c.RequestRelease(OwnedName(m.name), HostId(m.successor) if m.successor else None),
+        lambda x: pb.RequestRelease(
+            name=x.name, successor=x.successor or "", expected_fencing_term=x.expected_fencing_term
+        ),
+        lambda m: c.RequestRelease(
+            OwnedName(m.name),
+            HostId(m.successor) if m.successor else None,
+            FencingTerm(m.expected_fencing_term),
+        ),
     ),
     (
         c.Unassign,

@@ -145,7 +145,8 @@ def ownership_commands(state: ClusterState, decisions: Iterable[Decision]) -> tu
         elif isinstance(decision, UnassignDecision):
             commands.append(Unassign(decision.name, decision.expected_fencing_term))
         elif isinstance(decision, ReleaseDecision):
-            commands.append(RequestRelease(decision.name, decision.successor))
+            expected = decision.expected_fencing_term
+            commands.append(RequestRelease(decision.name, decision.successor, expected))
     return tuple(commands)
 
 

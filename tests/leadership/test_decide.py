@@ -125,7 +125,7 @@ def test_decisions_become_commands_with_the_latest_fencing_term() -> None:
     assert commands == (
         AssignOwner(VIP, B, FencingTerm(1)),  # the term goes on although nobody held it
         Unassign(REPORTER, FencingTerm(7)),
-        RequestRelease(REPORTER, C),
+        RequestRelease(REPORTER, C, FencingTerm(7)),
     )
 
 

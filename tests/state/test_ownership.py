@@ -91,6 +91,18 @@ def test_a_release_names_a_successor_and_can_be_withdrawn() -> None:
     assert cluster.state.owners[VIP].successor is None
 
 
+def test_a_late_request_to_release_does_not_hit_the_next_owner() -> None:
+    """Goal: a request asks the holder it was decided for. Method: decided under term 1, applied under 2."""
+    cluster = Cluster()
+    cluster.do(AssignOwner(VIP, A, term(0)))
+    assert not cluster.do(RequestRelease(VIP, B, term(1))).unchanged
+    cluster.do(AssignOwner(VIP, B, term(1)))
+    assert cluster.refuse(RequestRelease(VIP, C, term(1))).reason == "STALE_TERM"
+    assert cluster.state.owners[VIP].successor is None
+    cluster.do(RequestRelease(VIP, C))  # as in a log of before
+    assert cluster.state.owners[VIP].successor == C
+
+
 def test_a_release_of_an_earlier_term_does_not_take_the_thing_from_its_new_holder() -> None:
     """Goal: a late release harms nobody. Method: release term 1 when term 2 is held."""
     cluster = Cluster()

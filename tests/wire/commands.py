@@ -123,7 +123,7 @@ SINGLE: dict[type, st.SearchStrategy[Any]] = {
     c.SetPlacement: st.builds(c.SetPlacement, services, slots, expected),
     c.ReportInstances: reports(),
     c.AssignOwner: st.builds(c.AssignOwner, owned, hosts, terms),
-    c.RequestRelease: st.builds(c.RequestRelease, owned, st.one_of(st.none(), hosts)),
+    c.RequestRelease: st.builds(c.RequestRelease, owned, st.one_of(st.none(), hosts), terms),
     c.Unassign: st.builds(c.Unassign, owned, terms),
     c.AddToken: st.builds(c.AddToken, tokens),
     c.ConsumeToken: st.builds(c.ConsumeToken, hexes, hosts, hexes, members),

@@ -676,19 +676,23 @@ class RequestRelease(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     SUCCESSOR_FIELD_NUMBER: _builtins.int
+    EXPECTED_FENCING_TERM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Owned name."""
     successor: _builtins.str
     """Host it is to go to; empty: withdraw the request."""
+    expected_fencing_term: _builtins.int
+    """Fencing term that the holder has, set by the leader; refused when it has another. 0: not checked."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         successor: _builtins.str = ...,
+        expected_fencing_term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "successor", b"successor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_fencing_term", b"expected_fencing_term", "name", b"name", "successor", b"successor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
