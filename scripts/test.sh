@@ -12,6 +12,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   command -v ip >/dev/null || missing="$missing iproute2"
   command -v setpriv >/dev/null || missing="$missing util-linux"
   command -v strace >/dev/null || missing="$missing strace"
+  ldconfig -p | grep -q libfuse || missing="$missing libfuse3-3"
   if [ -n "$missing" ]; then
     step "installing$missing for the tests"
     DEBIAN_FRONTEND=noninteractive apt-get update -qq >/dev/null

@@ -14,6 +14,7 @@ Absent here: the thread that runs it (log_writer.py).
 import contextlib
 import dataclasses
 import hashlib
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -112,19 +113,23 @@ class SqliteLog:
             raise Corruption(
                 "log.sqlite", f"it ends with transaction {self._state.sequence}, but {floor} was durable"
             )
-        self._write_anew()
+        self._write_anew(directory / "log.sqlite-wal")
         failpoints.hit("log.open.watermark")
         self._watermark.write(self._state.sequence)
         self._watermark.sync()
 
-    def _write_anew(self) -> None:
+    def _write_anew(self, write_ahead_log: Path) -> None:
         """Move the write-ahead log into the database, which writes all of it once more.
 
+        Order: the database durable, then the write-ahead log's emptiness: what the disk still has
+        of it may be older than the database, and would be put over it after a loss of power.
         Fails: `StorageFailed`.
         """
         busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise StorageFailed("log.sqlite: what it holds could not be written anew. Is it open elsewhere?")
+        with write_ahead_log.open("rb") as emptied:
+            os.fsync(emptied.fileno())
 
     def _lay_out(self, cluster: ClusterId, member: MemberId) -> None:
         chain = self._seal.of_origin(NOWHERE)
@@ -313,5 +318,5 @@ def _storage_errors(where: object) -> Iterator[None]:
             f"{where}: {error}. Check the disk and the file system; this sidecar stops now.",
             error=error,
         ) from error
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # text, also of messages, may be damaged
         raise Corruption(str(where), str(error)) from error

@@ -111,7 +111,7 @@ _HIT: Final[tuple[_Row, ...]] = (
     ("supervisor.before-kill", _NOTHING, "An instance's processes are about to be killed."),
     ("supervisor.gone", _NOTHING, "An instance's processes are verified gone; nobody has been told."),
     # sidecar/membership, mesh/identity
-    ("init.founding-stored", _OS, "trellis init has stored what the first leader proposes; no identity yet."),
+    ("init.founding-stored", _OS, "What a new cluster begins with is stored; its host has no identity yet."),
     ("identity.before-generation", _OS, "Key and certificates of an identity are about to be stored."),
     ("identity.before-cluster", _OS, "An identity is stored but for the file that makes it count."),
     ("identity.stored", _OS, "An identity is stored; the key of the join is still there."),

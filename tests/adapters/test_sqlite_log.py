@@ -153,6 +153,22 @@ def test_an_older_snapshot_than_the_present_one_is_left_alone(tmp_path: Path) ->
     assert [each.name for each in tmp_path.glob("snapshot-*")] == ["snapshot-1-6"]
 
 
+def test_a_snapshot_that_another_thread_is_writing_is_left_alone(tmp_path: Path) -> None:
+    """Goal: forgetting old snapshots never takes a draft from under its writer.
+
+    Method: a leader's snapshot is saved while a draft of an own one stands there; what a dead
+    process left is gone at the next opening.
+    """
+    store = opened(tmp_path)
+    store.save(Ready(hard_state=hard(1, 9), entries=entries(1, 9), must_sync=True))
+    draft = tmp_path / "snapshot-1-8.draft"
+    draft.write_bytes(b"half of it")
+    store.save(Ready(hard_state=hard(4, 12), snapshot=snapshot(12, 4), must_sync=True))
+    assert draft.exists()
+    assert reopened(store, tmp_path).snapshot == snapshot(12, 4)
+    assert not draft.exists()
+
+
 def test_a_second_process_may_not_use_the_directory(tmp_path: Path) -> None:
     """Goal: two sidecars never write one log. Method: open twice, close, open."""
     store = opened(tmp_path)
