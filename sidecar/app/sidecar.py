@@ -20,6 +20,7 @@ from typing import Any
 import grpc
 import structlog
 
+from mesh import failpoints
 from mesh.adapters.clock import boottime_ns, wall_ns
 from mesh.driver import RaftDriver
 from mesh.errors import InvariantBroken, PeerUnreachable
@@ -179,6 +180,7 @@ class Sidecar:
         prometheus = self.settings.telemetry.prometheus
         async with contextlib.AsyncExitStack() as last:
             mesh = await self.doors.open_mesh()
+            await failpoints.passing("sidecar.mesh-open")
             last.push_async_callback(mesh.stop, 0)
             await self.fence.start()
             last.push_async_callback(self._close_fence)
@@ -255,6 +257,7 @@ class Sidecar:
                 for door in doors:
                     await door.stop(0.5)
             self._gave_way = True
+            await failpoints.passing("sidecar.gave-way")
         except TimeoutError:
             LOG.error("stop-overrun", open=[task.get_name() for task in running if not task.done()])
         except Exception as error:
