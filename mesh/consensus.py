@@ -118,6 +118,11 @@ class Consensus:
                 unknown = error
             except _AGAIN as error:
                 failure = error
+            except TrellisError as error:
+                if unknown is None:
+                    raise
+                # this attempt was refused for certain; what became of an earlier one is not known by that
+                raise unknown from error
             await self._pause(deadline - loop.time())
         raise unknown or failure
 

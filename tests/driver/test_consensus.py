@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from mesh.errors import Draining, NoLeader, NotLeader, OutcomeUnknown, Refused, StorageFailed
+from mesh.errors import (
+    Draining,
+    InvalidRequest,
+    NoLeader,
+    NotLeader,
+    OutcomeUnknown,
+    QueueFull,
+    Refused,
+    StorageFailed,
+    TrellisError,
+)
 from mesh.ids import ClusterId, Index, MemberId, Term, host_of
 from mesh.raft.model import Role
 from tests.driver.switchboard import FAST, fast_raft
@@ -228,6 +238,29 @@ async def test_a_host_may_not_speak_for_another(tmp_path: Path) -> None:
             ):
                 await asyncio.sleep(0.01)
         assert counters.dropped["malformed"] == 0
+
+
+async def test_a_certain_refusal_after_an_attempt_that_may_have_happened_stays_unknown(
+    tmp_path: Path,
+) -> None:
+    """Goal: nobody is told that nothing was done when it may have been. Method: chosen ends of attempts."""
+    ends: list[TrellisError] = []
+
+    async def attempt(data: bytes, timeout_s: float) -> tuple[Index, object]:
+        raise ends.pop(0)
+
+    lost, refused = OutcomeUnknown("the answer was lost"), InvalidRequest("too large")
+    async with cluster_in(tmp_path) as cluster:
+        consensus = (await cluster.leader()).consensus
+        consensus._propose_once = attempt  # type: ignore[method-assign] # the ends of attempts are chosen
+        ends[:] = [refused]
+        with pytest.raises(InvalidRequest):
+            await consensus.propose_anywhere(b"x", timeout_s=5, repeatable=True)
+        ends[:] = [lost, QueueFull("busy"), refused]
+        with pytest.raises(OutcomeUnknown) as told:
+            await consensus.propose_anywhere(b"x", timeout_s=5, repeatable=True)
+        assert told.value is lost
+        assert ends == []
 
 
 async def test_stopping_while_no_leader_is_known_is_not_a_failure(tmp_path: Path) -> None:
