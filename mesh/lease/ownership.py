@@ -36,7 +36,10 @@ def choose_owner(
     leader: HostId,
     hosts: Mapping[HostId, HostView],
 ) -> HostId | None:
-    """The host that should own `name`; None while no host is fit."""
+    """The host that should own `name`; None while no host is fit: whoever owns it keeps it then.
+
+    So with every host drained nothing moves and nothing stops, and what nobody owns is given to nobody.
+    """
     fit = {host.host: host for host in hosts.values() if is_fit(host, name)}
     if name == VIP:
         return leader if leader in fit else None

@@ -18,7 +18,7 @@ from mesh.limits import SERVICES_MAX
 from mesh.replica import Replica
 from mesh.state import ClusterState
 from mesh.state.commands import ApplyService, RestartService, StopService
-from mesh.state.model import DeclaredService
+from mesh.state.model import DeclaredService, HostStatus, MemberRole
 from mesh.state.service import InstanceStatus, ServiceMode, ServiceSpec
 from mesh.state.spec_rules import check_spec
 from mesh.wire.errors import from_rpc_error
@@ -66,7 +66,27 @@ def degraded_reason(
     placement = state.placements.get(service.spec.name)
     placed = len(placement.slots) if placement is not None else 0
     reasons = sorted({instance.reason for instance in instances if instance.reason})
+    if not instances and (nowhere := why_nowhere(state)):
+        reasons.append(nowhere)
     return "; ".join([f"{ready} of {wanted} ready, {placed} placed", *reasons])
+
+
+def why_nowhere(state: ClusterState) -> str:
+    """Why no host may be given anything to run or to own; empty while one may.
+
+    What a drained host owns stays with it while there is no other: moving it would only stop it.
+    """
+    hosts = [
+        record
+        for record in state.hosts.values()
+        if state.members[record.member].role is not MemberRole.WITNESS
+    ]
+    if any(record.status is not HostStatus.LOST and not record.draining for record in hosts):
+        return ""
+    whys = [
+        f"{record.host} is {'lost' if record.status is HostStatus.LOST else 'drained'}" for record in hosts
+    ]
+    return f"no host may run it: {', '.join(whys)} (trellis host undrain NAME)"
 
 
 def service_rows(state: ClusterState) -> list[pb.Service]:
@@ -106,11 +126,14 @@ class SupervisorServicer(supervisor_pb2_grpc.SupervisorServiceServicer):
         if not request.dry_run and not unchanged:
             expected = request.expected_version if request.HasField("expected_version") else None
             await failpoints.passing("services.before-propose")
-            await self._replica.propose(
+            applied = await self._replica.propose(
                 ApplyService(spec, expected), at_ns=wall_ns(), timeout_s=remaining_s(context)
             )
             await failpoints.passing("services.proposed")
-            await self._replica.barrier(timeout_s=remaining_s(context))
+            try:
+                await self._replica.barrier(timeout_s=remaining_s(context))
+            except TrellisError:  # it is declared; only this host may not have it yet
+                return pb.ApplyServiceResponse(service=pb.Service(spec=request.spec, version=applied.version))
         row = self._replica.state.services.get(spec.name)
         service = service_row(self._replica.state, row) if row is not None else pb.Service(spec=request.spec)
         return pb.ApplyServiceResponse(service=service, unchanged=unchanged)

@@ -77,6 +77,14 @@ def test_a_fit_holder_keeps_its_service() -> None:
     assert decide(situation(held(REPORTER, B))) == ()
 
 
+def test_with_every_host_drained_nothing_moves_and_nobody_is_given_anything() -> None:
+    """Goal: draining the last host stops nothing by itself. Method: owned names, and one that nobody owns."""
+    hosts = {host: replace(view, draining=True) for host, view in without(A).items()}
+    assert decide(situation(held(REPORTER, B), hosts=hosts)) == ()
+    assert decide(situation(held(VIP, A), hosts=hosts, wanted=(VIP,))) == ()
+    assert decide(situation(wanted=(REPORTER,), hosts=hosts)) == ()
+
+
 def test_a_fit_holder_that_has_released_gets_a_new_number() -> None:
     """Goal: who released is never left with a right it gave up. Method: release, holder still fit."""
     leases = table()
