@@ -185,7 +185,11 @@ class Sidecar:
             await self.fence.start()
             last.push_async_callback(self._close_fence)
             self.core.vip = make_vip(
-                self.settings, fence=self.fence, routing=self.routing, on_change=self.host.wake
+                self.settings,
+                fence=self.fence,
+                routing=self.routing,
+                may_act=self.host.is_live,
+                on_change=self.host.wake,
             )
             doors = await self.doors.open_local()
             for door in doors:

@@ -136,7 +136,12 @@ class VipHold:
 
 
 def make_vip(
-    settings: HostSettings, *, fence: Fence, routing: Routes, on_change: Callable[[], None]
+    settings: HostSettings,
+    *,
+    fence: Fence,
+    routing: Routes,
+    may_act: Callable[[], bool],
+    on_change: Callable[[], None],
 ) -> VipHold | None:
     """The virtual IP that the settings ask for, or None.
 
@@ -154,7 +159,7 @@ def make_vip(
         LOG.error("vip-conflict", address=wanted.address, holder=mac)
 
     try:
-        netlink = NetlinkVip(wanted.interface, ip_address(wanted.address), conflict)
+        netlink = NetlinkVip(wanted.interface, ip_address(wanted.address), conflict, may_act)
     except (OSError, VipUnavailable) as error:
         problem = Problem(
             "virtual_ip.interface",

@@ -21,7 +21,7 @@ from typing import Final
 from mesh.ids import FencingTerm
 from sidecar.vip import arp, decide, ndp
 from sidecar.vip.addresses import Addresses
-from sidecar.vip.port import DuplicateAddress
+from sidecar.vip.port import DuplicateAddress, VipUnavailable
 from sidecar.vip.rawlink import LinkSocket, LinkWatch
 
 _NS: Final = 1_000_000_000
@@ -36,6 +36,8 @@ class NetlinkVip:
     """A VipDriver on one interface. Close it when done; `close` does not release.
 
     `on_conflict(mac)`: a stranger claims the address while it is held here.
+    `may_act()`: asked before each announcement, since the lease may end while the kernel is waited for:
+    neighbours must not be led to a host that has to let go.
     `ifindex`, `prefix` and `address` are what the fence must know.
     Fails: OSError, when made, without the interface or the privileges.
     """
@@ -45,8 +47,10 @@ class NetlinkVip:
         interface: str,
         address: IPv4Address | IPv6Address,
         on_conflict: Callable[[str], None],
+        may_act: Callable[[], bool],
     ) -> None:
         self.address = address
+        self._may_act = may_act
         self._on_conflict = on_conflict
         self._addresses = Addresses(interface, address)
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
@@ -82,6 +86,9 @@ class NetlinkVip:
             except asyncio.CancelledError:
                 await self._addresses.remove()
                 raise
+            if not self._may_act():
+                await self._addresses.remove()
+                raise VipUnavailable(f"{self.address} was not taken: the lease ended while it was added.")
             self._held = decide.Held(announce_from=now, refreshed_at=now)
         self._announce()
         self._changed.set()
@@ -138,6 +145,8 @@ class NetlinkVip:
     # ---- the link ---------------------------------------------------------------
 
     def _announce(self) -> None:
+        if not self._may_act():
+            return
         if isinstance(self.address, IPv4Address):
             for frame in arp.announcements(self._link.mac, self.address):
                 self._link.send(frame)

@@ -30,7 +30,8 @@ def say(**fields: object) -> None:
 
 async def main(interface: str, text: str) -> None:
     address = ip_address(text)
-    vip = NetlinkVip(interface, address, lambda mac: say(conflict=mac))
+    allowed = [True]
+    vip = NetlinkVip(interface, address, lambda mac: say(conflict=mac), lambda: allowed[0])
     loop = asyncio.get_running_loop()
     asked = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
     asked.bind(("", 9000))
@@ -45,6 +46,8 @@ async def main(interface: str, text: str) -> None:
             try:
                 if line[0] == "claim":
                     await vip.claim(FencingTerm(1), probe=line[1] == "probe")
+                elif line[0] == "forbid":
+                    allowed[0] = False
                 elif line[0] == "release":
                     await vip.release()
             except TrellisError as error:

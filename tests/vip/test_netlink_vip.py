@@ -213,6 +213,20 @@ def test_a_free_address_is_held_after_a_bounded_probe(network: Network, address:
     assert claimed["ms"] > 50
 
 
+def test_an_address_is_not_announced_when_the_lease_ends_while_it_is_added(network: Network) -> None:
+    """Goal: neighbours are not led to a host that must let go. Method: a claim that is forbidden by then."""
+    network.start(V4)
+    assert network.host1.tell("claim noprobe")["held"]
+    network.client.start("-c", CLIENT, V4, "1")
+    assert network.client.read()["who"] == "net1"
+    network.host2.tell("forbid")
+    assert network.host2.tell("claim noprobe")["refused"] == "VIP_UNAVAILABLE"
+    assert not network.host2.has(V4)
+    assert network.client.program is not None
+    said, _ = network.client.program.communicate(timeout=10)
+    assert said == "", "the client went elsewhere"
+
+
 def test_a_conflict_while_held_is_reported_and_defended(network: Network) -> None:
     """Goal: two holders do not stay unnoticed.
 
