@@ -40,8 +40,9 @@ class Answer(NamedTuple):
 class Client:
     """One client. Its name changes whenever an answer stays away."""
 
-    def __init__(self, clients: "Clients", number: int) -> None:
+    def __init__(self, clients: "Clients", number: int, *, asks_once: bool = False) -> None:
         self._clients = clients
+        self._asks_once = asks_once
         self._number = number
         self._renewals = 0
         self._open: int | None = None
@@ -57,7 +58,7 @@ class Client:
         if not clients.is_on:
             return
         chance, world = clients.chance, clients.world
-        lives = [each for each in world.lives() if not each.is_ending]
+        lives = [each for each in world.lives() if not each.is_ending and not each.machine.is_witness]
         if not lives:
             clients.later(self.step)
             return
@@ -100,14 +101,16 @@ class Client:
             self._renewals += 1
         elif answer.result == "ok" and not answer.names:
             self._versions[name] = answer.version
-        self._clients.later(self.step)
+        if not self._asks_once:
+            self._clients.later(self.step)
 
     def _give_up(self, operation: int) -> None:
         if self._open == operation:
             self._open = None
             self._renewals += 1
             self._clients.answered(operation, Answer("unknown", "NO_ANSWER"))
-            self.step()
+            if not self._asks_once:
+                self.step()
 
 
 class Clients:
@@ -143,7 +146,7 @@ class Clients:
 
     def probe(self, life: "Life", kind: str, told: Callable[[Answer], None]) -> None:
         """One request by a client of its own, and what comes of it."""
-        client = Client(self, 1_000 + self._numbers)
+        client = Client(self, 1_000 + self._numbers, asks_once=True)
         operation = client.ask(life, kind, "d0", None)
         self._waiting[operation] = told
 

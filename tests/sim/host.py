@@ -76,6 +76,10 @@ class Machine:
         #: The kernel runs: it refuses connections to a port that nobody has open.
         self.is_up = True
         self.is_frozen = False
+        #: It votes and holds no state.
+        self.is_witness = False
+        #: It runs the released version of the contracts.
+        self.is_previous = False
         self.acting: dict[OwnedName, FencingTerm] = {}
         self._frozen: list[tuple[OwnedName, FencingTerm]] = []
         self._thaw: list[tuple[Callable[..., None], tuple[object, ...]]] = []

@@ -98,6 +98,7 @@ class Quiet:
         )
         gc.collect()
         gc.disable()
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
     def __exit__(self, *_: object) -> None:
         before, sys.unraisablehook = sys.unraisablehook, lambda _: None

@@ -1,29 +1,22 @@
 """One run: first anything may fail, then a majority is healed for good and has to get on.
 
-*Safety*: faults, clients and operations, for as long as asked. *Liveness*: a random majority is healed,
-the others are as they are or cut off; within ten election timeouts it must have a leader, commit, own
-what is exclusive, and agree.
+*Safety*: faults, clients and operations, for as long as asked. *Liveness*: see liveness.py.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Final
 
 from mesh.driver import DriverSettings
-from mesh.ids import VIP, HostId, MemberId, OwnedName
+from mesh.ids import HostId, MemberId
 from mesh.raft.model import RaftSettings
-from mesh.state import checkpoint
-from tests.sim.clients import Answer, Clients
+from tests.sim.clients import Clients
 from tests.sim.clock import NS
 from tests.sim.faults import Faults
-from tests.sim.host import Life
-from tests.sim.trace import Checker, Phase, Violation
+from tests.sim.liveness import Liveness
+from tests.sim.operations import Operations
+from tests.sim.trace import Checker, Phase
 from tests.sim.world import Plan, World
-
-#: Ten election timeouts: 25 s.
-LIVENESS_NS: Final = 10 * 2_550_000_000
-EXCLUSIVE: Final = (VIP, OwnedName("service/reporter"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +50,11 @@ def draw_plan(seed: int) -> Plan:
     driver = DriverSettings(snapshot_entries=chance.choice((20, 100, 4_096)))
     error = 400  # of the declared 1,000 ppm: two clocks differ by less
     rates = tuple(chance.randint(-error, error) for _ in range(voters)) if chance.random() < 0.7 else ()
-    return Plan(voters=voters, raft=raft, driver=driver, rates_ppm=rates)
+    has_witness = voters == 3 and chance.random() < 0.1
+    learners = chance.choices((0, 1, 2), (75, 15, 10))[0]
+    if has_witness:  # two voters with data and a witness are founded as one voter that two hosts join
+        voters, learners = 1, 1
+    return Plan(voters, learners, has_witness, raft=raft, driver=driver, rates_ppm=rates)
 
 
 class Run:
@@ -74,6 +71,7 @@ class Run:
             pause_ns=int(chance.choice((0.3, 1.0, 3.0)) * NS),
         )
         self.faults = Faults(world, world.chance("faults"))
+        self.operations = Operations(world, world.chance("operations"))
 
     def run(self, seconds: float) -> Outcome:
         """All of it; *seconds* of safety. Fails: `Violation`, or a bug of the production code."""
@@ -82,8 +80,10 @@ class Run:
         world.emit(Phase(world.now, HostId(""), "safety", tuple(world.machines)))
         self.clients.start()
         world.scheduler.at(3 * NS, self.faults.start)
+        world.scheduler.at(4 * NS, self.operations.start)
         world.run_until(int(seconds * NS))
-        self._live()
+        self.operations.is_on = False
+        Liveness(world, self.clients, self.faults).run()
         world.finish()
         return self.outcome()
 
@@ -99,75 +99,3 @@ class Run:
             done=self.clients.done,
             steps=world.scheduler.steps,
         )
-
-    # ---- liveness ---------------------------------------------------------------------
-
-    def _live(self) -> None:
-        world, chance = self.world, self.world.chance("liveness")
-        names = self._majority(chance)
-        self.faults.spared = set(names)
-        self.faults.stop()
-        self.faults.heal()
-        others = [name for name in world.machines if name not in names]
-        for name in others:  # gone for good
-            world.power_off(world.machines[name])
-        world.emit(Phase(world.now, HostId(""), "liveness", tuple(names)))
-        for name in names:
-            world.start(world.machines[name])
-        end = world.now + LIVENESS_NS
-        world.run_until(end - 6 * NS)
-        self.clients.is_on = False
-        world.run_until(end - 4 * NS)
-        answers: dict[HostId, Answer] = {}
-        for name in names:
-            self._ask(name, answers)
-        world.run_until(end)
-        self._judge(names, answers)
-
-    def _majority(self, chance: Random) -> list[HostId]:
-        names = list(self.world.machines)
-        size = chance.randint(len(names) // 2 + 1, len(names))
-        return sorted(chance.sample(names, size))
-
-    def _ask(self, name: HostId, answers: dict[HostId, Answer]) -> None:
-        life = self.world.machines[name].life
-        if life is None:
-            raise Violation("liveness", f"{name} does not run although it was healed", is_liveness=True)
-
-        def told(answer: Answer) -> None:
-            answers[name] = answer
-
-        self.clients.probe(life, "put", told)
-
-    def _judge(self, names: list[HostId], answers: dict[HostId, Answer]) -> None:
-        """Fails: `Violation`."""
-        world = self.world
-        lives = [life for name in names if (life := world.machines[name].life) is not None]
-        leaders = [life.member for life in lives if life.driver.role.value == "leader"]
-        if len(leaders) != 1:
-            raise self._stuck(f"{len(leaders)} leaders", lives)
-        for name in names:
-            if name not in answers or answers[name].result != "ok":
-                raise self._stuck(f"{name} could not write: {answers.get(name)}", lives)
-        acting = [name for life in lives for name in life.machine.acting]
-        for owned in EXCLUSIVE:
-            if acting.count(owned) != 1:
-                raise self._stuck(f"{acting.count(owned)} hosts act for {owned}", lives)
-        if len({life.driver.applied for life in lives}) != 1:
-            raise self._stuck("they have not applied the same", lives)
-        if len({checkpoint(life.replica.state) for life in lives}) != 1:
-            raise Violation("state-machine", "equal indexes, different states")
-
-    def _stuck(self, what: str, lives: list[Life]) -> Violation:
-        views = "; ".join(_view(life) for life in lives)
-        return Violation(
-            "liveness", f"ten election timeouts after healing: {what} ({views})", is_liveness=True
-        )
-
-
-def _view(life: Life) -> str:
-    status = life.driver.status()
-    return (
-        f"{life.member} {status.role.value} term={status.term} leader={status.leader}"
-        f" commit={status.commit} applied={status.applied} last={status.last.term}.{status.last.index}"
-    )

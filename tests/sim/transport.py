@@ -8,6 +8,7 @@ from mesh.adapters.crash_probe import CONNECT_TIMEOUT_S, CrashProbe
 from mesh.adapters.peer_link import COMMIT_NEWS_DELAY_S
 from mesh.ids import HostId, MemberId
 from mesh.raft.model import Append, AppendReply, Message, RequestVoteReply, SnapshotReply
+from mesh.wire.raft import lane_of
 from sidecar.membership.standing import is_removed
 from tests.sim.trace import Acked, TermRaised, Voted
 
@@ -68,7 +69,7 @@ class SimTransport:
     def _put(self, message: Message) -> None:
         life = self._life
         to = message.to
-        if to in self._addresses:
+        if to in self._addresses or lane_of(message)[1]:  # answers go back by the question's stream
             peer = life.world.life_of(to)
             if peer is not None:
                 life.world.network.carry(life.host, peer.host, peer.loop, peer.transport.receive, message)

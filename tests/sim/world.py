@@ -15,21 +15,19 @@ from random import Random
 
 from mesh.driver import DriverSettings
 from mesh.errors import TrellisError
-from mesh.ids import ClusterId, HostId, Incarnation, MemberId, ServiceName, host_of, member_id
+from mesh.ids import HostId, Incarnation, MemberId, host_of, member_id
 from mesh.lease.timers import LeaseTimers
 from mesh.raft import first_log
 from mesh.raft.model import Entry, EntryId, HardState, Message, RaftSettings, SnapshotMeta
-from mesh.state.commands import AdmitMember, ApplyService, Batch, InitCluster
-from mesh.state.model import Member, MemberRole
-from mesh.state.service import ServiceMode, ServiceSpec
 from tests.sim.clock import MS, NS, Clock
+from tests.sim.cluster import CLUSTER, address_of, founding
 from tests.sim.disk import Disk
 from tests.sim.host import Life, Machine
 from tests.sim.loop import Scheduler
 from tests.sim.network import Network
 from tests.sim.trace import Checker, Crash, End, Event, Facts, Violation
+from tests.sim.versions import through_released
 
-CLUSTER = ClusterId("5" * 32)
 TICK_NS = 50 * MS
 #: The last events that are shown with a violation.
 TAIL = 60
@@ -74,6 +72,7 @@ class World:
         names = [HostId(f"host{number}") for number in range(1, count + 1)]
         chance = self.chance("machines")
         self.machines = {name: self._machine(name, chance) for name in names}
+        self.machines[names[-1]].is_witness = plan.has_witness
         self.network = Network(self.scheduler, names, self.chance("network"), self.count)
         self._lives: dict[MemberId, Life] = {}
         #: Everything that ever ran, so that nothing of a dropped life is collected while this runs.
@@ -191,7 +190,10 @@ class World:
 
     def recode(self, life: Life, message: Message) -> Message:
         """What is left of *message* on its way to *life*: all of it, unless versions differ."""
-        del life
+        sender = self.machines.get(host_of(message.sender))
+        if life.machine.is_previous or (sender is not None and sender.is_previous):
+            self.count("previous-version")
+            return through_released(message, self.cluster)
         return message
 
     # ---- machines ---------------------------------------------------------------------
@@ -315,50 +317,6 @@ class World:
         """The leader of the newest term, if somebody believes to be one."""
         lives = [life for life in self.lives() if life.member in self.leaders]
         return max(lives, key=lambda life: life.driver.term, default=None)
-
-
-def address_of(host: HostId) -> str:
-    """Where the other members reach it."""
-    return f"{host}:7400"
-
-
-def member_row(member: MemberId, role: MemberRole) -> Member:
-    """A member's record."""
-    host = host_of(member)
-    return Member(
-        member=member,
-        host=host,
-        incarnation=Incarnation(int(member.rpartition(".")[2])),
-        role=role,
-        address=address_of(host),
-        certificate_serial=f"{member}",
-        key_sha256=f"key-{member}",
-    )
-
-
-def service(name: str, mode: ServiceMode, copies: int = 1) -> ServiceSpec:
-    """A declaration; exclusive ones have one copy."""
-    return ServiceSpec(
-        name=ServiceName(name),
-        command=("/bin/true",),
-        mode=mode,
-        instances_min=copies,
-        instances_max=copies,
-        grace_ms=300,
-    )
-
-
-def founding(founders: Sequence[MemberId]) -> Batch:
-    """The first content of the replicated state."""
-    first, *others = founders
-    return Batch(
-        (
-            InitCluster(CLUSTER, member_row(first, MemberRole.VOTER), "10.0.0.100:443"),
-            *(AdmitMember(member_row(each, MemberRole.VOTER)) for each in others),
-            ApplyService(service("reporter", ServiceMode.ACTIVE_STANDBY)),
-            ApplyService(service("echo", ServiceMode.ACTIVE_ACTIVE, 2)),
-        )
-    )
 
 
 def _line(event: Event) -> bytes:
