@@ -123,7 +123,10 @@ class Consensus:
                     raise
                 # this attempt was refused for certain; what became of an earlier one is not known by that
                 raise unknown from error
-            await self._pause(deadline - loop.time())
+            try:
+                await self._pause(deadline - loop.time())
+            except Draining as error:
+                raise unknown or error from None
         raise unknown or failure
 
     async def propose_in_term(self, data: bytes, *, term: Term, timeout_s: float) -> tuple[Index, object]:
