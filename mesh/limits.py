@@ -71,6 +71,9 @@ UNCOMMITTED_BYTES_MAX: Final = 16 * MIB
 JOIN_CONNECTIONS_MAX: Final = 64
 
 # ---- supervision ----------------------------------------------------------------
+#: Exclusive processes of which the fence is still to be told: one that has ended and one that has
+#: begun of each instance. Newer news of an instance replaces older; more instances there cannot be.
+EXCLUSIVE_NEWS_MAX: Final = 2 * INSTANCES_PER_HOST_MAX
 LOG_LINE_BYTES_MAX: Final = 16 * KIB
 LOG_BYTES_MAX: Final = 8 * MIB
 LOG_FILES_MAX: Final = 4

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from mesh import failpoints, limits
-from mesh.errors import TrellisError, Unavailable
+from mesh.errors import InvariantBroken, TrellisError, Unavailable
 from mesh.ids import FencingTerm, HostId, InstanceId, MemberId, OwnedName, ServiceName, host_of
 from mesh.lease.holder import HostLease
 from mesh.replica import Replica
@@ -63,7 +63,9 @@ class HostDriver:
         self._margin_ns = margin_ns
         self._now = boottime_ns
         self._wake = asyncio.Event()
-        self._handles: asyncio.Queue[tuple[InstanceId, ExclusiveHandle | None]] = asyncio.Queue()
+        #: News of exclusive processes that the fence has not been told yet; newer news replaces older.
+        self._handles: dict[InstanceId, ExclusiveHandle | None] = {}
+        self._handles_wait = asyncio.Event()
         self._stepped = asyncio.Event()
         self._steps = 0
         self._is_stepping = False
@@ -94,7 +96,10 @@ class HostDriver:
 
     def exclusive_changed(self, instance: InstanceId, handle: ExclusiveHandle | None) -> None:
         """An exclusive process exists now, or is verified gone."""
-        self._handles.put_nowait((instance, handle))
+        if len(self._handles) >= limits.EXCLUSIVE_NEWS_MAX and instance not in self._handles:
+            raise InvariantBroken(f"the fence has not been told of {len(self._handles)} exclusive processes")
+        self._handles[instance] = handle
+        self._handles_wait.set()
 
     def fenced(self, report: FenceReport) -> None:
         """The fence process acted: this sidecar was late."""
@@ -288,7 +293,11 @@ class HostDriver:
     async def _register_exclusive(self) -> None:
         """Tell the fence about exclusive processes, in order."""
         while True:
-            instance, handle = await self._handles.get()
+            await self._handles_wait.wait()
+            instance = next(iter(self._handles))
+            handle = self._handles.pop(instance)
+            if not self._handles:
+                self._handles_wait.clear()
             try:
                 if handle is None:
                     await self._fence.unregister(instance)
