@@ -54,6 +54,15 @@ class PoweredDisk:
         """So many further calls of fsync fail, and lose what they were for."""
         self._order(f"fail {count}")
 
+    def limit(self, size_bytes: int) -> None:
+        """Beyond this size writes fail with ENOSPC."""
+        self._order(f"capacity {size_bytes}")
+
+    @property
+    def pid(self) -> int:
+        """Of the process that serves it: while it is stopped, every call stands still."""
+        return self._server.pid
+
     def _order(self, text: str) -> None:
         descriptor = os.open(self.directory / ".power", os.O_WRONLY)
         try:
