@@ -5,9 +5,10 @@ client takes its place, so that nobody ever acts on an answer that did not come.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
+from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mesh.errors import OutcomeUnknown, TrellisError
 from mesh.ids import DocumentName
@@ -76,14 +77,16 @@ class Client:
         named = "" if kind.startswith("list") else name
         world = clients.world
         world.emit(Invoke(world.now, life.host, self.name, operation, kind, named, value, expected))
-        work = _perform(life, kind, name, value, expected)
+        work = partial(_perform, life, kind, name, value, expected)
         life.loop.create_task(self._run(life, operation, name, work), name=f"client:{operation}")
         world.scheduler.at(world.now + int((PATIENCE_S + 2) * NS), self._give_up, operation)
         return operation
 
-    async def _run(self, life: "Life", operation: int, name: str, work: Coroutine[Any, Any, Answer]) -> None:
+    async def _run(
+        self, life: "Life", operation: int, name: str, work: Callable[[], Awaitable[Answer]]
+    ) -> None:
         try:
-            answer = await work
+            answer = await work()
         except OutcomeUnknown as error:
             answer = Answer("unknown", error.reason)
         except TrellisError as error:

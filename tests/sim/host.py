@@ -348,6 +348,8 @@ class Life:
 
     def fail(self, error: BaseException) -> None:
         """Something fatal: give everything up and end, as `Sidecar` does. A bug ends the run."""
+        if self.loop.is_dropped:
+            return
         if not isinstance(_first(error), TrellisError):
             self.world.bug(error)
         self.end(type(_first(error)).__name__)

@@ -4,10 +4,11 @@ The others go dark. Within ten election timeouts the healed hosts must have one 
 to write, what is exclusive must be acted for once, and all must have applied the same.
 """
 
-from collections.abc import Coroutine, Iterator
+import contextlib
+from collections.abc import Iterator
 from functools import partial
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 from mesh.errors import TrellisError
 from mesh.ids import VIP, HostId, MemberId, OwnedName
@@ -117,8 +118,7 @@ class Liveness:
             return
         for record in leader.replica.state.hosts.values():
             if record.draining:
-                work = leader.replica.propose(DrainHost(record.host, False), timeout_s=1.0)
-                leader.loop.create_task(_quietly(work))
+                leader.loop.create_task(_undrain(leader, record.host))
 
     def _problem(self) -> str | None:
         lives = self._lives()
@@ -142,11 +142,9 @@ class Liveness:
         return None
 
 
-async def _quietly(work: Coroutine[Any, Any, object]) -> None:
-    try:
-        await work
-    except TrellisError:
-        return
+async def _undrain(leader: Life, host: HostId) -> None:
+    with contextlib.suppress(TrellisError):
+        await leader.replica.propose(DrainHost(host, False), timeout_s=1.0)
 
 
 def newest(disk: Disk) -> Membership | None:

@@ -16,6 +16,9 @@ from typing import Any
 
 from tests.sim.clock import NS, Clock
 
+#: How often one coroutine may await something else instead of ending.
+EXITS_MAX = 8
+
 
 class Handle:
     """One call that is due; asyncio cancels it by `cancel`."""
@@ -197,6 +200,18 @@ class SimLoop(asyncio.AbstractEventLoop):
         error = context.get("exception")
         if error is not None and "handle" in context and not self._is_dropped:
             self._on_bug(error)
+
+    def close(self) -> None:
+        """Finish every suspended coroutine: `GeneratorExit` where it waits, as often as needed."""
+        self.drop()
+        for task in asyncio.all_tasks(self):
+            coroutine: Any = task.get_coro()
+            for _ in range(EXITS_MAX):
+                try:
+                    coroutine.close()
+                except BaseException:  # noqa: BLE001 - its process is dead: nobody is to hear of it
+                    continue
+                break
 
     # ---- what faults do ---------------------------------------------------------------
 

@@ -66,6 +66,7 @@ class World:
         self.faults: Counter[str] = Counter()
         self.failure: BaseException | None = None
         self.events = 0
+        self.is_over = False
         self.tail: list[Event] = []
         self._hash = hashlib.sha256()
         count = plan.voters + plan.learners + plan.has_witness
@@ -119,6 +120,8 @@ class World:
 
     def emit(self, event: Event) -> None:
         """Something is true from now on."""
+        if self.is_over:
+            return
         self.events += 1
         self._hash.update(_line(event))
         tail = self.tail
@@ -164,9 +167,10 @@ class World:
         self.check()
 
     def close(self) -> None:
-        """Forget everything, so that it can be collected."""
+        """End what dead processes left suspended, and forget everything."""
+        self.is_over = True
         for life in self._graveyard:
-            life.loop.drop()
+            life.loop.close()
         self._graveyard.clear()
         self._lives.clear()
         for machine in self.machines.values():
