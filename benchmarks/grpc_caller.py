@@ -1,7 +1,8 @@
 """A gRPC client in Python (C core) that calls as often as it can, for `xds:///` against a plain target.
 
 `python -m benchmarks.grpc_caller TARGET CONCURRENT SECONDS` prints one JSON object. For
-`xds:///` targets, GRPC_XDS_BOOTSTRAP names the bootstrap file.
+`xds:///` targets, GRPC_XDS_BOOTSTRAP names the bootstrap file; several addresses, as in
+`ipv4:HOST:PORT,HOST:PORT`, are called in turn.
 """
 
 import asyncio
@@ -18,12 +19,13 @@ from benchmarks.figures import percentile
 
 WARM_UP_S: Final = 1.0
 DEADLINE_S: Final = 5.0
+IN_TURN: Final = (("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),)
 
 
 async def call(target: str, concurrent: int, seconds: float) -> dict[str, float]:
     """Calls per second and their times."""
     took: list[float] = []
-    channel = grpc.aio.insecure_channel(target)
+    channel = grpc.aio.insecure_channel(target, options=IN_TURN)
     if target.startswith("xds:"):
         fallback = experimental.insecure_channel_credentials()  # type: ignore[no-untyped-call]
         channel = grpc.aio.secure_channel(target, grpc.xds_channel_credentials(fallback))

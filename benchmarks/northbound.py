@@ -9,8 +9,9 @@ Parts:
   throughput  h2load, 10 connections x 10 streams, as fast as possible; all Envoys with the
               same number of threads.
   latency     h2load, 10 connections, 200 calls/s in all: what each path adds to direct, p50.
-  xds         a Python gRPC client (C core): xds:///bench, served by the local sidecar,
-              against a plain channel to the same instance.
+  xds         a Python gRPC client (C core): xds:///bench, served by the local sidecar (two of the
+              three instances behind mTLS), against plain connections to the same three
+              instances, called in turn, and to one of them.
 
 Ratios are medians over the runs of the ratio within one run.
 """
@@ -63,6 +64,7 @@ class Paths:
 
     cluster: Cluster
     directory: Path
+    instances: Sequence[str]
     direct: str
     static: str
     trellis: str
@@ -105,7 +107,7 @@ async def _set_up(cluster: Cluster, directory: Path, backend: Path) -> Paths:
     config = directory / "static.json"
     write_config(config, STATIC, instances)
     await cluster.programs.start("static", envoy_argv(config, concurrency=CONCURRENCY))
-    paths = Paths(cluster, directory, instances[0], STATIC, cluster.virtual_address)
+    paths = Paths(cluster, directory, instances, instances[0], STATIC, cluster.virtual_address)
     for address in paths.starts().values():
         await cluster.wait_for(partial(_is_answering, address), f"{address} answers")
     return paths
@@ -178,7 +180,7 @@ async def _each_path(order: Order, part: str, paths: Paths, traffic: Traffic) ->
 async def _xds(order: Order, paths: Paths) -> Figures:
     bootstrap = paths.directory / "xds.json"
     await paths.cluster.trellis(HOSTS[0], "xds-bootstrap", "--output", str(bootstrap))
-    targets = {"direct": paths.direct, "xds": f"xds:///{SERVICE}"}
+    targets = {"one": paths.direct, "direct": f"ipv4:{','.join(paths.instances)}", "xds": f"xds:///{SERVICE}"}
     rates: dict[str, list[float]] = {name: [] for name in targets}
     for number in range(order.runs):
         for name, target in targets.items():
@@ -190,7 +192,10 @@ async def _xds(order: Order, paths: Paths) -> Figures:
             )
     return {
         **{f"{name}_per_second": summary(values, 0) for name, values in rates.items()},
-        "ratios": {"xds / direct": _ratio(rates["xds"], rates["direct"])},
+        "ratios": {
+            "xds / direct": _ratio(rates["xds"], rates["direct"]),
+            "xds / one": _ratio(rates["xds"], rates["one"]),
+        },
     }
 
 
