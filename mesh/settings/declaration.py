@@ -202,7 +202,8 @@ def load_declarations(path: Path) -> tuple[ServiceSpec, ...]:
     try:
         file = DeclarationFile.model_validate(tables)
     except ValidationError as error:
-        raise _refused(path, _unlisted(problems_of(error, DeclarationFile), one)) from error
+        problems = [*problems_of(error, DeclarationFile), *_empty_commands(tables["service"])]
+        raise _refused(path, _unlisted(problems, one)) from error
     found = [_spec(table, path.parent, f"service[{number}]") for number, table in enumerate(file.service)]
     problems = [problem for _, its_problems in found for problem in its_problems]
     problems += _declared_twice(spec.name for spec, _ in found)
@@ -226,6 +227,15 @@ def _spec(table: ServiceTable, folder: Path, at: str) -> tuple[ServiceSpec, list
     alone = replace(spec, depends_on=())
     problems += [_in_file_words(problem, at) for problem in check_spec(alone, ())]
     return spec, problems
+
+
+def _empty_commands(tables: object) -> Iterator[Problem]:
+    """A rule, told along with wrong keys and types: of such a file no other rule can be looked at yet."""
+    for number, table in enumerate(tables if isinstance(tables, list) else ()):
+        if isinstance(table, dict) and table.get("command") in ([], [""]):
+            problem = "is empty: name the program to run and its arguments"
+            example = example_of(ServiceTable, ("command",)) or ""
+            yield Problem(f"service[{number}].command", problem, example)
 
 
 def _declared_twice(names: Iterable[ServiceName]) -> Iterator[Problem]:

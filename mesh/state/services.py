@@ -112,8 +112,9 @@ def set_placement(at: Applying, command: SetPlacement) -> Applied:
     version = int(at.index)
     state.placements.put(name, Placement(name, slots, version))
     at.changed(ChangeKind.PLACEMENT, name)
-    hosts = ", ".join(slot.host for slot in slots) or "nowhere"
-    at.record("placement-changed", name, f"{name} runs on {hosts}", hosts=hosts)
+    # A decision, not a fact: what ran before may still be ending, what is to run has not begun.
+    hosts = ", ".join(slot.host for slot in slots)
+    at.record("placement-changed", name, f"{name} is placed on {hosts or 'no host'}", hosts=hosts)
     return Applied(at.index, version=version)
 
 

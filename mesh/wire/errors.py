@@ -64,6 +64,9 @@ _BY_CODE: Final[dict[grpc.StatusCode, type[TrellisError]]] = {
 }
 
 
+_HINT: Final = " (for example: "
+
+
 def code_of(error: TrellisError) -> grpc.StatusCode:
     """The status code of an error's class."""
     return next(code for kind, code in TABLE if isinstance(error, kind))
@@ -78,7 +81,7 @@ def to_status(error: TrellisError) -> Any:
     if isinstance(error, InvalidRequest | SettingsError):
         violations = error_details_pb2.BadRequest()
         for problem in error.problems:
-            hint = f" (for example: {problem.example})" if problem.example else ""
+            hint = f"{_HINT}{problem.example})" if problem.example else ""
             violations.field_violations.add(field=problem.path, description=problem.problem + hint)
         status.details.add().Pack(violations)
     return rpc_status.to_status(status)
@@ -100,12 +103,20 @@ def from_rpc_error(failure: grpc.RpcError) -> TrellisError:
             detail.Unpack(violations)
     if status is None or info.domain != DOMAIN:
         return _without_details(failure)
-    problems = [Problem(each.field, each.description) for each in violations.field_violations]
+    problems = [_problem_of(each.field, each.description) for each in violations.field_violations]
     kind = _BY_REASON.get(info.reason)
     if kind is None:
         known = _BY_CODE.get(failure.code(), TrellisError)
         return _make(known, status.message, problems, {**info.metadata, "reason": info.reason})
     return _make(kind, status.message, problems, dict(info.metadata))
+
+
+def _problem_of(path: str, description: str) -> Problem:
+    """With the example apart again: for programs of others it stands in the sentence."""
+    problem, hint, example = description.rpartition(_HINT)
+    if hint and example.endswith(")"):
+        return Problem(path, problem, example[:-1])
+    return Problem(path, description)
 
 
 def _make(

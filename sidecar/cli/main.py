@@ -49,8 +49,13 @@ def show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+#: Programs of their own, whose log may hold what gRPC's core says.
+LOGGING = ("run", "demo")
+
+
 @app.callback()
 def root(
+    context: typer.Context,
     settings: Annotated[
         Path | None,
         typer.Option("--settings", help="Same as --settings of every command.", show_default=False),
@@ -63,6 +68,9 @@ def root(
     """Keeps a small cluster of hosts serving when one of them dies."""
     if settings is not None:
         os.environ[SETTINGS_VARIABLE] = str(settings)
+    if context.invoked_subcommand not in LOGGING:
+        # Or lines of gRPC's core stand before our own error. Read when gRPC is imported, which comes later.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 MAKE = "Make a cluster"

@@ -81,7 +81,7 @@ def made(hands: ToyHands, lease: HostLease | None = None, now: list[int] | None 
     clock = now or [0]
     return HostDriver(
         host=HostId("host1"), replica=replica, lease=lease or HostLease(), beats=NoBeats(),  # type: ignore[arg-type] # toys
-        hands=Hands(hands, hands, hands), vip=lambda: None, leader=lambda: None,  # type: ignore[arg-type] # toys
+        hands=Hands(hands, hands, hands), vip=lambda: None, leader=lambda: None,
         margin_ns=0, boottime_ns=lambda: clock[0],
     )  # fmt: skip
 

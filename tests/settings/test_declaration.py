@@ -112,6 +112,7 @@ def test_wrong_keys_and_types_are_all_reported(tmp_path: Path) -> None:
         """
         [[service]]
         name = "Echo"
+        command = []
         comand = ["/bin/a"]
         instances = "3"
         memory = 256

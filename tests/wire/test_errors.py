@@ -102,6 +102,8 @@ async def test_every_error_comes_out_of_a_call_as_it_went_in(raising: tuple[Rais
         assert type(found) is kind
         assert (found.message, found.metadata) == (error.message, error.metadata)
         assert str(found) == str(error), "problems and examples included"
+        if isinstance(found, InvalidRequest | SettingsError):
+            assert found.problems == PROBLEMS, "each with its example apart"
 
 
 async def test_an_error_of_a_later_version_is_taken_by_its_code(raising: tuple[Raising, str]) -> None:
