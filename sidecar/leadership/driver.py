@@ -223,24 +223,26 @@ class LeaderDuty:
         await self._replicated.wait_applied(self._serve_from)
         await failpoints.passing("duty.begun")
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._repeat(self._step, self._wake), name="leader:decide")
+            tasks.create_task(self._repeat(self._step, self._wake, self._pause_s), name="leader:decide")
             tasks.create_task(
-                self._repeat(self._change_membership, self._membership_due), name="leader:membership"
+                self._repeat(self._change_membership, self._membership_due, lambda: None),
+                name="leader:membership",
             )
 
-    async def _repeat(self, act: Callable[[], Awaitable[None]], due: asyncio.Event) -> None:
+    async def _repeat(
+        self, act: Callable[[], Awaitable[None]], due: asyncio.Event, pause_s: Callable[[], float | None]
+    ) -> None:
         while True:
             due.clear()
             if self._ready():
                 await act()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._pause_s()):
+                async with asyncio.timeout(pause_s()):
                     await due.wait()
 
     def _pause_s(self) -> float | None:
-        """Until a decision that waits for its moment, if that comes before the next heartbeat."""
-        left_ns = (self._decide_at or 0) - self._now()
-        return left_ns / 1e9 if 0 < left_ns < self._timers.heartbeat_ns else None
+        """Until a decision that waits for its moment; none when that came while proposals were under way."""
+        return None if self._decide_at is None else max(0, self._decide_at - self._now()) / 1e9
 
     def _is_settled(self) -> bool:
         """Nothing was left to do, and neither time nor this host brings anything new."""
