@@ -1,10 +1,14 @@
 """The log store on disks that fail for real: killed, flipped, torn, and without power."""
 
+import itertools
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ from mesh.raft.model import Ready
 from tests.adapters.log_writing_program import CLUSTER, MEMBER
 from tests.adapters.test_sqlite_log import entries, hard
 from tests.disks.flips import end_of, lay_out, load
-from tests.disks.lives import PLACES
+from tests.disks.lives import PLACES, last_of
 from tests.disks.powered import PoweredDisk
 from tests.harness.processes import ROOT
 
@@ -193,3 +197,36 @@ def test_damaged_text_in_the_database_is_corruption(tmp_path: Path) -> None:
     database.write_bytes(data[:at] + b"\xd6\xff" + data[at + 2 :])
     with pytest.raises(Corruption):
         load(stopped)
+
+
+@pytest.mark.integration
+def test_a_stalled_fsync_is_waited_for_and_nothing_is_called_durable_meanwhile(quick: Path) -> None:
+    """Goal: slow is not failed, and not done. Method: strace holds one fsync for 1.5 s; a line comes late
+    by that, and what was said before and after is there when the writer is killed."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    home, held = quick / "raft", "inject=fsync,fdatasync:delay_enter=1500000:when=12"
+    writer = subprocess.Popen(
+        [
+            *("strace", "-f", "--seccomp-bpf", "-qq", "-o", str(quick / "trace")),
+            *("-e", "trace=fsync,fdatasync", "-e", held),
+            *(sys.executable, "-m", "tests.adapters.log_writing_program", str(home), "1"),
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT, start_new_session=True,
+    )  # fmt: skip
+    assert writer.stdout is not None
+    moments: list[float] = []
+    try:
+        while not any(later - before > 1.4 for before, later in itertools.pairwise(moments)):
+            line = writer.stdout.readline()
+            assert line, "the writer ended by itself"
+            moments.append(time.monotonic())
+    finally:
+        os.killpg(writer.pid, signal.SIGKILL)
+        writer.wait()
+        assert writer.stdout.read() is not None  # its end: the traced program is gone as well
+        writer.stdout.close()
+    last, term = map(int, line.split())
+    store = SqliteLog(home, CLUSTER, MEMBER, create=False)
+    assert last_of(store.load()) >= (term, last)
+    store.close()

@@ -18,7 +18,7 @@ import grpc
 import pytest
 
 from mesh.adapters.armed import VARIABLE
-from mesh.failpoints import FAILPOINTS
+from mesh.failpoints import FAILPOINTS, Raises
 from tests.harness.addresses import LoopbackNetwork
 from tests.harness.armed import Poke, Pokes, die_at_each, start_armed, strikes
 from tests.harness.cluster import Cluster, leads_itself
@@ -243,6 +243,35 @@ def grow_past_a_snapshot(pokes: Pokes, leader: Host) -> None:
         return snapshots() != before
 
     wait_for(has_grown, "the log is compacted", 30.0)
+
+
+def test_errors_and_stalls_everywhere_cost_time_and_nothing_else(developing: Cluster) -> None:
+    """Goal: what can fail for a moment may fail. Method: two hosts with an error or a stall at every place
+    that is not fatal, a few times each, under load; then a leader that is one of them."""
+    developing.wait_whole()
+    one, two, steady = developing.hosts
+    kinds = {
+        each.name: "stall:30:2@3" if each.raises in (Raises.NOTHING, Raises.STORAGE) else "error:2@3"
+        for each in FAILPOINTS.values()
+    }
+    pokes = Pokes(developing, steady)
+    with Load(developing.hosts, writers=2, readers=1) as load, Sight(developing):
+        for host in (one, two):
+            before = len(strikes(host.log_path))
+            host.kill()
+            start_armed(host, *(f"{name}={kind}" for name, kind in kinds.items()))
+            for poke in (Pokes.use, Pokes.lead, Pokes.declare, Pokes.token, Pokes.use_following):
+                for _ in range(6):
+                    with contextlib.suppress(grpc.RpcError):
+                        poke(pokes, host)
+            developing.wait_whole(60.0)
+            assert len(set(strikes(host.log_path)[before:])) > len(FAILPOINTS) // 2
+            load.wait_progress()
+        assert one.is_running()
+        assert two.is_running()
+    load.check()
+    developing.resource.check_one_owner()
+    developing.check_same_state()
 
 
 def test_the_command_shows_what_a_running_sidecar_has_armed(developing: Cluster) -> None:
