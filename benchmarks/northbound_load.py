@@ -20,9 +20,9 @@ from typing import Final
 
 from benchmarks.command import ROOT
 from benchmarks.figures import MS
-from benchmarks.programs import environment
 from mesh.errors import Unavailable
 from sidecar.demo.calls import Call
+from sidecar.demo.orders import environment
 
 RATE: Final = 200.0
 #: The client's deadline, and a little more: by then every call has ended.

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from sidecar.demo.board import Board
 from sidecar.demo.calls import BUCKET_NS, MS, Call
-from sidecar.demo.stage import environment
+from sidecar.demo.orders import environment
 
 
 @asynccontextmanager
