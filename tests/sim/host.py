@@ -4,6 +4,7 @@ The machine outlives the sidecar: clock, disk, what acts for the outside, and th
 for a process which is gone. A life is what a process holds in memory; it is never repaired, only dropped.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ from tests.sim.clock import Clock
 from tests.sim.disk import Disk, DiskFaults, SimStore, SimWriter
 from tests.sim.hands import SimFence, SimInstances, SimRoutes, SimVip
 from tests.sim.loop import Handle, Scheduler, SimLoop
+from tests.sim.queue_lengths import follow
 from tests.sim.trace import (
     Acted,
     Applied,
@@ -226,6 +228,8 @@ class Life:
         self.writers: list[SimWriter] = []
         self.replica = Replica(disk.member, nonce=f"{machine.lives}")
         self.is_ending = False
+        #: What ends it, if that was not asked for.
+        self._fatal = ""
         self._sources = 0
         self._owned: dict[OwnedName, tuple[HostId | None, FencingTerm]] = {}
         self._members: frozenset[MemberId] = frozenset()
@@ -339,6 +343,7 @@ class Life:
         if self.core.vip is not None:
             loops["vip"] = self.core.vip.run(self.core.host.is_live)
         self.running = [self.loop.create_task(self._guard(work), name=name) for name, work in loops.items()]
+        follow(self)
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -356,24 +361,31 @@ class Life:
 
     def end(self, error: str = "") -> None:
         """End in order; *error* names what was fatal."""
+        self._fatal = self._fatal or error
         if not self.is_ending:
             self.is_ending = True
-            self.ending = self.loop.create_task(self._end(error), name="end")
+            self.ending = self.loop.create_task(self._end(), name="end")
 
-    async def _end(self, error: str) -> None:
+    async def _end(self) -> None:
+        """As `Sidecar._end`."""
         self.observed.leaving = self.core.host.leaving = True
         try:
-            if not error:
-                await self.hand_over.leave()
-            await self.core.host.give_way()
-            await self.instances.stop_all()
-            if not error:
-                self.consensus.stop()
-                await self.running[0]
+            async with asyncio.timeout(STOP_S):
+                if not self._fatal:
+                    await self.hand_over.leave()
+                await self.core.host.give_way()
+                await self.instances.stop_all()
+        except TimeoutError:
+            self.world.count("stop-overrun")
         except Exception as bug:  # noqa: BLE001 - a bug in ending is a bug
             self.world.bug(bug)
+        if not self._fatal:
+            self.consensus.stop()
+            for task in reversed(self.running):
+                task.cancel()
+            await asyncio.gather(*self.running, return_exceptions=True)
         self.fence.strike("fence")
-        self.world.ended(self, error)
+        self.world.ended(self, self._fatal)
 
     def next_source(self) -> int:
         """The number of a new beat stream to this host."""
