@@ -148,7 +148,10 @@ def test_a_placement_is_set_only_from_the_present_one() -> None:
     assert cluster.do(SetPlacement(ECHO, slots, expected_version=version)).unchanged
     later = cluster.do(SetPlacement(ECHO, (), expected_version=version)).version
     assert later > version
-    assert cluster.events("placement-changed") == ["echo is placed on host1, host2", "echo is placed on no host"]
+    assert cluster.events("placement-changed") == [
+        "echo is placed on host1, host2",
+        "echo is placed on no host",
+    ]
 
 
 def test_a_placement_on_an_unknown_host_or_of_too_many_instances_is_refused() -> None:
