@@ -45,7 +45,7 @@ class Faults:
         drawn = {}
         for name in KINDS:
             if chance.random() < share:
-                drawn[name] = chance.choice((4.0, 10.0, 30.0))
+                drawn[name] = chance.choice((6.0, 15.0, 40.0))
         return drawn
 
     def start(self) -> None:

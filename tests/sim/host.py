@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 
 NO_CAPACITY = heartbeat_pb2.Capacity()
 STOP_S = 30.0
+#: States that differ go on differing: hashed at these indexes only, which is half of the cost of a run.
+HASH_EACH = 8
 ADDRESS = "10.0.0.100"
 
 
@@ -163,7 +165,8 @@ class _Watched:
     def apply(self, index: Index, data: bytes) -> object:
         life, machine = self._life, self._machine
         outcome = machine.apply(index, data)
-        life.world.emit(Applied(life.world.now, life.host, life.member, index, checkpoint(machine.state)))
+        state_hash = checkpoint(machine.state) if index % HASH_EACH == 0 else b""
+        life.world.emit(Applied(life.world.now, life.host, life.member, index, state_hash))
         return outcome
 
     def check(self, data: bytes) -> None:

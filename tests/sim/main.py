@@ -93,6 +93,7 @@ class Quiet:
             wrapper_class=structlog.make_filtering_bound_logger(50), cache_logger_on_first_use=True
         )
         gc.collect()
+        gc.freeze()  # what is imported is not looked at again after each run
         gc.disable()
 
     def __exit__(self, *_: object) -> None:

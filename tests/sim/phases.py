@@ -47,7 +47,7 @@ def draw_plan(seed: int) -> Plan:
         chunk_bytes=chance.choice((1_500, 1 << 20)),
         inflight_max=chance.choice((2, 256)),
     )
-    driver = DriverSettings(snapshot_entries=chance.choice((20, 100, 4_096)))
+    driver = DriverSettings(snapshot_entries=chance.choice((40, 150, 4_096)))
     error = 400  # of the declared 1,000 ppm: two clocks differ by less
     rates = tuple(chance.randint(-error, error) for _ in range(voters)) if chance.random() < 0.7 else ()
     has_witness = voters == 3 and chance.random() < 0.1

@@ -8,17 +8,17 @@ settings only.
 import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from random import Random
+from typing import Any
 
 from mesh.driver import DriverSettings
 from mesh.errors import TrellisError
 from mesh.ids import HostId, Incarnation, MemberId, host_of, member_id
 from mesh.lease.timers import LeaseTimers
 from mesh.raft import first_log
-from mesh.raft.model import Entry, EntryId, HardState, Message, RaftSettings, SnapshotMeta
+from mesh.raft.model import Entry, EntryId, HardState, Message, RaftSettings, Role, SnapshotMeta
 from tests.sim.clock import MS, NS, Clock
 from tests.sim.cluster import CLUSTER, address_of, founding
 from tests.sim.disk import Disk
@@ -325,27 +325,26 @@ class World:
 
 def _line(event: Event) -> bytes:
     """What of *event* counts for the hash."""
-    parts = [type(event).__name__]
-    for value in event:
-        kind = type(value)
-        if kind is str or kind is int or kind is bytes:
-            parts.append(str(value))
-        else:
-            parts.append(_text(value))
-    return " ".join(parts).encode()
+    return f"{type(event).__name__}{[_SAID.get(type(value), str)(value) for value in event]}".encode()
 
 
-def _text(value: object) -> str:
-    if isinstance(value, EntryId):
-        return f"{value.term}.{value.index}"
-    if isinstance(value, HardState):
-        return f"{value.term} {value.vote} {value.commit}"
-    if isinstance(value, Entry):
-        return f"{value.term}.{value.index}.{value.kind}.{len(value.data)}"
-    if isinstance(value, SnapshotMeta):
-        return f"{_text(value.last)} {value.sha256.hex()}"
-    if isinstance(value, Enum):
-        return str(value.value)
-    if isinstance(value, tuple):
-        return ",".join(_text(each) for each in value)
-    return str(value)
+def _said_entries(values: tuple[object, ...]) -> str:
+    """Of entries, where they stand: what they say follows from the requests."""
+    if values and type(values[0]) is Entry:
+        last = values[-1]
+        assert isinstance(last, Entry)
+        return f"{len(values)} to {last.term}.{last.index}"
+    return str(values)
+
+
+#: How values of these types are said; all others as they are.
+_SAID: dict[type, Callable[[Any], object]] = {
+    int: lambda value: value,
+    str: lambda value: value,
+    bytes: lambda value: value,
+    tuple: _said_entries,
+    EntryId: lambda value: (value.term, value.index),
+    HardState: lambda value: (value.term, value.vote, value.commit),
+    SnapshotMeta: lambda value: (value.last.term, value.last.index, value.sha256),
+    Role: lambda value: value.value,
+}
