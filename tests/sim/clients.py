@@ -90,7 +90,7 @@ class Client:
         except OutcomeUnknown as error:
             answer = Answer("unknown", error.reason)
         except TrellisError as error:
-            answer = Answer("refused", error.reason)
+            answer = Answer("refused", error.reason, int(error.metadata.get("version", 0)))
         except Exception as bug:  # noqa: BLE001 - a request must end in an answer or an operating error
             life.world.bug(bug)
             return

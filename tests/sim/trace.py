@@ -291,6 +291,7 @@ class Return(NamedTuple):
     `result`: "ok"; "refused" (certainly not done; `reason` says why); "unknown".
     For put, cas and delete that are ok, `version` is the new one; for get, `version` (0: absent)
     and `value` are what was read; `at_index` is the log index of the write, or that the read saw.
+    For what is refused with VERSION_CONFLICT, `version` is what the document was at (0: absent).
     For list, `names` has (name, version) of all present documents, in order.
     """
 

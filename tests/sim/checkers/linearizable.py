@@ -46,11 +46,10 @@ class Linearizable:
 
     def _end(self, begun: Operation, event: Return) -> Operation:
         if event.result == "refused":
-            if event.reason == "VERSION_CONFLICT" and event.version:
-                return replace(begun, returned=self._place, outcome=Outcome.CONFLICT, version=event.version)
             is_absent = event.reason == "NOT_FOUND" and begun.kind is Kind.DELETE
-            outcome = Outcome.CONFLICT if is_absent else Outcome.REFUSED
-            return replace(begun, returned=self._place, outcome=outcome)
+            is_conflict = event.reason == "VERSION_CONFLICT" or is_absent
+            outcome = Outcome.CONFLICT if is_conflict else Outcome.REFUSED
+            return replace(begun, returned=self._place, outcome=outcome, version=event.version)
         value = event.value if begun.kind is Kind.GET else begun.value
         rows = tuple(Seen(name, version) for name, version in event.names)
         return replace(

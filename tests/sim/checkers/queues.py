@@ -15,14 +15,16 @@ from tests.sim.trace import Event, Facts, Queues, Violation
 LIMITS: Final = {
     "proposals": limits.PROPOSALS_PENDING_MAX,
     "reads": limits.READS_PENDING_MAX,
+    "far-reads": limits.READS_PENDING_MAX,
+    "confirmations": limits.READS_PENDING_MAX,
     "outbox": limits.OUTBOX_MESSAGES_MAX,
-    "uncommitted-bytes": limits.UNCOMMITTED_BYTES_MAX,
+    #: The first entry is taken whatever its size.
+    "uncommitted-bytes": limits.UNCOMMITTED_BYTES_MAX + limits.COMMAND_BYTES_MAX,
     "beats": BEATS_REMEMBERED_MAX,
     "lanes": LANES_MAX,
     "watchers": limits.WATCHERS_MAX,
     "sessions": limits.SESSIONS_MAX,
     "events": limits.EVENTS_MAX,
-    "changes-kept": limits.CHANGES_KEPT_MAX,
     "documents": limits.DOCUMENTS_MAX,
     "tombstones": limits.TOMBSTONES_MAX,
 }
