@@ -7,7 +7,7 @@ DEV_READY := $(VENV)/.ready-dev
 SOURCES := mesh sidecar services tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-quick bench gen clean
+.PHONY: help setup demo check test test-quick explore explore-long bench gen clean
 
 help: ## Lists the commands.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1@\2/' | column -t -s '@'
@@ -35,6 +35,12 @@ check: $(DEV_READY) ## Format, lint, types, layers, contracts and quick tests, i
 
 test: $(DEV_READY) ## Everything: checks, unit, story, contract and integration tests with real parts.
 	@sh scripts/test.sh $(PYTEST_ARGS)
+
+explore: $(DEV_READY) ## Every state of small Raft worlds, in seconds. WORLD=NAME for another, --list in EXPLORE_ARGS names them.
+	$(BIN)/python -m tests.explorer --world $(or $(WORLD),small) $(EXPLORE_ARGS)
+
+explore-long: $(DEV_READY) ## Millions of states of the larger Raft worlds, for half an hour or so.
+	$(BIN)/python -m tests.explorer --world all --states 1500000 --minutes 30 --jobs 2 $(EXPLORE_ARGS)
 
 bench: $(DEV_READY) ## Measures; NAME=failover, northbound, consensus, idle or supervision (default: all).
 	$(BIN)/python -m benchmarks $(NAME)
