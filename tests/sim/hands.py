@@ -47,6 +47,8 @@ class Running:
     generation: int
     #: It is to end, whatever else happens.
     is_unwanted: bool = False
+    #: It was killed: nothing ends it sooner.
+    is_killed: bool = False
     started_as: Assignment | None = None
 
 
@@ -109,7 +111,7 @@ class SimInstances:
         names = [name for name, each in self._present.items() if each.assignment.exclusive]
         for name in names:
             self._wanted.pop(name, None)
-            self._stop(self._present[name], self._draw(1 * MS, 15 * MS))
+            self._stop(self._present[name], is_urgent=True)
         while any(name in self._present for name in names):
             self._gone.clear()
             await self._gone.wait()
@@ -132,8 +134,7 @@ class SimInstances:
             wanted = self._wanted.get(name)
             if wanted is None or wanted != running.assignment:
                 is_urgent = wanted is not None and wanted.fencing_term != running.assignment.fencing_term
-                grace_ns = running.assignment.spec.grace_ms * MS
-                self._stop(running, self._draw(1 * MS, 15 * MS if is_urgent else max(2 * MS, grace_ns)))
+                self._stop(running, is_urgent=is_urgent)
         for name, assignment in self._wanted.items():
             if name not in self._present:
                 self._present[name] = running = Running(assignment, InstanceState.STARTING, 1)
@@ -160,12 +161,13 @@ class SimInstances:
             running.state = InstanceState.RUNNING
             self._changed()
 
-    def _stop(self, running: Running, delay_ns: int) -> None:
-        if running.is_unwanted and delay_ns > 15 * MS:
+    def _stop(self, running: Running, *, is_urgent: bool) -> None:
+        if running.is_killed or (running.is_unwanted and not is_urgent):
             return  # it is being stopped already
-        running.is_unwanted = True
+        running.is_unwanted, running.is_killed = True, is_urgent
         running.state = InstanceState.STOPPING
-        self._later(delay_ns, self._ended, running)
+        grace_ns = max(2 * MS, running.assignment.spec.grace_ms * MS)
+        self._later(self._draw(1 * MS, 15 * MS if is_urgent else grace_ns), self._ended, running)
         self._changed()
 
     def _ended(self, running: Running) -> None:
@@ -184,7 +186,7 @@ class SimInstances:
         """Somebody else has killed what acted for *owned*: the supervisor finds it gone."""
         for name, running in list(self._present.items()):
             if running.assignment.exclusive and owned_service(running.assignment.spec.name) == owned:
-                running.is_unwanted = True
+                running.is_unwanted = running.is_killed = True
                 self._loop.call_soon(self._found_gone, name, running)
 
     def _found_gone(self, name: InstanceId, running: Running) -> None:
