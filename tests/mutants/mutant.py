@@ -1,0 +1,28 @@
+"""One seeded bug: which guard is removed or altered, and what would go wrong."""
+
+from dataclasses import dataclass
+from typing import Final
+
+#: What the simulator draws by itself.
+SWARM: Final = "swarm"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A change of one place in one module; see change.py for how the place is found.
+
+    Invariant: in the function `where` of `module`, `old` stands exactly once.
+    """
+
+    name: str
+    #: What is broken, and what that would do to a cluster.
+    says: str
+    module: str
+    #: The function or class, as its `__qualname__` without `<locals>`; empty: the module.
+    where: str
+    #: An expression or a statement; how it is laid out does not matter.
+    old: str
+    #: What stands there instead.
+    new: str
+    #: The kind of world it is looked for in (tests/sim/profiles.py).
+    profile: str = SWARM
