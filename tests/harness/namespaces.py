@@ -126,6 +126,23 @@ class NamespaceNetwork:
         """Words before a command that is to run at the client."""
         return self.inside(CLIENT)
 
+    @property
+    def at_switch(self) -> tuple[str, ...]:
+        """Words before a command that is to run where every host's cable ends."""
+        return ("nsenter", f"--net=/var/run/netns/{self._name('sw')}")
+
+    def processes(self, number: int) -> list[int]:
+        """Every process that runs on a host, the kernel's view."""
+        listed = subprocess.run(
+            ["ip", "netns", "pids", self._name(str(number))], capture_output=True, text=True, check=True
+        )
+        return [int(word) for word in listed.stdout.split()]
+
+    def forget_virtual_ip(self, number: int) -> None:
+        """What a reboot does to the address."""
+        if f"host{number}" in self.holders(0):
+            ip("-n", self._name(str(number)), "address", "delete", f"{self.virtual_ip}/32", "dev", "eth0")
+
     def listen_for_resource(self) -> socket.socket:
         """A listening socket on the network that is never cut."""
         return self._enter("sw", lambda: socket.create_server((f"{RESOURCE}.{SWITCH}", 0), backlog=64))

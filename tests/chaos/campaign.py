@@ -1,0 +1,247 @@
+"""A campaign: round after round of faults under load, drawn from a seed, and what was wrong.
+
+A round injects a fault, lets it last, heals it, and waits until the cluster is whole again: everybody
+votes, is alive, has its lease and has applied the same, all services are ready. Meanwhile clients
+read and write, an owner acts on a resource that verifies fencing terms, and somebody looks who holds
+the virtual IP.
+
+Invariant: the same seed and kinds give the same faults in the same order with the same durations;
+when exactly they strike is up to the machine.
+"""
+
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tests.chaos.fault import Fault
+from tests.chaos.record import Records
+from tests.chaos.stage import Stage
+from tests.chaos.verdict import Judge, longest_gap_s, owners_of
+from tests.harness.sight import Sight
+from tests.harness.waiting import wait_for
+
+#: Generous: the machine may be busy with other things.
+WHOLE_S = 90.0
+LOADED_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Something that must not be."""
+
+    round: int
+    fault: str
+    text: str
+
+
+@dataclass(slots=True)
+class Round:
+    """What was done, and what it cost."""
+
+    number: int
+    fault: str
+    kind: str
+    begin_ns: int
+    end_ns: int = 0
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of a campaign."""
+
+    seed: int
+    rounds: list[Round] = field(default_factory=list)
+    violations: list[Violation] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    histories: int = 0
+    longest_unavailable_s: float = 0.0
+    unavailable_s: dict[str, float] = field(default_factory=dict)
+    acts: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def as_json(self) -> dict[str, object]:
+        """The line that ends a campaign."""
+        return {
+            "seed": self.seed,
+            "seconds": round(self.seconds, 1),
+            "rounds": len(self.rounds),
+            "faults": dict(sorted(Counter(each.kind for each in self.rounds).items())),
+            "operations": dict(sorted(self.outcomes.items())),
+            "histories": self.histories,
+            "acts_of_owners": self.acts,
+            "violations": [
+                {"round": each.round, "fault": each.fault, "text": each.text} for each in self.violations
+            ],
+            "longest_unavailability_s": round(self.longest_unavailable_s, 2),
+            "unavailability_s": {kind: round(gap, 2) for kind, gap in sorted(self.unavailable_s.items())},
+            "skipped": self.skipped,
+        }
+
+
+class Campaign:
+    """Runs rounds on a stage."""
+
+    def __init__(
+        self, stage: Stage, kinds: Sequence[type[Fault]], seed: int, *, is_short: bool = False,
+        pause_s: float = 0.06,
+    ) -> None:  # fmt: skip
+        self.stage = stage
+        self.report = Report(seed)
+        self._kinds = kinds
+        self._is_short = is_short
+        self._pause_s = pause_s
+        self._chance = random.Random(seed)
+        self._round = 0
+        self._now = "before the first fault"
+
+    # ---- the whole ------------------------------------------------------------------
+
+    def run(self, is_over: Callable[[int], bool]) -> Report:
+        """Rounds until *is_over*, told how many there were; then the verdict on the end."""
+        began = time.monotonic()
+        with self._clients() as judge, Sight(self.stage.cluster) as sight:
+            self._judge = judge
+            for number, fault in enumerate(self._deck()):
+                if is_over(number):
+                    break
+                self._one_round(number, fault)
+            self._now = "the end"
+            self._try("the cluster is whole at the end", lambda: self.stage.cluster.wait_whole(WHOLE_S))
+            self._try("the owner acts at the end", self._wait_acting)
+        self._try("all hosts have the same state at the end", self._check_same_state)
+        self._judge_rest(judge, sight)
+        self.report.seconds = time.monotonic() - began
+        return self.report
+
+    def _deck(self) -> Iterator[type[Fault]]:
+        """Every kind once, in a drawn order, then again."""
+        while True:
+            yield from self._chance.sample(self._kinds, len(self._kinds))
+
+    def _one_round(self, number: int, kind: type[Fault]) -> None:
+        self._round = number + 1
+        # Drawn always, so that what follows does not depend on how things went.
+        aims_at_leader, pick = self._chance.random() < 0.5, self._chance.randrange(2)
+        seconds = kind.lasts_s[0] if self._is_short else self._chance.uniform(*kind.lasts_s)
+        chance = random.Random(self._chance.randrange(1 << 62))
+        leader = self.stage.cluster.leader() or self.stage.cluster.hosts[0]
+        target = leader if aims_at_leader else self.stage.others(leader)[pick]
+        fault = kind(self.stage, target, chance)
+        role = "leader" if aims_at_leader else "follower"
+        self._now = f"{kind.kind} at {target.name} ({role}), {seconds:.1f} s"
+        row = Round(self._round, self._now, kind.kind, time.monotonic_ns())
+        self._apply(fault, seconds)
+        self._try("the cluster is whole again", lambda: self.stage.cluster.wait_whole(WHOLE_S))
+        self._try("clients write again", self._wait_written)
+        row.end_ns = time.monotonic_ns()
+        self.report.rounds.append(row)
+        for text in [*self._judge.judge_until(row.end_ns), *self.stage.complaints()]:
+            self._violated(text)
+        took = (row.end_ns - row.begin_ns) / 1e9
+        self._say(
+            f"round {self._round:3}  {self._now:52} whole after {took:5.1f} s, "
+            f"{self._judge.judged} histories judged, {len(self.report.violations)} violations"
+        )
+
+    def _apply(self, fault: Fault, seconds: float) -> None:
+        try:
+            if self._try(f"{fault} can be injected", fault.inject):
+                self._try(f"{fault} takes its course", lambda: fault.hold(seconds))
+        finally:
+            may_have_ended = self.stage.cluster.hosts if fault.kind in _ENDS_ALL else [fault.target]
+            for host in self.stage.ended():
+                if not fault.may_end or host not in may_have_ended:
+                    tail = host.log()[-3:]
+                    self._violated(f"{host.name}'s sidecar ended by itself: {tail}")
+            fault.heal()
+            for host in self.stage.ended():
+                self.stage.start(host)
+
+    # ---- judging --------------------------------------------------------------------
+
+    def _judge_rest(self, judge: Judge, sight: Sight) -> None:
+        found = judge.judge_until(time.monotonic_ns(), at_end=True)
+        found += owners_of(self.stage.cluster.resource) + self.stage.complaints()
+        found += [f"the virtual IP had two holders: {held}" for _, held in sight.changes if len(held) > 1]
+        for text in found:
+            self._violated(text)
+        report = self.report
+        report.outcomes, report.histories = judge.outcomes, judge.judged
+        report.acts = len(self.stage.cluster.resource.acts())
+        for each in report.rounds:
+            gap = longest_gap_s(judge.answered, each.begin_ns, each.end_ns)
+            report.unavailable_s[each.kind] = max(gap, report.unavailable_s.get(each.kind, 0.0))
+        if judge.answered:
+            whole = (min(judge.answered), max(judge.answered))
+            report.longest_unavailable_s = longest_gap_s(judge.answered, *whole)
+
+    def _wait_written(self) -> None:
+        now = time.monotonic_ns()
+        wait_for(lambda: self._judge.has_written_since(now), "a write is acknowledged", LOADED_S)
+
+    def _wait_acting(self) -> None:
+        now = time.monotonic_ns()
+        wait_for(lambda: self.stage.cluster.resource.acted_since(now), "an owner acts", LOADED_S)
+
+    def _check_same_state(self) -> None:
+        def indexes() -> bool:
+            seen = [host.status() for host in self.stage.cluster.hosts]
+            return (
+                len({status.state_hash_index if status else -1 for status in seen}) == 1 and None not in seen
+            )
+
+        wait_for(indexes, "all hosts have hashed their state at one index", LOADED_S)
+        self.stage.cluster.check_same_state()
+
+    def _try(self, what: str, act: Callable[[], object]) -> bool:
+        """Whether it went well; what did not is a violation, and the campaign goes on."""
+        try:
+            act()
+        except (AssertionError, OSError) as error:
+            self._violated(f"not so: {what}: {error}")
+            return False
+        return True
+
+    def _say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def _violated(self, text: str) -> None:
+        self.report.violations.append(Violation(self._round, self._now, text))
+        self._say(f"VIOLATION in round {self._round} ({self._now}): {text}")
+
+    # ---- load -----------------------------------------------------------------------
+
+    @contextmanager
+    def _clients(self) -> Iterator[Judge]:
+        """The judge of what clients are told; they run until the end of the body."""
+        stage, network = self.stage, self.stage.network
+        plans = stage.plans(str(self.report.seed), self._pause_s)
+        running = []
+        records = Records([stage.cluster.directory / f"{plan.tag}.jsonl" for plan in plans])
+        for plan in plans:
+            path = stage.cluster.directory / f"{plan.tag}.plan.json"
+            plan.write(path)
+            inside = network.client if plan.tls else ()
+            words = [*inside, sys.executable, "-m", "tests.chaos.clients", str(path)]
+            running.append(stage.program(words, f"clients-{plan.tag}"))
+        judge = Judge(records, plans[0].prefix)
+
+        def all_ask() -> bool:
+            records.follow()
+            return len({each.client for each in records.operations.values()}) >= 2 * len(plans[0].doors)
+
+        wait_for(all_ask, "every client has asked for something", LOADED_S)
+        try:
+            yield judge
+        finally:
+            for pid in running:
+                stage.end(pid)
+
+
+#: Kinds that end every sidecar, not only that of their target.
+_ENDS_ALL = ("all-sidecars-killed", "rolling-restart")

@@ -1,0 +1,109 @@
+"""Faults of the disk that a sidecar's log is on: changed system calls, or a full file system."""
+
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar
+
+from tests.chaos.fault import Fault
+from tests.harness.waiting import wait_for
+
+SYNCS = "fsync,fdatasync"
+
+
+class _Traced(Fault):
+    """System calls of the target's sidecar are changed while a tracer is attached to it."""
+
+    programs: ClassVar[tuple[str, ...]] = ("strace",)
+
+    def injection(self) -> str:
+        """As strace has it, after the names of the calls."""
+        raise NotImplementedError
+
+    def inject(self) -> None:
+        out = f"strace-{time.monotonic_ns()}"
+        log = self.stage.cluster.directory / out
+        self._pid = self.stage.program(
+            [
+                *("strace", "-f", "-p", str(self.target.pid), "-o", str(log)),
+                *("-e", f"trace={SYNCS}", "-e", f"inject={SYNCS}:{self.injection()}"),
+            ],
+            out,
+        )
+        said = log.with_suffix(".out")
+        wait_for(lambda: "attached" in said.read_text(), "the tracer is attached", 20.0)
+
+    def heal(self) -> None:
+        if hasattr(self, "_pid"):
+            self.stage.end(self._pid)
+
+
+class SlowDisk(_Traced):
+    kind: ClassVar[str] = "slow-disk"
+    about: ClassVar[str] = "each fsync of a sidecar takes up to half a second more"
+    lasts_s: ClassVar[tuple[float, float]] = (3.0, 10.0)
+
+    def injection(self) -> str:
+        return f"delay_enter={self.chance.choice((20, 100, 300, 500)) * 1000}"
+
+
+class StalledDisk(_Traced):
+    kind: ClassVar[str] = "stalled-disk"
+    about: ClassVar[str] = "one fsync of a sidecar takes three seconds, longer than an election"
+    lasts_s: ClassVar[tuple[float, float]] = (3.5, 5.0)
+
+    def injection(self) -> str:
+        return "delay_enter=3000000:when=1"
+
+
+class FailingDisk(_Traced):
+    kind: ClassVar[str] = "failing-disk"
+    about: ClassVar[str] = "one fsync of a sidecar fails (EIO): it must end, and a start must mend it"
+    lasts_s: ClassVar[tuple[float, float]] = (0.0, 4.0)
+    may_end: ClassVar[bool] = True
+
+    def injection(self) -> str:
+        return "error=EIO:when=1"
+
+    def hold(self, seconds: float) -> None:
+        wait_storage_failed(self)
+        super().hold(seconds)
+
+
+class FullDisk(Fault):
+    kind: ClassVar[str] = "full-disk"
+    about: ClassVar[str] = "the file system of the first host's log is full: its sidecar must end"
+    lasts_s: ClassVar[tuple[float, float]] = (0.0, 4.0)
+    may_end: ClassVar[bool] = True
+
+    def inject(self) -> None:
+        """Always the host with a small file system of its own, whoever was aimed at."""
+        self.target = self.stage.cluster.hosts[0]
+        with self._ballast.open("wb", buffering=0) as file:
+            for size in (1 << 16, 64):
+                with suppress(OSError):
+                    while file.write(bytes(size)):
+                        pass
+
+    def hold(self, seconds: float) -> None:
+        wait_storage_failed(self)
+        super().hold(seconds)
+
+    def heal(self) -> None:
+        with suppress(FileNotFoundError):
+            self._ballast.unlink()
+
+    @property
+    def _ballast(self) -> Path:
+        return self.stage.cluster.hosts[0].data_dir / "ballast"
+
+
+def wait_storage_failed(fault: Fault) -> None:
+    """The sidecar ends by itself, and says why."""
+    host = fault.target
+    wait_for(lambda: not host.is_running(), f"{host.name} ends when its disk fails", 40.0)
+    reasons = [entry["reason"] for entry in host.logged("sidecar-ended")[-1:]]
+    assert reasons == ["STORAGE_FAILED"], f"{host.name} ended for {reasons}"
+
+
+ALL: tuple[type[Fault], ...] = (SlowDisk, StalledDisk, FailingDisk, FullDisk)

@@ -1,0 +1,10 @@
+"""Every kind of fault, by name."""
+
+from tests.chaos import clock_faults, disk_faults, leadership_faults, network_faults, process_faults
+from tests.chaos.fault import Fault
+
+KINDS: dict[str, type[Fault]] = {
+    fault.kind: fault
+    for module in (process_faults, network_faults, disk_faults, clock_faults, leadership_faults)
+    for fault in module.ALL
+}
