@@ -23,8 +23,8 @@ from tests.sim.host import Life
 from tests.sim.trace import Phase, Violation
 from tests.sim.world import World
 
-#: Ten of the longest election timeouts.
-LIVENESS_NS: Final = 10 * 2_550_000_000
+#: So many of the longest election timeouts.
+TIMEOUTS: Final = 10
 LOOK_NS: Final = NS // 4
 EXCLUSIVE: Final = (VIP, OwnedName("service/reporter"))
 #: Draws before every host that can run is healed.
@@ -47,7 +47,7 @@ class Liveness:
         """Heal, and look until all is well or the time is over."""
         self._heal()
         world = self._world
-        end = world.now + LIVENESS_NS
+        end = world.now + TIMEOUTS * world.plan.timing.election_ns_max
         problem: str | None = "not looked at"
         while problem is not None and world.now < end:
             world.run_until(world.now + LOOK_NS)

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from mesh.driver import DriverSettings
-from mesh.ids import HostId, MemberId
-from mesh.raft.model import RaftSettings
+from mesh.ids import HostId
 from tests.sim.clients import Clients
 from tests.sim.clock import NS
 from tests.sim.faults import Faults
 from tests.sim.liveness import Liveness
 from tests.sim.operations import Operations
+from tests.sim.timing import DEFAULT, HOSTS_MIN, Timing, voters_among
 from tests.sim.trace import Checker, Phase
 from tests.sim.world import Plan, World
 
@@ -32,36 +31,35 @@ class Outcome:
     steps: int
 
 
-def draw_plan(seed: int) -> Plan:
-    """What a cluster is made of."""
+def draw_plan(seed: int, timing: Timing = DEFAULT, hosts: int = 0) -> Plan:
+    """What a cluster is made of; *hosts*: so many, 0: drawn."""
     chance = Random(f"{seed}/plan")
     voters = chance.choices((3, 5, 7), (80, 15, 5))[0]
     raft = replace(
-        # As `settings_map.raft_settings` makes it of default settings.
-        RaftSettings(id=MemberId("")),
-        heartbeat_ticks=5,
-        election_ticks_min=31,
-        election_ticks_max=51,
+        timing.raft,
         trailing_entries=chance.choice((8, 64, 4_096)),
         append_bytes_max=chance.choice((2_000, 1 << 20)),
         chunk_bytes=chance.choice((1_500, 1 << 20)),
         inflight_max=chance.choice((2, 256)),
     )
-    driver = DriverSettings(snapshot_entries=chance.choice((40, 150, 4_096)))
-    error = 400  # of the declared 1,000 ppm: two clocks differ by less
+    driver = replace(timing.driver, snapshot_entries=chance.choice((40, 150, 4_096)))
+    error = timing.clock_error_ppm
     rates = tuple(chance.randint(-error, error) for _ in range(voters)) if chance.random() < 0.7 else ()
     has_witness = voters == 3 and chance.random() < 0.1
     learners = chance.choices((0, 1, 2), (75, 15, 10))[0]
+    if hosts:
+        voters, has_witness = voters_among(hosts), has_witness and hosts == HOSTS_MIN
+        learners = hosts - voters
     if has_witness:  # two voters with data and a witness are founded as one voter that two hosts join
         voters, learners = 1, 1
-    return Plan(voters, learners, has_witness, raft=raft, driver=driver, rates_ppm=rates)
+    return Plan(voters, learners, has_witness, raft=raft, driver=driver, timing=timing, rates_ppm=rates)
 
 
 class Run:
     """One seed, from founding to the verdict."""
 
-    def __init__(self, seed: int, checkers: Sequence[type[Checker]]) -> None:
-        self.world = world = World(seed, draw_plan(seed), checkers)
+    def __init__(self, seed: int, checkers: Sequence[type[Checker]], plan: Plan | None = None) -> None:
+        self.world = world = World(seed, plan or draw_plan(seed), checkers)
         chance = world.chance("clients")
         self.clients = Clients(
             world,

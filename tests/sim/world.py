@@ -16,7 +16,6 @@ from typing import Any
 from mesh.driver import DriverSettings
 from mesh.errors import TrellisError
 from mesh.ids import HostId, Incarnation, MemberId, host_of, member_id
-from mesh.lease.timers import LeaseTimers
 from mesh.raft import first_log
 from mesh.raft.model import Entry, EntryId, HardState, Message, RaftSettings, Role, SnapshotMeta
 from tests.sim.clock import MS, NS, Clock
@@ -25,10 +24,10 @@ from tests.sim.disk import Disk
 from tests.sim.host import Life, Machine
 from tests.sim.loop import Scheduler
 from tests.sim.network import Network
+from tests.sim.timing import DEFAULT, Timing
 from tests.sim.trace import Checker, Crash, End, Event, Facts, Violation
 from tests.sim.versions import through_released
 
-TICK_NS = 50 * MS
 #: The last events that are shown with a violation.
 TAIL = 60
 
@@ -50,6 +49,7 @@ class Plan:
     has_witness: bool = False
     raft: RaftSettings = field(default_factory=lambda: RaftSettings(id=MemberId("")))
     driver: DriverSettings = field(default_factory=DriverSettings)
+    timing: Timing = DEFAULT
     rates_ppm: tuple[int, ...] = ()
 
 
@@ -61,8 +61,9 @@ class World:
         self.plan = plan
         self.cluster = CLUSTER
         self.scheduler = Scheduler()
-        self.timers = LeaseTimers()
-        self.margin_ns = 2 * TICK_NS
+        timing = plan.timing
+        self.timers = timing.leases
+        self.margin_ns = timing.margin_ns
         self.faults: Counter[str] = Counter()
         self.failure: BaseException | None = None
         self.events = 0
@@ -85,8 +86,11 @@ class World:
             hosts=tuple(names),
             founders=self.founders,
             timers=self.timers,
-            tick_ns=TICK_NS,
-            election_ns=(plan.raft.election_ticks_min * TICK_NS, plan.raft.election_ticks_max * TICK_NS),
+            tick_ns=timing.tick_ns,
+            election_ns=(
+                plan.raft.election_ticks_min * timing.tick_ns,
+                plan.raft.election_ticks_max * timing.tick_ns,
+            ),
             margin_ns=self.margin_ns,
             boottime_ns=lambda host: self.machines[host].clock.boottime_ns(),
         )
