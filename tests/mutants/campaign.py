@@ -62,11 +62,10 @@ async def run_child(task: Task) -> Trial:
 
 
 def _ended(task: Task, code: int | None, errors: str) -> Trial:
-    """A child that said nothing: of a mutant, the process itself was the victim; else a mistake here."""
-    last = errors.strip().rpartition("\n")[2]
-    if task.mutant is None or "DoesNotApply" in errors:
+    """A child that said nothing: by a signal it is the victim, else a mistake is here."""
+    if task.mutant is None or code is None or code >= 0:
         raise ChildFailed(f"exit code {code}: {errors[-2_000:]}")
-    return Trial(f"process: exit code {code}", last, task.first_seed, 0, 0.0, 0.0)
+    return Trial(f"process: signal {-code}", errors[-200:], task.first_seed, 0, 0.0, 0.0)
 
 
 async def try_mutants(

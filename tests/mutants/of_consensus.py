@@ -81,7 +81,7 @@ VOTES: Final = (
     ),
     Mutant(
         "longer-log-wins",
-        "Logs are compared by length alone: a long one of an old term beats a committed entry of a newer one.",
+        "Logs are compared by length alone: a long one of an old term beats one with a committed entry.",
         LOG,
         "RaftLog.is_up_to_date",
         "(other.term, other.index) >= (last.term, last.index)",

@@ -128,12 +128,12 @@ ORDER: Final = (
         "outcome = self._machine.apply(entry.index, committed[-1 - list(committed).index(entry)].data)",
     ),
     Mutant(
-        "last-of-a-batch-not-applied",
-        "The last entry of a long batch is not applied.",
+        "end-of-a-batch-not-applied",
+        "Only the first entries of a batch are applied.",
         APPLYING,
         "Applier.apply",
         "entry.kind is EntryKind.COMMAND and not is_witness",
-        "entry.kind is EntryKind.COMMAND and not is_witness and (entry is not committed[-1] or entry is committed[0])",
+        "entry.kind is EntryKind.COMMAND and not is_witness and entry not in committed[2:]",
     ),
     Mutant(
         "witness-leads",

@@ -66,6 +66,7 @@ def run(task: Task) -> Trial:
 
         sys.meta_path.insert(0, Finder(task.mutant))
     from tests.sim.main import HOURS, Job, Quiet, simulate
+    from tests.sim.profiles import hours_of
 
     clean, simulated_s = 0, 0.0
 
@@ -77,7 +78,7 @@ def run(task: Task) -> Trial:
     signal.setitimer(signal.ITIMER_PROF, max(0.1, task.seconds - time.process_time()))
     for seed in range(task.first_seed, task.first_seed + task.seeds):
         with Quiet():
-            outcome, found = simulate(Job(seed, HOURS, True))
+            outcome, found = simulate(Job(seed, hours_of(task.profile, HOURS), True, task.profile))
         simulated_s += outcome.simulated_s
         if found is not None:
             name = found.checker if found.kind != "crash" else f"crash: {found.checker}"

@@ -21,6 +21,7 @@ import structlog
 
 from tests.sim.checkers import ALL_CHECKERS
 from tests.sim.phases import Outcome, Run
+from tests.sim.profiles import PROFILES, SWARM, hours_of, make_run
 from tests.sim.trace import Checker, Violation
 
 CLEAN: Final = 0
@@ -58,12 +59,14 @@ class Job:
     seed: int
     hours: float
     is_checked: bool
+    #: The kind of world: see profiles.py.
+    profile: str = SWARM
 
 
 def simulate(job: Job) -> tuple[Outcome, Found | None]:
     """One run; what is found is printed on stderr at once."""
     checkers: tuple[type[Checker], ...] = tuple(ALL_CHECKERS) if job.is_checked else ()
-    run = Run(job.seed, checkers)
+    run = make_run(job.profile, job.seed, checkers)
     found = None
     try:
         outcome = run.run(job.hours * 3_600)
@@ -82,6 +85,8 @@ def simulate(job: Job) -> tuple[Outcome, Found | None]:
 
 def _found(job: Job, run: Run, kind: str, checker: str, text: str) -> Found:
     again = f"python -m tests.sim --seed {job.seed} --hours {job.hours:g}"
+    if job.profile != SWARM:
+        again += f" --profile {job.profile}"
     return Found(job.seed, kind, checker, text, run.world.now / 1e9, again)
 
 
@@ -166,12 +171,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--seeds", type=int, default=1, help="how many, one after the other")
-    parser.add_argument("--hours", type=float, default=HOURS, help="simulated hours of each (safety phase)")
+    parser.add_argument("--hours", type=float, help="simulated hours of each (safety phase)")
+    parser.add_argument("--profile", choices=[SWARM, *PROFILES], default=SWARM, help="the kind of world")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--unchecked", action="store_true", help="without checkers, to measure them")
     options = parser.parse_args(arguments)
+    hours = options.hours or hours_of(options.profile, HOURS)
     jobs = [
-        Job(seed, options.hours, not options.unchecked)
+        Job(seed, hours, not options.unchecked, options.profile)
         for seed in range(options.seed, options.seed + options.seeds)
     ]
     began = time.monotonic()
