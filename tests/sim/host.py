@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 NO_CAPACITY = heartbeat_pb2.Capacity()
 STOP_S = 30.0
 #: States that differ go on differing: hashed at these indexes only, which is half of the cost of a run.
-HASH_EACH = 8
+HASH_EACH = 32
 ADDRESS = "10.0.0.100"
 
 

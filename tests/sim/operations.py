@@ -49,7 +49,11 @@ class Operations:
         #: The host that is not what it was: removed, or on its way back. One at a time.
         self.rebuilding: HostId | None = None
         share = chance.choice((0.2, 0.5, 0.8))
-        self.kinds = {name: chance.choice((5.0, 15.0, 40.0)) for name in KINDS if chance.random() < share}
+        self.kinds = {
+            name: chance.choice((8.0, 20.0, 60.0)) * (3 if name == "roll" else 1)
+            for name in KINDS
+            if chance.random() < share
+        }
 
     def start(self) -> None:
         """Begin; hosts that are not of the cluster yet come first."""

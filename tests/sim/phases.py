@@ -42,7 +42,7 @@ def draw_plan(seed: int, timing: Timing = DEFAULT, hosts: int = 0) -> Plan:
         chunk_bytes=chance.choice((1_500, 1 << 20)),
         inflight_max=chance.choice((2, 256)),
     )
-    driver = replace(timing.driver, snapshot_entries=chance.choice((40, 150, 4_096)))
+    driver = replace(timing.driver, snapshot_entries=chance.choice((40, 150, 600)))
     error = timing.clock_error_ppm
     rates = tuple(chance.randint(-error, error) for _ in range(voters)) if chance.random() < 0.7 else ()
     has_witness = voters == 3 and chance.random() < 0.1
@@ -66,7 +66,7 @@ class Run:
             chance,
             count=chance.choice((1, 3, 6)),
             documents=chance.choice((2, 5)),
-            pause_ns=int(chance.choice((0.3, 1.0, 3.0)) * NS),
+            pause_ns=int(chance.choice((0.5, 1.5, 4.0)) * NS),
         )
         self.faults = Faults(world, world.chance("faults"))
         self.operations = Operations(world, world.chance("operations"))

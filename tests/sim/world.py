@@ -302,7 +302,7 @@ class World:
     def on_ended(self, machine: Machine, error: str) -> None:
         """What the init system does: start it again."""
         if error:
-            after = int(self.chance(f"again/{machine.name}/{machine.lives}").uniform(0.2, 3) * NS)
+            after = int(self.chance(f"again/{machine.name}/{machine.lives}").uniform(0.5, 5) * NS)
             self.scheduler.at(self.now + after, self.start, machine)
 
     def _tell_broken(self, life: Life) -> None:
