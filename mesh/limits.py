@@ -90,6 +90,9 @@ CRASH_RELEASE_MS: Final = 50
 FENCED_GRACE_MS: Final = 60_000
 #: A lost host keeps its instances' places so long: a sidecar that is started again adopts them.
 PLACE_KEPT_MS: Final = 2_500
+#: The same when the host itself answers and only its sidecar died: it is being started again, and its
+#: instances run on meanwhile.
+PLACE_KEPT_CRASHED_MS: Final = 8_000
 CLOCK_RATE_ERROR: Final = 0.001
 
 assert DOCUMENT_BYTES_MAX < COMMAND_BYTES_MAX <= APPEND_BYTES_MAX < MESSAGE_BYTES_MAX

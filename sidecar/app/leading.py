@@ -1,7 +1,7 @@
 """What comes with leadership beside ownerships: placement, membership, founding, hand-over."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import structlog
 
@@ -52,6 +52,7 @@ class Leading:
         #: For this state and membership nothing is left to be placed.
         self._settled: tuple[Index, Membership, tuple[HostId, ...]] | None = None
         self._lost_since: dict[HostId, int] = {}
+        self._kept_ms: dict[HostId, int] = {}
         #: What the journal is to be told of this leadership, once it may propose.
         self._to_record: tuple[RecordEvents, ...] = ()
         #: The term of the leadership that was made last.
@@ -117,13 +118,15 @@ class Leading:
             boottime_ns=self._now,
         )
 
-    def _extra_commands(self, state: ClusterState) -> tuple[SingleCommand, ...]:
+    def _extra_commands(self, state: ClusterState, crashed: Collection[HostId]) -> tuple[SingleCommand, ...]:
         news, self._to_record = self._to_record, ()
-        return (*news, *self._placement_commands(state))
+        return (*news, *self._placement_commands(state, crashed))
 
-    def _placement_commands(self, state: ClusterState) -> tuple[SingleCommand, ...]:
+    def _placement_commands(
+        self, state: ClusterState, crashed: Collection[HostId]
+    ) -> tuple[SingleCommand, ...]:
         membership = self._consensus.driver.status().membership
-        expected_back = self._expected_back(state)
+        expected_back = self._expected_back(state, crashed)
         settled = (state.applied, membership, expected_back)
         if settled == self._settled:
             return ()
@@ -137,12 +140,20 @@ class Leading:
             self._settled = settled
         return commands
 
-    def _expected_back(self, state: ClusterState) -> tuple[HostId, ...]:
-        """Hosts lost so recently that their instances' places are kept for them."""
+    def _expected_back(self, state: ClusterState, crashed: Collection[HostId]) -> tuple[HostId, ...]:
+        """Hosts lost so recently that their instances' places are kept for them.
+
+        Of a host in `crashed` only the sidecar died: its instances run on, so there is less of a hurry.
+        """
         now = self._now()
         lost = [record.host for record in state.hosts.values() if record.status is HostStatus.LOST]
         self._lost_since = {host: self._lost_since.get(host, now) for host in lost}
-        return tuple(host for host in lost if now - self._lost_since[host] < limits.PLACE_KEPT_MS * 1_000_000)
+        kept_ms = self._kept_ms  # what was promised once stays when the first beat clears the proof
+        self._kept_ms = {
+            host: limits.PLACE_KEPT_CRASHED_MS if host in crashed else kept_ms.get(host, limits.PLACE_KEPT_MS)
+            for host in lost
+        }
+        return tuple(host for host in lost if now - self._lost_since[host] < self._kept_ms[host] * 1_000_000)
 
     async def _change_membership(self) -> None:
         """One step of what the replicated members ask of Raft's membership, and the founding."""

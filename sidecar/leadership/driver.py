@@ -7,7 +7,7 @@ applied state and the beats that reach it.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from enum import Enum
 from typing import Protocol
 
@@ -101,7 +101,7 @@ class LeaderDuty:
         replicated: Replicated,
         own: Own,
         serve_from: Index,
-        extra_commands: Callable[[ClusterState], tuple[SingleCommand, ...]],
+        extra_commands: Callable[[ClusterState, Collection[HostId]], tuple[SingleCommand, ...]],
         change_membership: Callable[[], Awaitable[None]],
         boottime_ns: Callable[[], int],
     ) -> None:
@@ -286,7 +286,8 @@ class LeaderDuty:
         reserved = self._reserve(decisions, situation.ownerships, now)
         failpoints.hit("duty.reserved")
         commands += decide.ownership_commands(state, decisions)
-        commands += self._extra_commands(state)
+        crashed = [each.host for each in self._standings.values() if each.crashed_at is not None]
+        commands += self._extra_commands(state, crashed)
         self._is_busy = bool(commands or decisions)
         if commands:
             await self._propose_all(commands, reserved)

@@ -78,7 +78,7 @@ async def test_what_a_dead_predecessor_owned_is_given_away_once_it_is_cleared(ta
     duty = LeaderDuty(
         host=A, member=member(A).member, timers=timers, replicated=replicated, own=OwnHost(),
         election=Election(began, ElectedBy.CRASH_PROOF, B, began), serve_from=Index(0),
-        extra_commands=lambda _: (), change_membership=nothing, boottime_ns=time.monotonic_ns,
+        extra_commands=lambda *_: (), change_membership=nothing, boottime_ns=time.monotonic_ns,
     )  # fmt: skip
     duty.crash_proven(member(B).member, began)
     running = asyncio.create_task(duty.run(), name="duty")
