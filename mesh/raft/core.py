@@ -327,7 +327,9 @@ class Core:
 
     def _on_vote_reply(self, message: RequestVoteReply) -> None:
         awaited = Role.PRE_CANDIDATE if message.pre_vote else Role.CANDIDATE
-        if self.role is awaited:
+        # A granted pre-vote carries the term that was asked about: this one is of an earlier round.
+        is_of_before = message.pre_vote and message.granted and message.term <= self.term
+        if self.role is awaited and not is_of_before:
             self._ballot.record(message.sender, granted=message.granted)
             self._count_votes()
 

@@ -197,14 +197,16 @@ class Table:
         """Whether *message* will never again mean anything to this host, so that it can be forgotten.
 
         That is so for an answer of a term below the host's durable one, since terms never
-        fall: the core ignores it. The refusal of a pre-vote is still counted.
+        fall: the core ignores it. The refusal of a pre-vote is still counted, and its grant
+        holds for the term that was asked about, which lies above the asker's.
         """
         known = self._dead.get((number, message))
         if known is None:
             said: Any = self.moves[message].argument
-            is_answer = isinstance(said, _REPLIES) and said.term < self.hosts[number].disk_term
-            is_refusal = isinstance(said, RequestVoteReply) and said.pre_vote and not said.granted
-            known = is_answer and not is_refusal
+            term = self.hosts[number].disk_term
+            known = isinstance(said, _REPLIES) and said.term < term
+            if isinstance(said, RequestVoteReply) and said.pre_vote:
+                known = said.granted and said.term <= term
             if known and self.run(number, message, stalled=False) is not None:
                 raise AssertionError(f"{said} of a term gone by was not ignored")
             self._dead[number, message] = known

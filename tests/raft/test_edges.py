@@ -372,3 +372,14 @@ def test_halves_of_two_leaders_or_terms_do_not_make_a_snapshot(sender: MemberId,
     (reply,) = drain(node)
     assert isinstance(reply, SnapshotReply)
     assert (reply.next_offset, reply.installed) == (0, False)
+
+
+def test_a_membership_that_is_known_is_not_taken_twice() -> None:
+    """Goal: an append that overlaps the log changes only what is new. Method: the founding entry, and one."""
+    node = member()
+    founding = log_of([])[0]
+    message = replace(append(2, at(0, 0)), entries=(founding, command(2, 2)))
+    node.step(message)
+    drain(node)
+    assert node._core.log.last == at(2, 2)
+    assert [index for index, _ in node._core.log.history._stack] == [0, 1]
