@@ -212,12 +212,14 @@ class SimLoop(asyncio.AbstractEventLoop):
                 except BaseException:  # noqa: BLE001 - its process is dead: nobody is to hear of it
                     continue
                 break
+        self._held.clear()
 
     # ---- what faults do ---------------------------------------------------------------
 
     def admits(self, handle: Handle) -> bool:
         """Whether *handle* may run now; else it is kept or forgotten."""
         if self._is_dropped:
+            self._held.append(handle)  # so that nothing of it is collected before `close`
             return False
         if self._is_paused:
             self._held.append(handle)
@@ -237,7 +239,6 @@ class SimLoop(asyncio.AbstractEventLoop):
     def drop(self) -> None:
         """The process is gone."""
         self._is_dropped = self.is_special = True
-        self._held.clear()
 
     @property
     def is_dropped(self) -> bool:
