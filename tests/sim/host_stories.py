@@ -5,6 +5,7 @@ from typing import Final
 from tests.sim.checkers.acting_under_lease import ActingUnderLease
 from tests.sim.checkers.fencing_terms import FencingTerms
 from tests.sim.checkers.one_owner import OneOwner
+from tests.sim.checkers.questions import Questions
 from tests.sim.checkers.queues import QueueBounds
 from tests.sim.checkers.removed_members import RemovedMembers
 from tests.sim.told import (
@@ -65,6 +66,10 @@ STORIES: dict[type[Checker], Stories] = {
             "its next incarnation": [removed("a", "c"), raised("a", 2, "c.2")],
         },
         broken={"removed": [removed("a", "c"), raised("a", 2, "c")]},
+    ),
+    Questions: Stories(
+        kept={"told of a term": [raised("a", 2, "b")]},
+        broken={"asked about a term": [raised("a", 2, "b", was_asked=True)]},
     ),
     QueueBounds: Stories(
         kept={"full": [queues("outbox", 512, 512), queues("of a test", 3, 3)]},

@@ -1,6 +1,6 @@
 """A random majority is healed for good: it has to get on, whatever became of it before.
 
-The others go dark. Within ten election timeouts the healed hosts must have one leader, each must be able
+The others go dark, or deaf. Within ten election timeouts the healed hosts must have one leader, each must be able
 to write, what is exclusive must be acted for once, and all must have applied the same.
 """
 
@@ -21,12 +21,15 @@ from tests.sim.disk import Disk
 from tests.sim.faults import Faults
 from tests.sim.host import Life
 from tests.sim.trace import Phase, Violation
+from tests.sim.whole_state import check_states
 from tests.sim.world import World
 
 #: So many of the longest election timeouts.
 TIMEOUTS: Final = 10
 LOOK_NS: Final = NS // 4
 EXCLUSIVE: Final = (VIP, OwnedName("service/reporter"))
+#: Share of the runs in which the others are not dark, but deaf: a leader that hears nobody must let go.
+DEAF: Final = 0.3
 #: Draws before every host that can run is healed.
 DRAWS: Final = 20
 NOTHING: Final = Answer()
@@ -66,12 +69,22 @@ class Liveness:
         faults.spared = set(self._names)
         faults.stop()
         faults.heal()
+        are_deaf = world.chance("liveness/others").random() < DEAF
         for machine in world.machines.values():
-            if machine.name not in self._names:
+            if machine.name not in self._names and not are_deaf:
                 world.power_off(machine)
+        if are_deaf:
+            self._deafen()
         world.emit(Phase(world.now, HostId(""), "liveness", tuple(self._names)))
         for name in self._names:
             world.start(world.machines[name])
+
+    def _deafen(self) -> None:
+        """The others go on, and are heard; they hear none of the healed ones."""
+        for (source, to), link in self._world.network.links.items():
+            if source in self._names and to not in self._names:
+                link.is_cut = True
+                link.settle()
 
     # ---- who is healed ----------------------------------------------------------------
 
@@ -139,6 +152,7 @@ class Liveness:
         holding = [life for life in lives if not life.machine.is_witness]
         if len({checkpoint(life.replica.state) for life in holding}) != 1:
             raise Violation("state-machine", "equal indexes, different states")
+        check_states((life.host, life.replica.state) for life in holding)
         return None
 
 

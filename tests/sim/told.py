@@ -138,8 +138,8 @@ def acked(host: str, index: int, term: int = 1, leader: str = "a") -> Acked:
     return Acked(0, HostId(host), member(host), Term(term), member(leader), Index(index))
 
 
-def raised(host: str, term: int, by: str) -> TermRaised:
-    return TermRaised(0, HostId(host), member(host), Term(term), member(by))
+def raised(host: str, term: int, by: str, *, was_asked: bool = False) -> TermRaised:
+    return TermRaised(0, HostId(host), member(host), Term(term), member(by), was_asked)
 
 
 def removed(host: str, gone: str) -> Removed:

@@ -107,13 +107,14 @@ class RoleChanged(NamedTuple):
 
 
 class TermRaised(NamedTuple):
-    """A message of `by` made this member enter a newer term."""
+    """A message of `by` made this member enter a newer term. `was_asked`: it was a pre-vote's question."""
 
     at_ns: int
     host: HostId
     member: MemberId
     term: Term
     by: MemberId
+    was_asked: bool = False
 
 
 class Voted(NamedTuple):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mesh.adapters.crash_probe import CONNECT_TIMEOUT_S, CrashProbe
 from mesh.adapters.peer_link import COMMIT_NEWS_DELAY_S
 from mesh.ids import HostId, MemberId
-from mesh.raft.model import Append, AppendReply, Message, RequestVoteReply, SnapshotReply
+from mesh.raft.model import Append, AppendReply, Message, RequestVote, RequestVoteReply, SnapshotReply
 from mesh.wire.raft import lane_of
 from sidecar.membership.standing import is_removed
 from tests.sim.trace import Acked, TermRaised, Voted
@@ -100,7 +100,9 @@ class SimTransport:
         before = driver.term
         driver.deliver(message)
         if driver.term != before:
-            life.world.emit(TermRaised(life.world.now, life.host, life.member, driver.term, sender))
+            was_asked = isinstance(message, RequestVote) and message.pre_vote
+            raised = TermRaised(life.world.now, life.host, life.member, driver.term, sender, was_asked)
+            life.world.emit(raised)
 
     # ---- breaking ---------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from tests.sim.checkers.log_matching import LogMatching
 from tests.sim.checkers.minority import Minority
 from tests.sim.checkers.no_stale_read import NoStaleRead
 from tests.sim.checkers.one_owner import OneOwner
+from tests.sim.checkers.questions import Questions
 from tests.sim.checkers.queues import QueueBounds
 from tests.sim.checkers.removed_members import RemovedMembers
 from tests.sim.checkers.state_machine_safety import StateMachineSafety
@@ -37,6 +38,7 @@ ALL_CHECKERS: Final[tuple[type[Checker], ...]] = (
     FencingTerms,
     ActingUnderLease,
     RemovedMembers,
+    Questions,
     AcknowledgedWrites,
     NoStaleRead,
     ExactlyOnce,
