@@ -16,6 +16,7 @@ LOYALTY: Final = (
         "Core._on_newer_term",
         "self.leadership is not None or self._promise.is_binding",
         "self.leadership is not None",
+        profile="elections",
     ),
     Mutant(
         "leader-is-not-loyal-to-itself",
@@ -24,6 +25,7 @@ LOYALTY: Final = (
         "Core._on_newer_term",
         "self.leadership is not None or self._promise.is_binding",
         "self._promise.is_binding",
+        profile="elections",
     ),
     Mutant(
         "hearing-a-leader-promises-nothing",
@@ -32,6 +34,7 @@ LOYALTY: Final = (
         "Core._follow",
         "self._promise.make(leader, self._settings.election_ticks_min)",
         "pass",
+        profile="elections",
     ),
     Mutant(
         "restart-forgets-loyalty",
@@ -40,7 +43,7 @@ LOYALTY: Final = (
         "Core.__init__",
         "settings.election_ticks_min if has_promised else 0",
         "0",
-        profile="leases",
+        profile="elections",
     ),
     Mutant(
         "any-crash-frees-from-the-promise",
@@ -49,7 +52,7 @@ LOYALTY: Final = (
         "Promise.void_for",
         "self._holder == member",
         "True",
-        profile="leases",
+        profile="elections",
     ),
     Mutant(
         "broken-stream-is-a-crash-proof",
@@ -58,6 +61,7 @@ LOYALTY: Final = (
         "CrashProbe._probe",
         "await self._refuses(address)",
         "True",
+        profile="elections",
     ),
 )
 
@@ -69,7 +73,7 @@ GRANTS: Final = (
         "LeaseTable.grant",
         "not self.is_confirmed(now, quorum_confirmed_at)",
         "False",
-        profile="leases",
+        profile="elections",
     ),
     Mutant(
         "confirmation-lasts-too-long",
@@ -78,7 +82,7 @@ GRANTS: Final = (
         "LeaseTable.is_confirmed",
         "self._timers.lease_ns",
         "3 * self._timers.lease_ns",
-        profile="leases",
+        profile="elections",
     ),
     Mutant(
         "confirmation-counted-from-its-arrival",
@@ -87,6 +91,7 @@ GRANTS: Final = (
         "RaftDriver.quorum_confirmed_at",
         "self._rounds.confirmed_at(self._node.term, confirmed)",
         "self._now()",
+        profile="elections",
     ),
     Mutant(
         "grant-to-a-host-behind",
@@ -95,7 +100,7 @@ GRANTS: Final = (
         "LeaseTable.grant",
         "applied_index < self._barrier",
         "False",
-        profile="leases",
+        profile="elections",
     ),
     Mutant(
         "grant-to-a-host-that-is-losing",
@@ -104,7 +109,7 @@ GRANTS: Final = (
         "LeaseTable.grant",
         "losing",
         "False",
-        profile="leases",
+        profile="elections",
     ),
     Mutant(
         "grant-before-knowing-the-state",
@@ -113,7 +118,7 @@ GRANTS: Final = (
         "LeaderDuty._ready",
         "applied < self._serve_from",
         "False",
-        profile="leases",
+        profile="elections",
     ),
     Mutant(
         "refused-lease-taken-for-granted",
@@ -122,6 +127,7 @@ GRANTS: Final = (
         "HostLease.answered",
         "answer.granted and self._extend(sent + answer.lease_ns)",
         "self._extend(sent + answer.lease_ns)",
+        profile="elections",
     ),
     Mutant(
         "lease-counted-from-the-answer",
@@ -130,7 +136,7 @@ GRANTS: Final = (
         "Beats._answered",
         "self._lease.answered(reply.answer)",
         "reply.answer.granted and self._lease._extend(self._now() + reply.answer.lease_ns)",
-        profile="leases",
+        profile="elections",
     ),
     Mutant(
         "lease-twice-as-long",
@@ -139,7 +145,7 @@ GRANTS: Final = (
         "HostLease.leadership_confirmed",
         "round_sent + lease_ns",
         "round_sent + 2 * lease_ns",
-        profile="leases",
+        profile="elections",
     ),
     Mutant(
         "answer-of-an-older-term-counts",
@@ -148,7 +154,7 @@ GRANTS: Final = (
         "HostLease.answered",
         "answer.term < self._term",
         "False",
-        profile="leases",
+        profile="elections",
     ),
     Mutant(
         "own-lease-before-own-state",
@@ -157,7 +163,7 @@ GRANTS: Final = (
         "Node.quorum_confirmed_at",
         "self.driver.applied < self._serve_from",
         "False",
-        profile="leases",
+        profile="elections",
     ),
 )
 

@@ -1,7 +1,7 @@
 """A random majority is healed for good: it has to get on, whatever became of it before.
 
-The others go dark, or deaf. Within ten election timeouts the healed hosts must have one leader, each must be able
-to write, what is exclusive must be acted for once, and all must have applied the same.
+The others go dark, or deaf. Within ten election timeouts the healed hosts must have one leader, each must
+be able to write, what is exclusive must be acted for once, and all must have applied the same.
 """
 
 import contextlib

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
+from tests.sim.clients import Clients
+from tests.sim.clock import NS
 from tests.sim.phases import Run, draw_plan
 from tests.sim.trace import Checker
 from tests.sim.world import Plan
@@ -28,6 +30,8 @@ class Profile:
     share: float
     #: Mean seconds between two of one kind.
     pauses_s: tuple[float, ...]
+    #: How many clients, and the pause between two requests of one.
+    clients: tuple[int, float] = (3, 0.5)
     learners: tuple[int, ...] = (0,)
     #: Share of seeds with a witness.
     witness: float = 0.0
@@ -37,12 +41,21 @@ class Profile:
 
 
 PROFILES: Final = {
+    "elections": Profile(
+        hours=0.02,
+        faults=("pair", "one-way", "isolate", "kill", "stop"),
+        operations=("transfer", "drain"),
+        share=0.75,
+        pauses_s=(2.5, 5.0),
+        clients=(1, 2.0),
+    ),
     "leases": Profile(
         hours=0.02,
         faults=("isolate", "one-way", "pair", "kill", "freeze", "stop", "flap", "slow", "clog"),
         operations=("transfer", "drain", "restart", "services"),
         share=0.5,
         pauses_s=(3.0, 8.0),
+        clients=(1, 2.0),
     ),
     "members": Profile(
         hours=0.03,
@@ -73,6 +86,8 @@ def make_run(name: str, seed: int, checkers: Sequence[type[Checker]]) -> Run:
     profile = PROFILES[name]
     chance = Random(f"{seed}/profile/{name}")
     run = Run(seed, checkers, _plan(profile, seed, chance))
+    count, pause_s = profile.clients
+    run.clients = Clients(run.world, chance, count, 3, int(pause_s * NS))
     run.faults.kinds = _kinds(profile.faults, profile, chance)
     run.operations.kinds = _kinds(profile.operations, profile, chance)
     return run
