@@ -1,187 +1,94 @@
 """`python -m tests.sim`: simulate clusters, seed after seed, and say in one JSON line what was found.
 
-Exit code: 0 clean, 1 production code raised what it must not, 2 a safety promise was broken, 3 a healed
-majority did not get on.
+Each seed is a cluster of the production code over a simulated network, disks, clocks and processes. First
+anything may fail, for as many hours as asked; then a majority is healed for good and has to get on. The same
+seed gives the same run, on any machine. With --html the run is drawn: lanes of every host over time, to be
+looked at in a browser.
 """
 
 import argparse
-import gc
-import hashlib
 import json
-import multiprocessing
 import sys
-import time
-import traceback
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
 
-import structlog
+from tests.sim.campaign import Kept, Progress, run_campaign
+from tests.sim.profiles import PROFILES, SWARM, hours_of
+from tests.sim.running import HOURS as HOURS
+from tests.sim.running import Job as Job
+from tests.sim.running import Quiet as Quiet
+from tests.sim.running import quietly
+from tests.sim.running import simulate as simulate
+from tests.sim.summary import BUG as BUG
+from tests.sim.summary import CLEAN as CLEAN
+from tests.sim.summary import LIVENESS as LIVENESS
+from tests.sim.summary import SAFETY as SAFETY
+from tests.sim.summary import Summary
+from tests.sim.summary import exit_code as exit_code
 
-from tests.sim.checkers import ALL_CHECKERS
-from tests.sim.phases import Outcome, Run
-from tests.sim.profiles import PROFILES, SWARM, hours_of, make_run
-from tests.sim.trace import Checker, Violation
+ENDING: Final = """\
+The last line on stdout is one JSON object: violations (each with the command that repeats it), events,
+simulated_seconds, wall_seconds, trace_hash, seeds, requests_done, elections, without_ms, faults.
+without_ms: how long nobody led (leader) or acted for something exclusive (owner), in simulated
+milliseconds, while a majority was well (calm) or while faults went on (faults).
 
-CLEAN: Final = 0
-BUG: Final = 1
-SAFETY: Final = 2
-LIVENESS: Final = 3
-#: Simulated hours of one seed.
-HOURS: Final = 0.04
+Exit code: 0 clean, 1 production code raised what it must not, 2 a safety promise was broken, 3 a healed
+majority did not get on. What is found is printed on stderr with the last events before it.
 
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What was wrong in one run, as JSON has it."""
-
-    seed: int
-    kind: str
-    checker: str
-    text: str
-    at_s: float
-    again: str
-
-    def show(self, tail: Sequence[object]) -> str:
-        """For people."""
-        events = "\n".join(f"  {each}" for each in tail)
-        return (
-            f"{events}\nseed {self.seed}, {self.at_s:.6f} s: {self.kind} ({self.checker})\n"
-            f"  {self.text}\nAgain: {self.again}"
-        )
+Examples:
+  python -m tests.sim --seed 7 --html run.html            one run, and its picture
+  python -m tests.sim --seed 1 --seeds 500 --jobs 2       many runs on two processors
+  python -m tests.sim --seeds 10000 --jobs 2 --keep F     the same, to be ended and gone on with
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One seed to be run."""
-
-    seed: int
-    hours: float
-    is_checked: bool
-    #: The kind of world: see profiles.py.
-    profile: str = SWARM
-
-
-def simulate(job: Job) -> tuple[Outcome, Found | None]:
-    """One run; what is found is printed on stderr at once."""
-    checkers: tuple[type[Checker], ...] = tuple(ALL_CHECKERS) if job.is_checked else ()
-    run = make_run(job.profile, job.seed, checkers)
-    found = None
-    try:
-        outcome = run.run(job.hours * 3_600)
-    except Violation as violation:
-        kind = "liveness" if violation.is_liveness else "safety"
-        found = _found(job, run, kind, violation.checker, violation.text)
-    except Exception as bug:  # noqa: BLE001 - whatever it is, it is a finding
-        text = "".join(traceback.format_exception(bug))
-        found = _found(job, run, "crash", type(bug).__name__, text)
-    if found is not None:
-        outcome = run.outcome()
-        print(found.show(run.world.tail[-60:]), file=sys.stderr, flush=True)
-    run.world.close()
-    return outcome, found
+def parser() -> argparse.ArgumentParser:
+    """What may be asked."""
+    made = argparse.ArgumentParser(
+        prog="python -m tests.sim",
+        description=__doc__,
+        epilog=ENDING,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--seed", type=int, default=1, help="the first seed (1)")
+    made.add_argument("--seeds", type=int, default=1, help="how many, one after the other (1)")
+    made.add_argument("--hours", type=float, help=f"simulated hours of each before it is healed ({HOURS})")
+    made.add_argument("--jobs", type=int, default=1, help="processes (1)")
+    made.add_argument(
+        "--html", metavar="FILE", help="draw the run; of several, the first that found something"
+    )
+    made.add_argument("--keep", metavar="FILE", type=Path, help="keep results there, and go on from them")
+    made.add_argument(
+        "--profile", choices=[SWARM, *PROFILES], default=SWARM, help="the kind of world (swarm)"
+    )
+    made.add_argument("--unchecked", action="store_true", help="without checkers, to measure them")
+    return made
 
 
-def _found(job: Job, run: Run, kind: str, checker: str, text: str) -> Found:
-    again = f"python -m tests.sim --seed {job.seed} --hours {job.hours:g}"
-    if job.profile != SWARM:
-        again += f" --profile {job.profile}"
-    return Found(job.seed, kind, checker, text, run.world.now / 1e9, again)
-
-
-class Quiet:
-    """No log lines, and no garbage collection in between."""
-
-    def __enter__(self) -> None:
-        structlog.configure(
-            wrapper_class=structlog.make_filtering_bound_logger(50), cache_logger_on_first_use=True
-        )
-        gc.collect()
-        gc.freeze()  # what is imported is not looked at again after each run
-        gc.disable()
-
-    def __exit__(self, *_: object) -> None:
-        gc.enable()
-        gc.collect()
-
-
-def _simulate(job: Job) -> tuple[Outcome, Found | None]:
-    with Quiet():
-        return simulate(job)
-
-
-def run_all(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Outcome, Found | None]]:
-    """Every job, in its order."""
-    if processes == 1:
-        yield from map(_simulate, jobs)
-        return
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        yield from pool.imap(_simulate, jobs)
-
-
-def summary(results: Iterable[tuple[Outcome, Found | None]], began: float) -> dict[str, Any]:
-    """The JSON line."""
-    faults: Counter[str] = Counter()
-    violations, events, done, simulated_s, hashes = [], 0, 0, 0.0, list[str]()
-    for outcome, found in results:
-        faults.update(outcome.faults)
-        events += outcome.events
-        done += outcome.done
-        simulated_s += outcome.simulated_s
-        hashes.append(outcome.trace_hash)
-        if found is not None:
-            violations.append(
-                {
-                    "seed": found.seed,
-                    "kind": found.kind,
-                    "checker": found.checker,
-                    "text": found.text,
-                    "at_seconds": found.at_s,
-                    "again": found.again,
-                }
-            )
-    return {
-        "violations": violations,
-        "events": events,
-        "simulated_seconds": round(simulated_s, 3),
-        "wall_seconds": round(time.monotonic() - began, 3),
-        "trace_hash": hashes[0] if len(hashes) == 1 else _together(hashes),
-        "seeds": len(hashes),
-        "requests_done": done,
-        "faults": dict(sorted(faults.items())),
-    }
-
-
-def _together(hashes: Sequence[str]) -> str:
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()
-
-
-def exit_code(violations: Sequence[dict[str, Any]]) -> int:
-    """The gravest kind decides."""
-    kinds = {each["kind"] for each in violations}
-    for kind, code in (("crash", BUG), ("safety", SAFETY), ("liveness", LIVENESS)):
-        if kind in kinds:
-            return code
-    return CLEAN
+def draw_one(jobs: Sequence[Job], total: Summary, html: str) -> None:
+    """Run the seed that is worth looking at once more, and draw it."""
+    found = {each["seed"] for each in total.violations}
+    job = next((each for each in jobs if each.seed in found), jobs[0])
+    quietly(replace(job, html=html))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code; the JSON line goes to stdout."""
-    parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
-    parser.add_argument("--seed", type=int, default=1, help="the first seed")
-    parser.add_argument("--seeds", type=int, default=1, help="how many, one after the other")
-    parser.add_argument("--hours", type=float, help="simulated hours of each (safety phase)")
-    parser.add_argument("--profile", choices=[SWARM, *PROFILES], default=SWARM, help="the kind of world")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--unchecked", action="store_true", help="without checkers, to measure them")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     hours = options.hours or hours_of(options.profile, HOURS)
     jobs = [
         Job(seed, hours, not options.unchecked, options.profile)
         for seed in range(options.seed, options.seed + options.seeds)
     ]
-    began = time.monotonic()
-    line = summary(run_all(jobs, options.jobs), began)
-    print(json.dumps(line))
-    return exit_code(line["violations"])
+    is_one = len(jobs) == 1 and options.keep is None
+    if options.html and is_one:
+        jobs = [replace(jobs[0], html=options.html)]
+    progress = Progress(len(jobs), lambda line: print(line, file=sys.stderr, flush=True))
+    kept = Kept(options.keep) if options.keep else None
+    total, wall_s = run_campaign(jobs, options.jobs, kept, progress.tell)
+    if options.html and not is_one:
+        draw_one(jobs, total, options.html)
+    print(json.dumps(total.line(wall_s)))
+    return exit_code(total.violations)
