@@ -66,10 +66,12 @@ def append(log: RaftLog, message: Append, memberships: list[tuple[Index, Members
 
 def take_chunk(
     log: RaftLog, assembly: Assembly, message: SnapshotChunk, bytes_max: int
-) -> AppendReply | SnapshotReply | None:
+) -> SnapshotReply | None:
     """Take in one chunk and install what it completes; None for a snapshot that is too large.
 
-    Where the log already holds the snapshot's last entry, the answer says how far it matches.
+    Where the log already holds the snapshot's last entry, the answer says that it is installed. It
+    is never the answer to an append: that has a lane of its own, which a leader that sends a
+    snapshot may not have opened to a follower that has just started.
     Fails: `InvariantBroken` for a snapshot that contradicts a committed entry.
     """
     last = message.meta.last
@@ -79,25 +81,29 @@ def take_chunk(
             raise InvariantBroken(
                 f"snapshot {last.index} has term {last.term}, but term {here} is committed here"
             )
-        return reply_matched(message, log.commit)
+        return _chunk_reply(message, message.meta.size_bytes, installed=True)
     if here == last.term:
         log.commit_to(last.index)
-        return reply_matched(message, last.index)
+        return _chunk_reply(message, message.meta.size_bytes, installed=True)
     if message.meta.size_bytes > bytes_max:
         return None
     assembled = assembly.add(message)
     if assembled.snapshot is not None:
         log.install(assembled.snapshot)
+    return _chunk_reply(message, assembled.next_offset, installed=assembled.snapshot is not None)
+
+
+def _chunk_reply(message: SnapshotChunk, next_offset: int, *, installed: bool) -> SnapshotReply:
     return SnapshotReply(
         sender=message.to,
         to=message.sender,
         term=message.term,
-        last=last,
-        next_offset=assembled.next_offset,
-        installed=assembled.snapshot is not None,
+        last=message.meta.last,
+        next_offset=next_offset,
+        installed=installed,
     )
 
 
-def reply_matched(message: Append | SnapshotChunk, matched: Index) -> AppendReply:
+def reply_matched(message: Append, matched: Index) -> AppendReply:
     """The answer that everything up to *matched* is equal."""
     return AppendReply(sender=message.to, to=message.sender, term=message.term, matched=matched)

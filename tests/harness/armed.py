@@ -122,8 +122,8 @@ class Pokes:
         return False
 
     def kill_steady(self, host: Host) -> None:
-        """Kill another host, and start it again."""
-        if host.status() is not None and self.steady.is_running():
+        """Kill another host and start it again, once the two know each other."""
+        if all((status := each.status()) and not status.fenced_reason for each in (host, self.steady)):
             self.steady.kill()
             self.steady.start()
 
