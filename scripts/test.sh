@@ -25,9 +25,25 @@ step "format and lint"; ruff format --check mesh sidecar services tests benchmar
 step "types"; mypy
 step "layers"; lint-imports
 step "contracts"; buf lint
-if [ $# = 0 ]; then
-  step "consensus core, every branch"
-  pytest -q tests/raft --cov=mesh/raft --cov-branch --cov-report= --cov-fail-under=100
-  set -- --ignore=tests/raft
+if [ $# != 0 ]; then
+  step "tests"; exec pytest -q tests "$@"
 fi
-step "tests"; exec pytest -q tests "$@"
+
+# What only computes runs beside what waits for real programs, at a lower priority so that it disturbs no timing.
+beside=$(mktemp)
+step "beside the rest: consensus core with every branch, simulator, explorer, mutants (see $beside)"
+(
+  nice -n 15 pytest -q tests/raft --cov=mesh/raft --cov-branch --cov-report= --cov-fail-under=100
+  nice -n 15 pytest -q tests/sim tests/explorer tests/mutants
+) >"$beside" 2>&1 &
+computing=$!
+trap 'kill $computing 2>/dev/null || true; rm -f "$beside"' EXIT
+trap 'exit 130' INT TERM
+
+step "tests with real parts"
+failed=0
+pytest -q tests --ignore=tests/raft --ignore=tests/sim --ignore=tests/explorer --ignore=tests/mutants || failed=$?
+wait $computing || failed=$?
+step "consensus core with every branch, simulator, explorer, mutants"
+cat "$beside"
+exit $failed
