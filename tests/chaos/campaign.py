@@ -14,8 +14,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import grpc
+from trellis.config_sync.v1.config_sync_pb2 import PutDocumentRequest
 
 from tests.chaos.fault import Fault
 from tests.chaos.record import Records
@@ -84,47 +89,53 @@ class Report:
 
 
 class Campaign:
-    """Runs rounds on a stage."""
+    """Runs rounds on a stage, under load from `with` to the end of its body; then `report` is complete."""
 
-    def __init__(
-        self, stage: Stage, kinds: Sequence[type[Fault]], seed: int, *, is_short: bool = False,
-        pause_s: float = 0.06,
-    ) -> None:  # fmt: skip
+    def __init__(self, stage: Stage, seed: int, *, is_short: bool = False, pause_s: float = 0.06) -> None:
         self.stage = stage
         self.report = Report(seed)
-        self._kinds = kinds
         self._is_short = is_short
         self._pause_s = pause_s
         self._chance = random.Random(seed)
         self._round = 0
         self._now = "before the first fault"
+        self._opened = ExitStack()
 
-    # ---- the whole ------------------------------------------------------------------
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        with ExitStack() as opened:
+            self._judge = opened.enter_context(self._clients())
+            self._sight = opened.enter_context(seen(self.stage))
+            self._opened = opened.pop_all()
+        return self
 
-    def run(self, is_over: Callable[[int], bool]) -> Report:
-        """Rounds until *is_over*, told how many there were; then the verdict on the end."""
-        began = time.monotonic()
-        with self._clients() as judge, Sight(self.stage.cluster) as sight:
-            self._judge = judge
-            for number, fault in enumerate(self._deck()):
-                if is_over(number):
-                    break
-                self._one_round(number, fault)
-            self._now = "the end"
-            self._try("the cluster is whole at the end", lambda: self.stage.cluster.wait_whole(WHOLE_S))
-            self._try("the owner acts at the end", self._wait_acting)
-        self._try("all hosts have the same state at the end", self._check_same_state)
-        self._judge_rest(judge, sight)
-        self.report.seconds = time.monotonic() - began
-        return self.report
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._now = "the end"
+        try:
+            if kind is None:
+                self._try("the cluster is whole at the end", lambda: self.stage.cluster.wait_whole(WHOLE_S))
+                self._try("an owner acts at the end", self._wait_acting)
+        finally:
+            self._opened.close()
+        if kind is None:
+            self._try("all hosts have the same state at the end", self._check_same_state)
+            self._judge_rest()
+            self.report.seconds = time.monotonic() - self._began
 
-    def _deck(self) -> Iterator[type[Fault]]:
-        """Every kind once, in a drawn order, then again."""
+    def run(self, kinds: Sequence[type[Fault]], is_over: Callable[[int], bool]) -> None:
+        """Every kind once, in a drawn order, then again, until *is_over*, told how many rounds there were."""
         while True:
-            yield from self._chance.sample(self._kinds, len(self._kinds))
+            for kind in self._chance.sample(kinds, len(kinds)):
+                if is_over(self._round):
+                    return
+                self.one_round(kind)
 
-    def _one_round(self, number: int, kind: type[Fault]) -> None:
-        self._round = number + 1
+    def one_round(self, kind: type[Fault]) -> list[Violation]:
+        """A fault of this kind comes and goes; what was wrong meanwhile, as far as is known already."""
+        before = len(self.report.violations)
+        self._round += 1
         # Drawn always, so that what follows does not depend on how things went.
         aims_at_leader, pick = self._chance.random() < 0.5, self._chance.randrange(2)
         seconds = kind.lasts_s[0] if self._is_short else self._chance.uniform(*kind.lasts_s)
@@ -135,39 +146,43 @@ class Campaign:
         role = "leader" if aims_at_leader else "follower"
         self._now = f"{kind.kind} at {target.name} ({role}), {seconds:.1f} s"
         row = Round(self._round, self._now, kind.kind, time.monotonic_ns())
+        self._say(f"round {self._round:3}: {self._now}")
         self._apply(fault, seconds)
         self._try("the cluster is whole again", lambda: self.stage.cluster.wait_whole(WHOLE_S))
         self._try("clients write again", self._wait_written)
         row.end_ns = time.monotonic_ns()
         self.report.rounds.append(row)
-        for text in [*self._judge.judge_until(row.end_ns), *self.stage.complaints()]:
+        found = [*self._judge.judge_until(row.end_ns), *owners_of(self.stage.cluster.resource)]
+        for text in [*found, *self.stage.complaints()]:
             self._violated(text)
         took = (row.end_ns - row.begin_ns) / 1e9
         self._say(
-            f"round {self._round:3}  {self._now:52} whole after {took:5.1f} s, "
-            f"{self._judge.judged} histories judged, {len(self.report.violations)} violations"
+            f"           whole after {took:.1f} s; {self._judge.judged} histories judged,"
+            f" {len(self.report.violations)} violations"
         )
+        return self.report.violations[before:]
 
     def _apply(self, fault: Fault, seconds: float) -> None:
         try:
             if self._try(f"{fault} can be injected", fault.inject):
                 self._try(f"{fault} takes its course", lambda: fault.hold(seconds))
         finally:
-            may_have_ended = self.stage.cluster.hosts if fault.kind in _ENDS_ALL else [fault.target]
             for host in self.stage.ended():
-                if not fault.may_end or host not in may_have_ended:
-                    tail = host.log()[-3:]
-                    self._violated(f"{host.name}'s sidecar ended by itself: {tail}")
+                if not fault.may_end(host):
+                    self._violated(f"{host.name}'s sidecar ended by itself: {host.log()[-3:]}")
             fault.heal()
             for host in self.stage.ended():
                 self.stage.start(host)
 
     # ---- judging --------------------------------------------------------------------
 
-    def _judge_rest(self, judge: Judge, sight: Sight) -> None:
+    def _judge_rest(self) -> None:
+        judge = self._judge
         found = judge.judge_until(time.monotonic_ns(), at_end=True)
         found += owners_of(self.stage.cluster.resource) + self.stage.complaints()
-        found += [f"the virtual IP had two holders: {held}" for _, held in sight.changes if len(held) > 1]
+        found += [
+            f"the virtual IP had two holders: {held}" for _, held in self._sight.changes if len(held) > 1
+        ]
         for text in found:
             self._violated(text)
         report = self.report
@@ -189,20 +204,23 @@ class Campaign:
         wait_for(lambda: self.stage.cluster.resource.acted_since(now), "an owner acts", LOADED_S)
 
     def _check_same_state(self) -> None:
-        def indexes() -> bool:
-            seen = [host.status() for host in self.stage.cluster.hosts]
-            return (
-                len({status.state_hash_index if status else -1 for status in seen}) == 1 and None not in seen
-            )
+        """A few writes bring every host, restarted or not, to the next index at which states are hashed."""
+        leader = self.stage.cluster.wait_leader(within_s=LOADED_S)
 
-        wait_for(indexes, "all hosts have hashed their state at one index", LOADED_S)
+        def is_hashed_alike() -> bool:
+            leader.documents.PutDocument(PutDocumentRequest(name="chaos/last"), timeout=LOADED_S)
+            seen = [host.status() for host in self.stage.cluster.hosts]
+            indexes = {status.state_hash_index if status else 0 for status in seen}
+            return len(indexes) == 1 and 0 not in indexes
+
+        wait_for(is_hashed_alike, "all hosts have hashed their state at one index", WHOLE_S)
         self.stage.cluster.check_same_state()
 
     def _try(self, what: str, act: Callable[[], object]) -> bool:
         """Whether it went well; what did not is a violation, and the campaign goes on."""
         try:
             act()
-        except (AssertionError, OSError) as error:
+        except (AssertionError, OSError, grpc.RpcError) as error:
             self._violated(f"not so: {what}: {error}")
             return False
         return True
@@ -243,5 +261,12 @@ class Campaign:
                 stage.end(pid)
 
 
-#: Kinds that end every sidecar, not only that of their target.
-_ENDS_ALL = ("all-sidecars-killed", "rolling-restart")
+@contextmanager
+def seen(stage: Stage) -> Iterator[Sight]:
+    """Somebody who looks who holds the virtual IP; whoever asked judges what was seen."""
+    sight = Sight(stage.cluster)
+    sight.start()
+    try:
+        yield sight
+    finally:
+        sight.stop()

@@ -60,7 +60,7 @@ class FailingDisk(_Traced):
     kind: ClassVar[str] = "failing-disk"
     about: ClassVar[str] = "one fsync of a sidecar fails (EIO): it must end, and a start must mend it"
     lasts_s: ClassVar[tuple[float, float]] = (0.0, 4.0)
-    may_end: ClassVar[bool] = True
+    ends_target: ClassVar[bool] = True
 
     def injection(self) -> str:
         return "error=EIO:when=1"
@@ -74,7 +74,7 @@ class FullDisk(Fault):
     kind: ClassVar[str] = "full-disk"
     about: ClassVar[str] = "the file system of the first host's log is full: its sidecar must end"
     lasts_s: ClassVar[tuple[float, float]] = (0.0, 4.0)
-    may_end: ClassVar[bool] = True
+    ends_target: ClassVar[bool] = True
 
     def inject(self) -> None:
         """Always the host with a small file system of its own, whoever was aimed at."""

@@ -22,8 +22,7 @@ class Fault(ABC):
     about: ClassVar[str]
     #: How long it lasts, at least and at most; short runs take the least.
     lasts_s: ClassVar[tuple[float, float]] = (2.5, 10.0)
-    #: The target's sidecar is ended by it, or may end by itself, as the design has it.
-    may_end: ClassVar[bool] = False
+    ends_target: ClassVar[bool] = False
     #: Programs without which it cannot be had.
     programs: ClassVar[tuple[str, ...]] = ()
 
@@ -49,6 +48,10 @@ class Fault(ABC):
     @abstractmethod
     def heal(self) -> None:
         """Undo it; sidecars that have ended are started by the campaign."""
+
+    def may_end(self, host: Host) -> bool:
+        """Whether it ends this sidecar, or the design has it end by itself."""
+        return self.ends_target and host is self.target
 
     @property
     def number(self) -> int:

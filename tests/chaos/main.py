@@ -7,6 +7,7 @@ be run here.
 
 import argparse
 import json
+import os
 import random
 import shutil
 import signal
@@ -43,7 +44,9 @@ def staged() -> Iterator[Stage]:
         stage = Stage(cluster, network)
         disk = cluster.hosts[0].data_dir
         disk.mkdir()
-        stage.run("mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "trellis-chaos", str(disk))
+        stage.run(
+            "mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", f"trellis-chaos-{os.getpid()}", str(disk)
+        )
         # Lazily: its sidecar is ended later, with the cluster.
         opened.callback(stage.run, "umount", "--lazy", str(disk))
         cluster.found()
@@ -93,10 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"seed {seed}; founding a cluster …", file=sys.stderr, flush=True)
     with staged() as stage:
         until = time.monotonic() + 60 * options.minutes
-        campaign = Campaign(stage, kinds, seed, is_short=options.short, pause_s=options.pause_ms / 1000)
-        report = campaign.run(
-            lambda rounds: time.monotonic() > until or (options.rounds > 0 and rounds >= options.rounds)
-        )
+        pause_s = options.pause_ms / 1000
+        with Campaign(stage, seed, is_short=options.short, pause_s=pause_s) as campaign:
+            campaign.run(
+                kinds,
+                lambda rounds: time.monotonic() > until or (options.rounds > 0 and rounds >= options.rounds),
+            )
+        report = campaign.report
         report.skipped = skipped
         line = report.as_json()
         if report.violations:

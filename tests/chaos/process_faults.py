@@ -17,7 +17,7 @@ from tests.harness.waiting import let_pass, wait_for
 class SidecarKilled(Fault):
     kind: ClassVar[str] = "sidecar-killed"
     about: ClassVar[str] = "SIGKILL to a sidecar; it stays away for a while"
-    may_end: ClassVar[bool] = True
+    ends_target: ClassVar[bool] = True
 
     def inject(self) -> None:
         self.stage.kill(self.target)
@@ -42,7 +42,7 @@ class SidecarFrozen(Fault):
 class HostKilled(Fault):
     kind: ClassVar[str] = "host-killed"
     about: ClassVar[str] = "a machine loses power: link and every process gone at once; it boots again"
-    may_end: ClassVar[bool] = True
+    ends_target: ClassVar[bool] = True
 
     def inject(self) -> None:
         self.stage.power_off(self.target)
@@ -56,7 +56,10 @@ class AllKilled(Fault):
     kind: ClassVar[str] = "all-sidecars-killed"
     about: ClassVar[str] = "SIGKILL to all sidecars; all come back"
     lasts_s: ClassVar[tuple[float, float]] = (0.2, 4.0)
-    may_end: ClassVar[bool] = True
+
+    def may_end(self, host: Host) -> bool:
+        """See Fault."""
+        return True
 
     def inject(self) -> None:
         for host in self.stage.cluster.hosts:
@@ -174,6 +177,10 @@ class RollingRestart(Fault):
     kind: ClassVar[str] = "rolling-restart"
     about: ClassVar[str] = "every sidecar is told to end and started again, one after the other"
     lasts_s: ClassVar[tuple[float, float]] = (0.0, 2.0)
+
+    def may_end(self, host: Host) -> bool:
+        """See Fault."""
+        return True
 
     def inject(self) -> None:
         """Nothing yet: each is restarted in its turn."""

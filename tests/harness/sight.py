@@ -24,17 +24,25 @@ class Sight:
         self.looks = 0
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        wait_for(lambda: self.looks, "the first look at the virtual IP")
+        self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join()
+        self.stop()
         if kind is None:
             self.check()
+
+    def start(self) -> None:
+        """Look from now on."""
+        self._thread.start()
+        wait_for(lambda: self.looks, "the first look at the virtual IP")
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stop.set()
+        self._thread.join()
 
     def check(self) -> None:
         """Never two, and it was looked."""
