@@ -432,6 +432,7 @@ class Life:
                 soft.leader,
                 status.last,
                 status.commit,
+                self.driver.stood_for,
             )
         )
         world.role_changed(self, soft.role is Role.LEADER)

@@ -2,8 +2,10 @@
 
 from typing import Final
 
+from mesh.raft.model import Standing
 from tests.sim.checkers.acting_under_lease import ActingUnderLease
 from tests.sim.checkers.fencing_terms import FencingTerms
+from tests.sim.checkers.leases_of_one_term import LeasesOfOneTerm
 from tests.sim.checkers.one_owner import OneOwner
 from tests.sim.checkers.questions import Questions
 from tests.sim.checkers.queues import QueueBounds
@@ -11,6 +13,8 @@ from tests.sim.checkers.removed_members import RemovedMembers
 from tests.sim.told import (
     Stories,
     acted,
+    granted,
+    leads,
     leased,
     owned,
     queues,
@@ -57,6 +61,20 @@ STORIES: dict[type[Checker], Stories] = {
             "ran out": [leased("a", 9 * SECOND), acted("a", 1)],
             "of a former life": [leased("a", 11 * SECOND), start("a"), acted("a", 1)],
             "another's": [leased("b", 11 * SECOND), acted("a", 1)],
+        },
+    ),
+    LeasesOfOneTerm: Stories(
+        now_ns=10 * SECOND,
+        kept={
+            "it had run out": [leads("a", 2), leased("a", 10 * SECOND), leads("b", 3), granted("b", 3, "c")],
+            "it died": [leads("a", 2), leased("a", 11 * SECOND), start("a"), leads("b", 3)],
+            "nobody had waited": [
+                leads("a", 2), leased("a", 11 * SECOND), leads("b", 3)._replace(stood_for=Standing.TRANSFER),
+            ],
+        },
+        broken={
+            "it runs": [leads("a", 2), leased("a", 11 * SECOND), leads("b", 3)],
+            "the former one grants": [leads("a", 2), leads("b", 3), granted("a", 2, "c")],
         },
     ),
     RemovedMembers: Stories(

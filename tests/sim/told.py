@@ -18,6 +18,7 @@ from tests.sim.trace import (
     Compacted,
     Event,
     Facts,
+    Granted,
     Invoke,
     LeaseExtended,
     Owned,
@@ -128,6 +129,10 @@ def leads(host: str, term: int, last: int = 1) -> RoleChanged:
     return RoleChanged(
         0, HostId(host), member(host), Role.LEADER, Term(term), member(host), at(last, term), Index(1)
     )
+
+
+def granted(host: str, term: int, to: str) -> Granted:
+    return Granted(0, HostId(host), member(host), Term(term), member(to))
 
 
 def voted(host: str, term: int, candidate: str) -> Voted:

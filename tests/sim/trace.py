@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple, Protocol, TypeAlias
 
 from mesh.ids import FencingTerm, HostId, Index, MemberId, OwnedName, Term
 from mesh.lease.timers import LeaseTimers
-from mesh.raft.model import Entry, EntryId, HardState, Membership, Role, SnapshotMeta
+from mesh.raft.model import Entry, EntryId, HardState, Membership, Role, SnapshotMeta, Standing
 
 # ---- lives ------------------------------------------------------------------------
 
@@ -104,6 +104,8 @@ class RoleChanged(NamedTuple):
     #: The end of its log, and its commit index, at this moment.
     last: EntryId
     commit: Index
+    #: Why it stood for election last.
+    stood_for: Standing = Standing.TIMEOUT
 
 
 class TermRaised(NamedTuple):

@@ -14,6 +14,7 @@ from tests.sim.checkers.election_safety import ElectionSafety
 from tests.sim.checkers.exactly_once import ExactlyOnce
 from tests.sim.checkers.fencing_terms import FencingTerms
 from tests.sim.checkers.leader_completeness import LeaderCompleteness
+from tests.sim.checkers.leases_of_one_term import LeasesOfOneTerm
 from tests.sim.checkers.linearizable import Linearizable
 from tests.sim.checkers.log_matching import LogMatching
 from tests.sim.checkers.minority import Minority
@@ -37,6 +38,7 @@ ALL_CHECKERS: Final[tuple[type[Checker], ...]] = (
     OneOwner,
     FencingTerms,
     ActingUnderLease,
+    LeasesOfOneTerm,
     RemovedMembers,
     Questions,
     AcknowledgedWrites,
