@@ -52,7 +52,8 @@ def founding(voters: str, **options: int) -> str:
     return " ".join(["voters", *voters, *words])
 
 
-_ELECTED: Final = ("campaign a", "deliver")
+#: A tick first, so that no clock stands at its very beginning: that would be a state of its own.
+_ELECTED: Final = ("tick a b c n=1", "campaign a", "deliver")
 _FOUR: Final = Membership.of(map(MemberId, "abcd"))
 _WITHOUT_C: Final = Membership.of(map(MemberId, "abd"))
 _WITHOUT_A: Final = Membership.of(map(MemberId, "bcd"))
@@ -91,10 +92,10 @@ _FIGURE_8: Final = (
 #: c has missed a command that is compacted away.
 _BEHIND: Final = ("isolate c", "propose a o", "deliver", "compact a", "heal", "unreachable a member=c")
 ABC: Final = "abc"
-_FOUNDED: Final = (founding("abc"), "deliver")
-_LED: Final = (*_FOUNDED, *_ELECTED)
-_JOINED: Final = (founding("abc"), "deliver", "join d", *_ELECTED)
-_FOUR_LED: Final = (founding("abcd"), "deliver", *_ELECTED)
+_FOUNDED: Final = (founding("abc"), "deliver", "tick a b c n=1")
+_LED: Final = (founding("abc"), "deliver", *_ELECTED)
+_JOINED: Final = (founding("abc"), "deliver", "join d", "tick d n=1", *_ELECTED)
+_FOUR_LED: Final = (founding("abcd"), "deliver", "tick d n=1", *_ELECTED)
 _TICKING: Final = (founding("abc", election_ticks_min=3, election_ticks_max=3), "deliver", *_ELECTED)
 _SNAPSHOT: Final = (founding("abc", trailing_entries=0, chunk_bytes=20), "deliver", *_ELECTED, *_BEHIND)
 _DIVIDED: Final = (founding("abc", append_bytes_max=1), "deliver", *_FIGURE_8)
