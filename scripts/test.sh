@@ -12,6 +12,8 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   command -v ip >/dev/null || missing="$missing iproute2"
   command -v setpriv >/dev/null || missing="$missing util-linux"
   command -v strace >/dev/null || missing="$missing strace"
+  command -v nft >/dev/null || missing="$missing nftables"
+  ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
   ldconfig -p | grep -q libfuse || missing="$missing libfuse3-3"
   if [ -n "$missing" ]; then
     step "installing$missing for the tests"

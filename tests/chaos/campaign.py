@@ -170,7 +170,7 @@ class Campaign:
             for host in self.stage.ended():
                 if not fault.may_end(host):
                     self._violated(f"{host.name}'s sidecar ended by itself: {host.log()[-3:]}")
-            fault.heal()
+            self._try(f"{fault} can be healed", fault.heal)
             for host in self.stage.ended():
                 self.stage.start(host)
 

@@ -8,7 +8,8 @@ from tests.chaos.fault import Fault
 from tests.chaos.process_faults import HostKilled, has_lease
 from tests.harness.waiting import let_pass, wait_for
 
-LIBRARY = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+#: Debian and others keep it below the name of the architecture.
+PLACES = "usr/lib/*/faketime/libfaketimeMT.so.1"
 JUMPS_S = (-1800, -60, -2, 3, 90, 3600, 86_400)
 
 
@@ -21,7 +22,7 @@ class ClockJump(Fault):
     @classmethod
     def why_not(cls) -> str:
         """See Fault."""
-        return "" if LIBRARY.exists() else f"needs libfaketime ({LIBRARY})"
+        return "" if library() else f"needs libfaketime (/{PLACES})"
 
     def inject(self) -> None:
         """The sidecar is started anew under a library that answers for the wall clock only."""
@@ -30,7 +31,7 @@ class ClockJump(Fault):
         self.stage.kill(self.target)
         self.stage.start(
             self.target,
-            *("env", f"LD_PRELOAD={LIBRARY}", f"FAKETIME_TIMESTAMP_FILE={self._clock}"),
+            *("env", f"LD_PRELOAD={library()}", f"FAKETIME_TIMESTAMP_FILE={self._clock}"),
             *("FAKETIME_DONT_FAKE_MONOTONIC=1", "FAKETIME_CACHE_DURATION=1"),
             *(sys.executable, "-m", "tests.chaos.faked_clock"),
         )
@@ -52,6 +53,11 @@ class ClockJump(Fault):
         new = self._clock.with_suffix(".new")
         new.write_text(f"{offset_s:+d}\n")
         new.replace(self._clock)
+
+
+def library() -> str:
+    """Where it is; empty when it is not installed."""
+    return next((str(path) for path in sorted(Path("/").glob(PLACES))), "")
 
 
 class ClockReset(HostKilled):

@@ -30,8 +30,14 @@ class _Traced(Fault):
             ],
             out,
         )
+        self._log = log
         said = log.with_suffix(".out")
         wait_for(lambda: "attached" in said.read_text(), "the tracer is attached", 20.0)
+
+    def hold(self, seconds: float) -> None:
+        super().hold(seconds)
+        changed = ("(DELAYED)", "(INJECTED)")
+        wait_for(lambda: any(mark in self._log.read_text() for mark in changed), f"{self} has struck", 20.0)
 
     def heal(self) -> None:
         if hasattr(self, "_pid"):

@@ -29,6 +29,7 @@ from tests.harness.namespaces import NamespaceNetwork, why_not
 CLEAN: Final = 0
 BROKEN: Final = 2
 CANNOT: Final = 69
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
@@ -48,7 +49,10 @@ def staged() -> Iterator[Stage]:
             "mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", f"trellis-chaos-{os.getpid()}", str(disk)
         )
         # Lazily: its sidecar is ended later, with the cluster.
-        opened.callback(stage.run, "umount", "--lazy", str(disk))
+        umount = ("umount", "--lazy", str(disk))
+        opened.callback(stage.run, *umount)
+        cluster.processes.do_last([umount, *network.removal])
+        opened.callback(cluster.processes.do_last, [])
         cluster.found()
         yield stage
 
@@ -86,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if reason := why_not():
         print(f"chaos cannot be run here: {reason}", file=sys.stderr)
         return CANNOT
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         signal.signal(number, _interrupted)
     kinds, skipped = chosen(options.only)
     for kind, why in skipped.items():
@@ -114,7 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupted(number: int, _frame: object) -> NoReturn:
-    """Unwinds, so that faults are healed and everything is taken down."""
+    """Unwinds, so that faults are healed and everything is taken down; further signals must not end that."""
+    for each in ENDING:
+        signal.signal(each, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 

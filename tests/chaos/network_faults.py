@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import sys
 import time
 from typing import ClassVar
@@ -39,6 +40,14 @@ class _Filtered(Fault):
         path.write_text(text)
         self.stage.run("nft", "-f", str(path), at=self.stage.network.at_switch)
 
+    def hold(self, seconds: float) -> None:
+        super().hold(seconds)
+        listed = self.stage.run(
+            "nft", "list", "table", "bridge", self._table, at=self.stage.network.at_switch
+        )
+        dropped = [int(count) for count in re.findall(r"counter packets (\d+)", listed)]
+        assert sum(dropped) > 0, f"{self} dropped nothing: {listed}"
+
     def heal(self) -> None:
         # Making a table that is there changes nothing, so this removes it in any case.
         for what in ("add", "delete"):
@@ -61,7 +70,7 @@ class Deaf(_Filtered):
     about: ClassVar[str] = "a host hears nobody, and is heard"
 
     def rules(self) -> list[str]:
-        return [f"oifname mesh{self.number} drop"]
+        return [f"oifname mesh{self.number} counter drop"]
 
 
 class Mute(_Filtered):
@@ -69,7 +78,7 @@ class Mute(_Filtered):
     about: ClassVar[str] = "a host is heard by nobody, and hears"
 
     def rules(self) -> list[str]:
-        return [f"iifname mesh{self.number} drop"]
+        return [f"iifname mesh{self.number} counter drop"]
 
 
 class PartialPartition(_Filtered):
@@ -79,7 +88,7 @@ class PartialPartition(_Filtered):
     def rules(self) -> list[str]:
         other = self.chance.choice([self.stage.number(host) for host in self.stage.others(self.target)])
         pairs = itertools.permutations((self.number, other))
-        return [f"iifname mesh{one} oifname mesh{two} drop" for one, two in pairs]
+        return [f"iifname mesh{one} oifname mesh{two} counter drop" for one, two in pairs]
 
 
 class Loss(_Filtered):
@@ -90,7 +99,7 @@ class Loss(_Filtered):
     def rules(self) -> list[str]:
         percent = self.chance.randint(5, 33)
         return [
-            f"{way} mesh{self.number} numgen random mod 100 < {percent} drop"
+            f"{way} mesh{self.number} numgen random mod 100 < {percent} counter drop"
             for way in ("iifname", "oifname")
         ]
 

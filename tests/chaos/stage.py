@@ -56,11 +56,12 @@ class Stage:
 
     # ---- acting ---------------------------------------------------------------------
 
-    def run(self, *words: str, at: Sequence[str] = ()) -> None:
-        """A short command of the operating system, at a host or at the switch."""
+    def run(self, *words: str, at: Sequence[str] = ()) -> str:
+        """What a short command of the operating system says, at a host or at the switch. Fails: OSError."""
         done = subprocess.run([*at, *words], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise OSError(f"{' '.join(words)}: {done.stderr.strip()}")
+        return done.stdout
 
     def program(self, argv: Sequence[str], name: str) -> int:
         """Start a program that ends with the cluster at the latest; its process id."""

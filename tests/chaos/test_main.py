@@ -5,17 +5,19 @@ import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from tests.chaos.kinds import KINDS
 from tests.harness.namespaces import why_not
 from tests.harness.processes import ROOT
-from tests.harness.waiting import let_pass
+from tests.harness.waiting import let_pass, wait_for
 
 
 @pytest.mark.integration
-def test_an_interrupted_campaign_leaves_nothing_behind() -> None:
-    """Goal: no namespace, mount or process of it stays. Method: SIGTERM while a fault lasts."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_campaign_leaves_nothing_behind(number: signal.Signals) -> None:
+    """Goal: no namespace, mount or process of it stays. Method: a signal while a fault lasts."""
     if reason := why_not():
         pytest.skip(reason)
     argv = [sys.executable, "-m", "tests.chaos", "--seed", "1", "--only", "late"]
@@ -27,15 +29,18 @@ def test_an_interrupted_campaign_leaves_nothing_behind() -> None:
         assert any("round" in line for line in lines), "it ended before its first round"
         let_pass(1.5)  # into the fault, or its beginning
         assert tag in namespaces()
-        running.send_signal(signal.SIGTERM)
+        left = [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
+        assert len(left) > 10
+        running.send_signal(number)
         out, err = running.communicate(timeout=90.0)
     finally:
         running.kill()
         running.wait()
-    assert running.returncode == 128 + signal.SIGTERM, err
+    assert running.returncode == (-number if number is signal.SIGKILL else 128 + number), err
     assert out == ""
-    assert tag not in namespaces()
-    assert f"trellis-chaos-{running.pid}" not in mounts()
+    wait_for(lambda: not any(each.is_running() for each in left), "its processes have ended", 30.0)
+    wait_for(lambda: tag not in namespaces(), "its namespaces are gone", 30.0)
+    wait_for(lambda: f"trellis-chaos-{running.pid}" not in mounts(), "its mounts are gone", 30.0)
 
 
 def test_help_names_every_kind() -> None:

@@ -5,6 +5,7 @@
     {"start": [...], "log": PATH}      ->  {"pid": N}
     {"signal": PID, "number": N}       ->  {"at_ns": N}   (monotonic; 0: it had ended)
     {"code": PID}                      ->  {"code": N | null}   (negative: the signal)
+    {"last": [[...], ...]}             ->  {"last": N}   (commands to run when all has ended)
 
 It is a child subreaper: what a killed sidecar leaves behind (Envoy, instances, a
 fence process) becomes its own child. So everything below it is of this cluster,
@@ -34,10 +35,17 @@ class Keeper:
     def __init__(self) -> None:
         self.started: set[int] = set()
         self.codes: dict[int, int] = {}
+        #: What takes down what processes do not hold: namespaces, mounts.
+        self.last: list[list[str]] = []
 
     def take(self, order: dict[str, object]) -> dict[str, object]:
         if "start" in order:
             return {"pid": self._start(order)}
+        if "last" in order:
+            words = order["last"]
+            assert isinstance(words, list)
+            self.last = words
+            return {"last": len(words)}
         self.reap()
         if "signal" in order:
             pid, at_ns = int(str(order["signal"])), time.monotonic_ns()
@@ -104,6 +112,8 @@ def main() -> None:
             print(json.dumps(keeper.take(json.loads(line))), flush=True)
     finally:
         keeper.end_all()
+        for words in keeper.last:
+            subprocess.run(words, stdin=subprocess.DEVNULL, check=False)
 
 
 if __name__ == "__main__":

@@ -131,6 +131,12 @@ class NamespaceNetwork:
         """Words before a command that is to run where every host's cable ends."""
         return ("nsenter", f"--net=/var/run/netns/{self._name('sw')}")
 
+    @property
+    def removal(self) -> list[tuple[str, ...]]:
+        """Commands that do what `close` does."""
+        names = [self._name("sw"), *(self._name(str(number)) for number in self._numbers)]
+        return [("ip", "netns", "delete", name) for name in names]
+
     def processes(self, number: int) -> list[int]:
         """Every process that runs on a host, the kernel's view."""
         listed = subprocess.run(

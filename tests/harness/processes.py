@@ -59,6 +59,10 @@ class Processes:
         assert code is not None
         return code
 
+    def do_last(self, commands: Sequence[Sequence[str]]) -> None:
+        """Commands to run once all has ended, also if these tests are killed; replaces earlier ones."""
+        self._order({"last": [list(words) for words in commands]})
+
     def close(self) -> None:
         """End everything."""
         assert self._keeper.stdin is not None
