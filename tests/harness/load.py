@@ -85,10 +85,11 @@ class Load:
 
     def _write(self, name: str, turn: int) -> None:
         value = 0
+        session = f"{name}-{turn}"  # one for all its requests, whichever host they go to
         while not self._stop.wait(PAUSE_S):
             value += 1
             request = config_sync_pb2.PutDocumentRequest(
-                name=name, value=str(value).encode(), session=f"{name}-{turn}", sequence=value
+                name=name, value=str(value).encode(), session=session, sequence=value
             )
             began = time.monotonic_ns()
             self.writes[name].append(Write(value, began, 0))
