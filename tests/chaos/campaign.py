@@ -143,8 +143,8 @@ class Campaign:
         leader = self.stage.cluster.leader() or self.stage.cluster.hosts[0]
         target = leader if aims_at_leader else self.stage.others(leader)[pick]
         fault = kind(self.stage, target, chance)
-        role = "leader" if aims_at_leader else "follower"
-        self._now = f"{kind.kind} at {target.name} ({role}), {seconds:.1f} s"
+        role = "leader" if fault.target is leader else "follower"
+        self._now = f"{fault} ({role}), {seconds:.1f} s"
         row = Round(self._round, self._now, kind.kind, time.monotonic_ns())
         self._say(f"round {self._round:3}: {self._now}")
         self._apply(fault, seconds)

@@ -35,7 +35,7 @@ class ClockJump(Fault):
             *("FAKETIME_DONT_FAKE_MONOTONIC=1", "FAKETIME_CACHE_DURATION=1"),
             *(sys.executable, "-m", "tests.chaos.faked_clock"),
         )
-        wait_for(lambda: has_lease(self.target), f"{self.target.name} has its lease", 60.0)
+        wait_for(lambda: has_lease(self.target), f"{self.target.name} has its lease", 90.0)
 
     def hold(self, seconds: float) -> None:
         for _ in range(3):

@@ -3,12 +3,21 @@
 import time
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import ClassVar
 
+import grpc
+from trellis.config_sync.v1.config_sync_pb2 import PutDocumentRequest
+
 from tests.chaos.fault import Fault
+from tests.chaos.stage import Stage
+from tests.harness.host import Host
 from tests.harness.waiting import wait_for
 
 SYNCS = "fsync,fdatasync"
+LARGE_BYTES = 128 << 10
+#: Until a sidecar has found out that its disk fails.
+END_S = 60.0
 
 
 class _Traced(Fault):
@@ -82,9 +91,11 @@ class FullDisk(Fault):
     lasts_s: ClassVar[tuple[float, float]] = (0.0, 4.0)
     ends_target: ClassVar[bool] = True
 
+    def __init__(self, stage: Stage, target: Host, chance: Random) -> None:
+        """Always at the host with a small file system of its own, whoever was aimed at."""
+        super().__init__(stage, stage.cluster.hosts[0], chance)
+
     def inject(self) -> None:
-        """Always the host with a small file system of its own, whoever was aimed at."""
-        self.target = self.stage.cluster.hosts[0]
         with self._ballast.open("wb", buffering=0) as file:
             for size in (1 << 16, 64):
                 with suppress(OSError):
@@ -92,6 +103,16 @@ class FullDisk(Fault):
                         pass
 
     def hold(self, seconds: float) -> None:
+        """Large documents by way of another host: what files had in reserve is soon used up."""
+        stub = self.stage.others(self.target)[0].documents
+        large = PutDocumentRequest(name="chaos/large", value=bytes(LARGE_BYTES))
+
+        def has_ended() -> bool:
+            with suppress(grpc.RpcError):
+                stub.PutDocument(large, timeout=1.0)
+            return not self.target.is_running()
+
+        wait_for(has_ended, f"{self.target.name} needs more than its disk has", END_S)
         wait_storage_failed(self)
         super().hold(seconds)
 
@@ -101,13 +122,13 @@ class FullDisk(Fault):
 
     @property
     def _ballast(self) -> Path:
-        return self.stage.cluster.hosts[0].data_dir / "ballast"
+        return self.target.data_dir / "ballast"
 
 
 def wait_storage_failed(fault: Fault) -> None:
     """The sidecar ends by itself, and says why."""
     host = fault.target
-    wait_for(lambda: not host.is_running(), f"{host.name} ends when its disk fails", 40.0)
+    wait_for(lambda: not host.is_running(), f"{host.name} ends when its disk fails", END_S)
     reasons = [entry["reason"] for entry in host.logged("sidecar-ended")[-1:]]
     assert reasons == ["STORAGE_FAILED"], f"{host.name} ended for {reasons}"
 
