@@ -54,6 +54,8 @@ class Liveness:
         problem: str | None = "not looked at"
         while problem is not None and world.now < end:
             world.run_until(world.now + LOOK_NS)
+            for name in self._names:  # what was told to end just before has ended by now
+                world.start(world.machines[name])
             self._write()
             self._undrain()
             problem = self._problem()
@@ -89,12 +91,15 @@ class Liveness:
     # ---- who is healed ----------------------------------------------------------------
 
     def _majority(self, chance: Random) -> list[HostId]:
-        """Hosts that are a quorum of every membership that some disk holds as its newest."""
+        """Hosts that are a quorum of every membership that some disk holds as its newest.
+
+        Without those that were removed, though Raft may still count them: nobody listens to them.
+        """
         machines = self._world.machines
         present = [m for m in (newest(each.disk) for each in machines.values() if each.disk) if m]
         disks = [each.disk for each in machines.values() if each.disk]
         latest = newest(max(disks, key=lambda each: (each.last.term, each.last.index)))
-        members = latest.members if latest else ()
+        members = {each for each in latest.members if each not in self._world.removed} if latest else set()
         able = [name for name, each in machines.items() if each.disk and each.disk.member in members]
         if any(each.is_witness for each in machines.values()):
             return able  # without the data of all voters with data, a witness may have to wait

@@ -30,7 +30,8 @@ from tests.sim.disk import Disk
 from tests.sim.trace import Fault
 
 if TYPE_CHECKING:
-    from tests.sim.host import Life, Machine
+    from tests.sim.host import Life
+    from tests.sim.machine import Machine
     from tests.sim.world import World
 
 LOOK_NS = NS // 2
@@ -125,8 +126,13 @@ class Operations:
         return True
 
     def _remove(self, machine: "Machine", member: MemberId, tries: int) -> None:
-        """Until some host no longer knows it; then whatever runs of it ends, and it joins anew."""
+        """Until some host no longer knows it; then whatever runs of it ends, and it joins anew.
+
+        With the end of the operations it is left as it is: a healed majority may need its vote.
+        """
         world = self.world
+        if not self.is_on:
+            return
         if any(is_removed(life.replica.state, member) for life in world.lives()):
             after = int(self.chance.uniform(0.1, 20) * NS)
             world.scheduler.at(world.now + after, self._wipe, machine, member)
@@ -140,6 +146,8 @@ class Operations:
         world.scheduler.at(world.now + LOOK_NS, self._remove, machine, member, tries + 1)
 
     def _wipe(self, machine: "Machine", member: MemberId) -> None:
+        if not self.is_on:
+            return
         self.world.kill(machine, "kill")
         machine.disk = None
         before = Incarnation(int(member.rpartition(".")[2]))
@@ -332,11 +340,11 @@ def _remove(operations: Operations) -> None:
     operations.told(machine.name, "op-remove", "runs on" if runs_on else "")
     operations.propose(DrainHost(machine.name, True), "drain")
     if not runs_on:
-        world.scheduler.at(world.now + 2 * NS, _end, machine, disk.member)
+        world.scheduler.at(world.now + 2 * NS, _end, operations, machine, disk.member)
 
 
-def _end(machine: "Machine", member: MemberId) -> None:
-    if machine.life is not None and machine.life.member == member:
+def _end(operations: Operations, machine: "Machine", member: MemberId) -> None:
+    if operations.is_on and machine.life is not None and machine.life.member == member:
         machine.life.end()
 
 

@@ -26,7 +26,7 @@ from tests.sim.trace import (
 )
 
 if TYPE_CHECKING:
-    from tests.sim.host import Machine
+    from tests.sim.machine import Machine
     from tests.sim.world import World
 
 LOOK_NS: Final = 50 * MS

@@ -21,8 +21,9 @@ from mesh.raft.model import Entry, EntryId, HardState, Message, RaftSettings, Ro
 from tests.sim.clock import MS, NS, Clock
 from tests.sim.cluster import CLUSTER, address_of, founding
 from tests.sim.disk import Disk
-from tests.sim.host import Life, Machine
+from tests.sim.host import Life
 from tests.sim.loop import Scheduler
+from tests.sim.machine import Machine
 from tests.sim.network import Network
 from tests.sim.timing import DEFAULT, Timing
 from tests.sim.trace import Checker, Crash, End, Event, Facts, Violation
@@ -80,6 +81,8 @@ class World:
         #: Everything that ever ran, so that nothing of a dropped life is collected while this runs.
         self._graveyard: list[Life] = []
         self.leaders: set[MemberId] = set()
+        #: Those that some applied state has no longer: others do not listen to them.
+        self.removed: set[MemberId] = set()
         self.founders = tuple(member_id(name, Incarnation(1)) for name in names[: plan.voters])
         self.facts = Facts(
             seed=seed,
