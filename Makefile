@@ -7,7 +7,7 @@ DEV_READY := $(VENV)/.ready-dev
 SOURCES := mesh sidecar services tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-quick explore explore-long chaos bench gen clean
+.PHONY: help setup demo check test test-quick explore explore-long mutants chaos bench gen clean
 
 help: ## Lists the commands.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1@\2/' | column -t -s '@'
@@ -41,6 +41,9 @@ explore: $(DEV_READY) ## Every state of small Raft worlds, in seconds. WORLD=NAM
 
 explore-long: $(DEV_READY) ## Millions of states of the larger Raft worlds, for half an hour or so.
 	$(BIN)/python -m tests.explorer --world all --states 1500000 --minutes 30 --jobs 2 $(EXPLORE_ARGS)
+
+mutants: $(DEV_READY) ## Does the simulator notice seeded bugs? One guard after another is broken; survivors are named.
+	$(BIN)/python -m tests.mutants --jobs $(or $(JOBS),2) $(MUTANTS_ARGS)
 
 chaos: $(DEV_READY) ## Faults of every kind on three real sidecars under load. MINUTES=60 SEED=1, more in CHAOS_ARGS.
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
