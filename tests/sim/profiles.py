@@ -43,15 +43,15 @@ class Profile:
 PROFILES: Final = {
     "elections": Profile(
         hours=0.02,
-        faults=("pair", "one-way", "isolate", "kill", "stop"),
+        faults=("half", "pair", "kill", "stop"),
         operations=("transfer", "drain"),
         share=0.75,
-        pauses_s=(2.5, 5.0),
-        clients=(1, 2.0),
+        pauses_s=(2.5, 6.0),
+        clients=(1, 8.0),
     ),
     "leases": Profile(
         hours=0.02,
-        faults=("isolate", "one-way", "pair", "kill", "freeze", "stop", "flap", "slow", "clog"),
+        faults=("half", "isolate", "one-way", "pair", "kill", "freeze", "stop", "flap", "slow", "clog"),
         operations=("transfer", "drain", "restart", "services"),
         share=0.5,
         pauses_s=(3.0, 8.0),
