@@ -23,6 +23,7 @@ import grpc
 from trellis.config_sync.v1.config_sync_pb2 import PutDocumentRequest
 
 from tests.chaos.fault import Fault
+from tests.chaos.kinds import COMPANIONS
 from tests.chaos.record import Records
 from tests.chaos.stage import Stage
 from tests.chaos.verdict import Judge, longest_gap_s, owners_of
@@ -32,6 +33,8 @@ from tests.harness.waiting import wait_for
 #: Generous: the machine may be busy with other things.
 WHOLE_S = 90.0
 LOADED_S = 30.0
+#: The kind of a round with two faults.
+TWO = "two at once"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Report:
 
     seed: int
     rounds: list[Round] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
     histories: int = 0
@@ -75,7 +79,7 @@ class Report:
             "seed": self.seed,
             "seconds": round(self.seconds, 1),
             "rounds": len(self.rounds),
-            "faults": dict(sorted(Counter(each.kind for each in self.rounds).items())),
+            "faults": dict(sorted(self.faults.items())),
             "operations": dict(sorted(self.outcomes.items())),
             "histories": self.histories,
             "acts_of_owners": self.acts,
@@ -91,11 +95,14 @@ class Report:
 class Campaign:
     """Runs rounds on a stage, under load from `with` to the end of its body; then `report` is complete."""
 
-    def __init__(self, stage: Stage, seed: int, *, is_short: bool = False, pause_s: float = 0.06) -> None:
+    def __init__(
+        self, stage: Stage, seed: int, *, is_short: bool = False, pause_s: float = 0.06, pairs: float = 0.0
+    ) -> None:
         self.stage = stage
         self.report = Report(seed)
         self._is_short = is_short
         self._pause_s = pause_s
+        self._pairs = pairs
         self._chance = random.Random(seed)
         self._round = 0
         self._now = "before the first fault"
@@ -140,14 +147,20 @@ class Campaign:
         aims_at_leader, pick = self._chance.random() < 0.5, self._chance.randrange(2)
         seconds = kind.lasts_s[0] if self._is_short else self._chance.uniform(*kind.lasts_s)
         chance = random.Random(self._chance.randrange(1 << 62))
+        is_pair = self._chance.random() < self._pairs and not kind.needs_others
+        companion = self._chance.choice(COMPANIONS)
         leader = self.stage.cluster.leader() or self.stage.cluster.hosts[0]
         target = leader if aims_at_leader else self.stage.others(leader)[pick]
         fault = kind(self.stage, target, chance)
         role = "leader" if fault.target is leader else "follower"
-        self._now = f"{fault} ({role}), {seconds:.1f} s"
-        row = Round(self._round, self._now, kind.kind, time.monotonic_ns())
+        faults = [fault]
+        if is_pair and companion is not kind and not companion.why_not():
+            faults.append(companion(self.stage, chance.choice(self.stage.others(fault.target)), chance))
+        self._now = f"{' and '.join(map(str, faults))} ({role}), {seconds:.1f} s"
+        row = Round(self._round, self._now, TWO if len(faults) > 1 else kind.kind, time.monotonic_ns())
+        self.report.faults.update(each.kind for each in faults)
         self._say(f"round {self._round:3}: {self._now}")
-        self._apply(fault, seconds)
+        self._apply(faults, seconds)
         self._try("the cluster is whole again", lambda: self.stage.cluster.wait_whole(WHOLE_S))
         self._try("clients write again", self._wait_written)
         row.end_ns = time.monotonic_ns()
@@ -162,17 +175,26 @@ class Campaign:
         )
         return self.report.violations[before:]
 
-    def _apply(self, fault: Fault, seconds: float) -> None:
-        try:
-            if self._try(f"{fault} can be injected", fault.inject):
-                self._try(f"{fault} takes its course", lambda: fault.hold(seconds))
-        finally:
-            for host in self.stage.ended():
-                if not fault.may_end(host):
-                    self._violated(f"{host.name}'s sidecar ended by itself: {host.log()[-3:]}")
-            self._try(f"{fault} can be healed", fault.heal)
-            for host in self.stage.ended():
-                self.stage.start(host)
+    def _apply(self, faults: Sequence[Fault], seconds: float) -> None:
+        """The first takes its course; others are there meanwhile."""
+        with ExitStack() as healing:
+            healing.callback(self._start_ended)
+            for fault in faults:
+                healing.callback(self._try, f"{fault} can be healed", fault.heal)
+                if not self._try(f"{fault} can be injected", fault.inject):
+                    return
+            self._try(f"{faults[0]} takes its course", lambda: faults[0].hold(seconds))
+            # Before anything is healed: what is started then would not be seen to have ended.
+            self._check_ended(faults)
+
+    def _check_ended(self, faults: Sequence[Fault]) -> None:
+        for host in self.stage.ended():
+            if not any(fault.may_end(host) for fault in faults):
+                self._violated(f"{host.name}'s sidecar ended by itself: {host.log()[-3:]}")
+
+    def _start_ended(self) -> None:
+        for host in self.stage.ended():
+            self.stage.start(host)
 
     # ---- judging --------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ END_S = 60.0
 class _Traced(Fault):
     """System calls of the target's sidecar are changed while a tracer is attached to it."""
 
+    needs_others: ClassVar[bool] = True
     programs: ClassVar[tuple[str, ...]] = ("strace",)
 
     def injection(self) -> str:
@@ -88,6 +89,7 @@ class FailingDisk(_Traced):
 class FullDisk(Fault):
     kind: ClassVar[str] = "full-disk"
     about: ClassVar[str] = "the file system of the first host's log is full: its sidecar must end"
+    needs_others: ClassVar[bool] = True
     lasts_s: ClassVar[tuple[float, float]] = (0.0, 4.0)
     ends_target: ClassVar[bool] = True
 

@@ -23,6 +23,8 @@ class Fault(ABC):
     #: How long it lasts, at least and at most; short runs take the least.
     lasts_s: ClassVar[tuple[float, float]] = (2.5, 10.0)
     ends_target: ClassVar[bool] = False
+    #: It takes its course only while the other hosts are well.
+    needs_others: ClassVar[bool] = False
     #: Programs without which it cannot be had.
     programs: ClassVar[tuple[str, ...]] = ()
 

@@ -8,3 +8,8 @@ KINDS: dict[str, type[Fault]] = {
     for module in (process_faults, network_faults, disk_faults, clock_faults, leadership_faults)
     for fault in module.ALL
 }
+#: What may strike another host at the same time.
+COMPANIONS: tuple[type[Fault], ...] = (
+    network_faults.Isolated, network_faults.Deaf, network_faults.Mute, network_faults.PartialPartition,
+    network_faults.Loss, process_faults.SidecarKilled,
+)  # fmt: skip

@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -79,6 +80,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--pause-ms", type=float, default=60.0, help="between two requests of a client, on average"
     )
+    made.add_argument(
+        "--pairs", type=float, default=25.0, help="percent of rounds with a second fault (default: 25)"
+    )
     made.add_argument("--json", action="store_true", help="nothing but the JSON line on standard output")
     return made
 
@@ -101,7 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with staged() as stage:
         until = time.monotonic() + 60 * options.minutes
         pause_s = options.pause_ms / 1000
-        with Campaign(stage, seed, is_short=options.short, pause_s=pause_s) as campaign:
+        with Campaign(
+            stage, seed, is_short=options.short, pause_s=pause_s, pairs=options.pairs / 100
+        ) as campaign:
             campaign.run(
                 kinds,
                 lambda rounds: time.monotonic() > until or (options.rounds > 0 and rounds >= options.rounds),
@@ -137,9 +143,7 @@ def keep_evidence(stage: Stage, seed: int) -> Path:
 
 def table(report: Report) -> str:
     """For people: what was done, how often, and what it cost."""
-    counts = {each.kind: 0 for each in report.rounds}
-    for each in report.rounds:
-        counts[each.kind] += 1
+    counts = Counter(each.kind for each in report.rounds)
     rows = [
         f"  {kind:20} {count:4} times, longest time without a write {report.unavailable_s[kind]:6.2f} s"
         for kind, count in sorted(counts.items())

@@ -177,6 +177,7 @@ class RollingRestart(Fault):
     kind: ClassVar[str] = "rolling-restart"
     about: ClassVar[str] = "every sidecar is told to end and started again, one after the other"
     lasts_s: ClassVar[tuple[float, float]] = (0.0, 2.0)
+    needs_others: ClassVar[bool] = True
 
     def may_end(self, host: Host) -> bool:
         """See Fault."""
