@@ -79,7 +79,7 @@ LOG_BYTES_MAX: Final = 8 * MIB
 LOG_FILES_MAX: Final = 4
 
 # ---- time -----------------------------------------------------------------------
-HEARTBEAT_MS: Final = 250
+HEARTBEAT_MS: Final = 300
 LEASE_MS: Final = 1_200
 ELECTION_MS_MIN: Final = 1_500
 ELECTION_MS_MAX: Final = 2_500
