@@ -133,7 +133,7 @@ def test_an_example_in_a_problem_is_itself_accepted() -> None:
         ("lease_ms = 299", "timers.lease_ms"),
         ("election_ms_min = 1451", "timers.election_ms_min"),
         ("election_ms_min = 2500", "timers.election_ms_max"),
-        ("tick_ms = 30", "timers.tick_ms"),
+        ("tick_ms = 35", "timers.tick_ms"),
         ("clock_rate_error = 0.05", "timers.election_ms_min"),
     ],
 )
