@@ -52,7 +52,8 @@ def staged() -> Iterator[Stage]:
         # Lazily: its sidecar is ended later, with the cluster.
         umount = ("umount", "--lazy", str(disk))
         opened.callback(stage.run, *umount)
-        cluster.processes.do_last([umount, *network.removal])
+        forget = ("rm", "-rf", str(cluster.directory))
+        cluster.processes.do_last([umount, *network.removal, forget])
         opened.callback(cluster.processes.do_last, [])
         cluster.found()
         yield stage
