@@ -38,7 +38,9 @@ NOTHING: Final = Answer()
 class Liveness:
     """The end of a run. Fails: `Violation`, of liveness unless states differ."""
 
-    def __init__(self, world: World, clients: Clients, faults: Faults) -> None:
+    def __init__(self, world: World, clients: Clients, faults: Faults, leaving: HostId | None) -> None:
+        """*leaving*: a host whose removal may be under way; nobody may count on it."""
+        self._leaving = leaving
         self._world = world
         self._clients = clients
         self._faults = faults
@@ -100,7 +102,11 @@ class Liveness:
         disks = [each.disk for each in machines.values() if each.disk]
         latest = newest(max(disks, key=lambda each: (each.last.term, each.last.index)))
         members = {each for each in latest.members if each not in self._world.removed} if latest else set()
-        able = [name for name, each in machines.items() if each.disk and each.disk.member in members]
+        able = [
+            name
+            for name, each in machines.items()
+            if each.disk and each.disk.member in members and name != self._leaving
+        ]
         if any(each.is_witness for each in machines.values()):
             return able  # without the data of all voters with data, a witness may have to wait
         for _ in range(DRAWS):

@@ -81,7 +81,7 @@ class Run:
         world.scheduler.at(4 * NS, self.operations.start)
         world.run_until(int(seconds * NS))
         self.operations.is_on = False
-        Liveness(world, self.clients, self.faults).run()
+        Liveness(world, self.clients, self.faults, self.operations.rebuilding).run()
         world.finish()
         return self.outcome()
 
