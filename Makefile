@@ -7,7 +7,7 @@ DEV_READY := $(VENV)/.ready-dev
 SOURCES := mesh sidecar services tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-quick explore explore-long mutants chaos bench gen clean
+.PHONY: help setup demo check test test-quick explore explore-long mutants chaos sim sim-long bench gen clean
 
 help: ## Lists the commands.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1@\2/' | column -t -s '@'
@@ -47,6 +47,13 @@ mutants: $(DEV_READY) ## Does the simulator notice seeded bugs? One guard after 
 
 chaos: $(DEV_READY) ## Faults of every kind on three real sidecars under load. MINUTES=60 SEED=1, more in CHAOS_ARGS.
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+
+sim: $(DEV_READY) ## Simulates one cluster that fails in many ways, and draws it. SEED=7
+	@mkdir -p build
+	$(BIN)/python -m tests.sim --seed $(or $(SEED),1) --html build/sim-$(or $(SEED),1).html
+
+sim-long: $(DEV_READY) ## Simulates more than 500 hours of cluster life in 10,000 seeds; may be ended and goes on.
+	$(BIN)/python -m tests.sim --seeds 10000 --hours 0.05 --jobs $(or $(JOBS),2) --keep build/sim-long.jsonl
 
 bench: $(DEV_READY) ## Measures; NAME=failover, northbound, consensus, idle or supervision (default: all).
 	$(BIN)/python -m benchmarks $(NAME)

@@ -28,6 +28,15 @@ DENIED: Final = 77
 #: What the command-line parser ends with when the words make no sense.
 PARSER_USAGE: Final = 2
 
+
+class Verdict(Exception):
+    """Ends a command whose exit code is its result, such as `trellis sim`; not an error."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
 #: First match wins, so a special kind stands before its parent.
 EXITS: Final[tuple[tuple[type[TrellisError], int], ...]] = (
     (InvalidRequest, USAGE),

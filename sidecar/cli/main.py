@@ -19,6 +19,7 @@ from sidecar.cli import (
     failpoint_commands,
     service_commands,
     setup_commands,
+    sim_commands,
 )
 from sidecar.cli.options import SETTINGS_VARIABLE
 
@@ -92,6 +93,7 @@ app.add_typer(cluster_commands.host_app, name="host", rich_help_panel=OPERATE)
 app.command("xds-bootstrap", rich_help_panel=OPERATE)(setup_commands.xds_bootstrap)
 app.command(rich_help_panel=TRY)(setup_commands.demo)
 app.command(rich_help_panel=TRY)(failpoint_commands.failpoints)
+app.command(rich_help_panel=TRY)(sim_commands.sim)
 
 
 def main() -> NoReturn:
@@ -100,6 +102,8 @@ def main() -> NoReturn:
         app()
     except SystemExit as end:
         sys.exit(exits.USAGE if end.code == exits.PARSER_USAGE else end.code)
+    except exits.Verdict as verdict:
+        sys.exit(verdict.code)
     except TrellisError as error:
         sys.exit(exits.report(error, as_object="--json" in sys.argv))
     except KeyboardInterrupt:

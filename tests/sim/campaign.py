@@ -29,7 +29,8 @@ def code_digest() -> str:
     digest = hashlib.sha256()
     for folder in SOURCES:
         for path in sorted((ROOT / folder).rglob("*.py")):
-            digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
+            if not path.name.startswith("test_"):
+                digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
@@ -41,18 +42,17 @@ class Kept:
         self._digest = code_digest()
         self.results: dict[str, Result] = {}
         self.wall_s = 0.0
-        if path.exists():
-            self._load(path.read_text(encoding="utf-8").splitlines())
-        if not self.results:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"code": self._digest}) + "\n", encoding="utf-8")
+        first = json.dumps({"code": self._digest})
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        # Without its end, a line was under way when the run was ended.
+        whole = [line for line in lines if line.endswith("\n")]
+        kept = whole[1:] if whole[:1] == [f"{first}\n"] else []
+        self._load(kept)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join([f"{first}\n", *kept]), encoding="utf-8")
 
     def _load(self, lines: Sequence[str]) -> None:
-        if not lines or json.loads(lines[0]) != {"code": self._digest}:
-            return
-        for line in lines[1:]:
-            if not line.endswith("}"):
-                break  # the line under way when it was ended
+        for line in lines:
             row = json.loads(line)
             self.results[row["job"]] = _result(row)
             self.wall_s += row["wall_s"]

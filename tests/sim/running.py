@@ -28,8 +28,6 @@ from tests.sim.trace import Checker, Violation
 HOURS: Final = 0.04
 #: So many events are shown before what was found.
 TAIL: Final = 60
-#: A worker is replaced after so many seeds: whatever it may have kept goes with it.
-SEEDS_PER_WORKER: Final = 200
 MODULE: Final = "python -m tests.sim"
 
 
@@ -194,6 +192,6 @@ def run_all(jobs: Sequence[Job], processes: int) -> Iterator[Result]:
     if processes == 1 or len(jobs) == 1:
         yield from map(quietly, jobs)
         return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, maxtasksperchild=SEEDS_PER_WORKER) as pool:
+    # Workers stay: another one, started later, could meet code that was changed meanwhile.
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
         yield from pool.imap(quietly, jobs)

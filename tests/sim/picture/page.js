@@ -165,9 +165,21 @@ function leaderLane(c, y) {
     const newer = count > 1 ? undefined : leaders.find((other) => other[3] > term && other[0] < b && other[1] > a);
     const cut = newer ? Math.max(a, newer[0]) : b;
     const tip = many(count, `${name} leads, term ${term}\n${span(each[0], each[1])}`);
-    if (cut > a) c.bar(a, cut, y, 18, `var(--h${n % 7})`, "#fff", [`${name} · term ${term}`, `${name} · ${term}`, `${term}`], tip);
-    if (cut < b) c.bar(cut, b, y + 13, 5, `var(--h${n % 7})`, "#fff", [], `${name} still believes to lead, term ${term}, while term ${newer[3]} has a leader\n${span(cut, b)}`);
+    if (cut > a) c.bar(a, cut, y, 18, `var(--h${n % 7})`, "var(--on-host)", [`${name} · term ${term}`, `${name} · ${term}`, `${term}`], tip);
+    if (cut < b) c.bar(cut, b, y + 13, 5, `var(--h${n % 7})`, "", [], `${name} still believes to lead, term ${term}, while term ${newer[3]} has a leader\n${span(cut, b)}`);
   });
+}
+
+// A leader that is paused leads nobody, whatever it believes.
+function pausedLeaders(c, y) {
+  for (const [a, b, n, term] of leaders) {
+    for (const state of D.hosts[n].states) {
+      const from = Math.max(a, state[0]), until = Math.min(b, state[1]);
+      if (state[2] !== "paused" || from >= until) continue;
+      c.spans([[from, until]], () => 0, (each, x, z) =>
+        c.bar(x, z, y, 18, "url(#hatch-nobody)", "", [], `${D.hosts[n].name} is paused while it leads, term ${term}\n${span(each[0], each[1])}`));
+    }
+  }
 }
 
 function ownedLane(c, y, owned) {
@@ -178,7 +190,7 @@ function ownedLane(c, y, owned) {
     c.bar(a, b, y, 18, "url(#hatch-nobody)", "var(--faint)", [], many(count, `nobody acts for ${owned.name}\n${span(a, b)}`)));
   c.spans(acts, (each) => each[3], (each, a, b, count) => {
     const name = D.hosts[each[2]].name, by = each[4] ? `, ended by ${each[4]}` : "";
-    c.bar(a, b, y, 18, `var(--h${each[2] % 7})`, "#fff", [`${name} · fencing term ${each[3]}`, `${name} · ${each[3]}`, `${each[3]}`],
+    c.bar(a, b, y, 18, `var(--h${each[2] % 7})`, "var(--on-host)", [`${name} · fencing term ${each[3]}`, `${name} · ${each[3]}`, `${each[3]}`],
       many(count, `${name} acts for ${owned.name}, fencing term ${each[3]}${by}\n${span(each[0], each[1])}`));
   });
   const told = owned.owners.map((each, n) => [each[0], n + 1 < owned.owners.length ? owned.owners[n + 1][0] : END, each[1], each[2]]);
@@ -225,7 +237,7 @@ function network(c, y) {
     const top = y + 13 + bandRows[n] * 15;
     const fill = kind === "cut" ? "var(--cut)" : kind === "clogged" ? "url(#hatch-clogged)" : "url(#hatch-weather)";
     const words = kind === "cut" ? [text, text.replace(/^cut: /, "").replaceAll("host", "")] : [];
-    c.bar(a, b, top, 13, fill, "#fff", words, `${text}\n${span(a, b)}`);
+    c.bar(a, b, top, 13, fill, "var(--on-host)", words, `${text}\n${span(a, b)}`);
   });
   return 13 + bandRowCount * 15;
 }
@@ -327,6 +339,7 @@ function paint() {
   axis(c, 0);
   phases(c);
   leaderLane(c, 40);
+  pausedLeaders(c, 40);
   D.owned.forEach((owned, n) => ownedLane(c, ownedTop + n * 30, owned));
   c.put(make("line", { x1: 0, x2: c.width, y1: net - 6, y2: net - 6, stroke: "var(--rule)" }));
   network(c, net);
