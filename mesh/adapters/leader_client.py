@@ -130,7 +130,8 @@ class ProposeStream:
         """Write and read until the stream ends; then nothing is left pending."""
         call: Any = ReplicationServiceStub(self.channel).Propose()
         try:
-            async with alongside(self._write(call), name=f"propose-writer:{self._leader}"):
+            name = f"propose-writer:{self._leader}"
+            async with alongside(self._write(call), name=name, failed=call.cancel):
                 while (response := await call.read()) is not grpc.aio.EOF:
                     self._answer(response)
                     for each in response.more:

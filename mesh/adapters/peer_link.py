@@ -144,7 +144,8 @@ class PeerLink:
         try:
             was_open = is_accepted(await call.initial_metadata())
             await failpoints.passing("link.opened")
-            async with alongside(self._write(call, outbox, idle_s), name=f"write:{self.member}"):
+            writing = self._write(call, outbox, idle_s)
+            async with alongside(writing, name=f"write:{self.member}", failed=call.cancel):
                 while (wire := await call.read()) is not grpc.aio.EOF:
                     self._received(self.member, wire)
         except BROKEN:
