@@ -30,6 +30,8 @@ from tests.harness.waiting import wait_for
 
 pytestmark = pytest.mark.integration
 
+#: Places that a host comes by which is used, led from and lost to, within some seconds.
+REACHED_MIN = 40
 DEVELOPMENT = "[development]\nmode = true\n"
 
 #: Reached by `trellis init`, which is repeated after each.
@@ -271,7 +273,7 @@ def test_errors_and_stalls_everywhere_cost_time_and_nothing_else(developing: Clu
                     with contextlib.suppress(grpc.RpcError):
                         poke(pokes, host)
             developing.wait_whole(60.0)
-            assert len(set(strikes(host.log_path)[before:])) > len(FAILPOINTS) // 2
+            assert len(set(strikes(host.log_path)[before:])) >= REACHED_MIN
             load.wait_progress()
         assert one.is_running()
         assert two.is_running()
