@@ -33,7 +33,8 @@ def test_every_promised_command_is_there() -> None:
         "init", "token", "join", "run", "status", "hosts", "events", "xds-bootstrap", "demo",
         "services apply", "services list", "services stop", "services restart", "services logs",
         "documents put", "documents get", "documents watch", "documents history", "documents list",
-        "documents delete", "leader show", "leader transfer", "host drain", "host undrain", "host remove", "failpoints",
+        "documents delete", "leader show", "leader transfer", "host drain", "host undrain", "host remove",
+        "failpoints",
         "sim",
     }  # fmt: skip
 
