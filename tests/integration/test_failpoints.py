@@ -31,7 +31,7 @@ from tests.harness.waiting import wait_for
 pytestmark = pytest.mark.integration
 
 #: Places that a host comes by which is used, led from and lost to, within some seconds.
-REACHED_MIN = 40
+REACHED_MIN = 30
 DEVELOPMENT = "[development]\nmode = true\n"
 
 #: Reached by `trellis init`, which is repeated after each.
@@ -63,8 +63,7 @@ LEADING: dict[str, Poke] = {
     ),
     **dict.fromkeys(
         (
-            "driver.transfer.begun", "vip.before-release", "vip.released", "supervisor.before-kill",
-            "supervisor.gone", "host.release.before-report",
+            "driver.transfer.begun", "vip.before-release", "vip.released", "supervisor.before-kill", "host.release.before-report",
         ),
         Pokes.lead_and_lose,
     ),
@@ -90,7 +89,10 @@ ENDING: dict[str, Poke] = dict.fromkeys(
 )
 DECLARING: dict[str, Poke] = {
     **dict.fromkeys(("services.before-propose", "services.proposed"), Pokes.declare),
-    **dict.fromkeys(("supervisor.before-spawn", "supervisor.spawned", "supervisor.recorded"), Pokes.declare),
+    **dict.fromkeys(
+        ("supervisor.before-spawn", "supervisor.spawned", "supervisor.recorded", "supervisor.gone"),
+        Pokes.declare,
+    ),
     "token.proposed": Pokes.token,
 }
 #: Reached when a snapshot comes from the leader: the host was away while the log grew.
