@@ -12,4 +12,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *of_drivers.MUTANTS,
 )
 #: Mutants that do no harm that anybody could notice, each with the reason.
-EXPLAINED: Final[dict[str, str]] = {}
+EXPLAINED: Final[dict[str, str]] = {
+    "leader-counts-itself-too-early": "the driver takes the next Ready only when the write of the one before"
+    " is durable, so nobody is told of a commit that counted what the leader's disk lacked",
+}

@@ -20,12 +20,12 @@ SECONDS = 60.0
 
 
 def chosen(names: Sequence[str]) -> list[Mutant]:
-    """The mutants of these names, or all. Fails: `SystemExit` for a name that there is not."""
+    """The mutants of these names, or all that are not explained. Fails: `SystemExit` for an unknown name."""
     by_name = {each.name: each for each in MUTANTS}
     unknown = [name for name in names if name not in by_name]
     if unknown:
         raise SystemExit(f"there is no mutant {', '.join(unknown)}; `--list` names all")
-    return [by_name[name] for name in names] if names else list(MUTANTS)
+    return [by_name[name] for name in names or by_name if names or name not in EXPLAINED]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -30,6 +30,7 @@ VOTES: Final = (
         "Core.__init__",
         "self.vote: MemberId | None = restored.hard_state.vote",
         "self.vote: MemberId | None = None",
+        profile="elections",
     ),
     Mutant(
         "term-forgotten-at-restart",
@@ -38,6 +39,7 @@ VOTES: Final = (
         "Core.__init__",
         "self.term: Term = restored.hard_state.term",
         "self.term: Term = Term(restored.entries[-1].term if restored.entries else FIRST_TERM)",
+        profile="elections",
     ),
     Mutant(
         "commit-forgotten-at-restart",
@@ -70,6 +72,7 @@ VOTES: Final = (
         "_majority_result",
         "len(voters) // 2 + 1",
         "len(voters) // 2",
+        profile="elections",
     ),
     Mutant(
         "any-log-gets-votes",
@@ -78,6 +81,7 @@ VOTES: Final = (
         "grants",
         "not view.is_up_to_date",
         "False",
+        profile="disks",
     ),
     Mutant(
         "longer-log-wins",
@@ -86,6 +90,7 @@ VOTES: Final = (
         "RaftLog.is_up_to_date",
         "(other.term, other.index) >= (last.term, last.index)",
         "other.index >= last.index",
+        profile="histories",
     ),
     Mutant(
         "older-log-wins",
@@ -94,6 +99,7 @@ VOTES: Final = (
         "RaftLog.is_up_to_date",
         "(other.term, other.index) >= (last.term, last.index)",
         "other.term >= last.term",
+        profile="disks",
     ),
     Mutant(
         "older-terms-are-believed",
@@ -110,6 +116,7 @@ VOTES: Final = (
         "Core._on_newer_term",
         "if message.pre_vote:\n    return True",
         "pass",
+        profile="elections",
     ),
     Mutant(
         "joint-votes-counted-in-one-half",
@@ -138,6 +145,7 @@ LOGS: Final = (
         "Core._on_chunk",
         "self.outbox.promise(reply)",
         "self.outbox.ask(reply)",
+        profile="members",
     ),
     Mutant(
         "leader-counts-itself-too-early",
@@ -154,6 +162,7 @@ LOGS: Final = (
         "RaftLog.mark_durable",
         "self.term_at(last.index) == last.term",
         "True",
+        profile="histories",
     ),
     Mutant(
         "conflicts-not-truncated",
@@ -162,6 +171,7 @@ LOGS: Final = (
         "RaftLog.merge",
         "self._truncate(fresh[0].index)",
         "pass",
+        profile="disks",
     ),
     Mutant(
         "conflicts-not-seen",
@@ -170,6 +180,7 @@ LOGS: Final = (
         "RaftLog._count_known",
         "entry.index >= self.origin.index and self.term_at(entry.index) != entry.term",
         "entry.index > self.last_index",
+        profile="disks",
     ),
     Mutant(
         "previous-entry-not-compared",
@@ -178,6 +189,7 @@ LOGS: Final = (
         "RaftLog.merge",
         "here != previous.term",
         "here is None",
+        profile="histories",
     ),
     Mutant(
         "shorter-appends-truncate",
@@ -186,6 +198,7 @@ LOGS: Final = (
         "RaftLog._count_known",
         "return len(entries)",
         "return 0",
+        profile="disks",
     ),
     Mutant(
         "commit-beyond-match",
@@ -194,6 +207,7 @@ LOGS: Final = (
         "append",
         "min(message.commit, matched)",
         "min(message.commit, log.last_index)",
+        profile="histories",
     ),
     Mutant(
         "heartbeat-commits-beyond-match",
@@ -202,6 +216,7 @@ LOGS: Final = (
         "Leadership._start_round",
         "min(peer.matched, commit)",
         "commit",
+        profile="disks",
     ),
     Mutant(
         "earlier-terms-committed-by-counting",
@@ -210,6 +225,7 @@ LOGS: Final = (
         "Leadership.advance_commit",
         "index <= log.commit or log.term_at(index) != self.term",
         "index <= log.commit",
+        profile="histories",
     ),
     Mutant(
         "minority-commits",
@@ -273,14 +289,6 @@ LOGS: Final = (
         "False",
         profile="members",
     ),
-    Mutant(
-        "snapshot-does-not-move-the-commit",
-        "A snapshot that is behind what is committed here is installed all the same.",
-        "mesh.raft.follower",
-        "take_chunk",
-        "last.index <= log.commit",
-        "False",
-    ),
 )
 
 READS: Final = (
@@ -291,6 +299,7 @@ READS: Final = (
         "Leadership.read_index",
         "self._reads.add(request, self._log.commit)",
         "self._released.append(ReadState(request, self._log.commit))",
+        profile="histories",
     ),
     Mutant(
         "read-confirmed-by-an-earlier-round",
@@ -299,6 +308,7 @@ READS: Final = (
         "Reads.assign",
         "(round_number, read)",
         "(round_number - 1, read)",
+        profile="histories",
     ),
     Mutant(
         "read-before-own-commit",
@@ -307,6 +317,7 @@ READS: Final = (
         "Leadership.read_index",
         "self.has_committed",
         "True",
+        profile="histories",
     ),
 )
 

@@ -22,6 +22,7 @@ STORING: Final = (
         "RaftDriver._begin",
         "ready if ready.hard_state else replace(ready, hard_state=self._late_hard_state)",
         "replace(ready, hard_state=None)",
+        profile="disks",
     ),
     Mutant(
         "entries-not-stored",
@@ -30,6 +31,7 @@ STORING: Final = (
         "RaftDriver._begin",
         "ready if ready.hard_state else replace(ready, hard_state=self._late_hard_state)",
         "replace(ready, entries=ready.entries[:1])",
+        profile="disks",
     ),
     Mutant(
         "failed-write-is-believed",
@@ -58,6 +60,7 @@ ANSWERS: Final = (
         "PendingProposals.applied",
         "term == entry.term",
         "True",
+        profile="histories",
     ),
     Mutant(
         "unknown-is-called-refused",
@@ -66,6 +69,7 @@ ANSWERS: Final = (
         "PendingProposals.give_up",
         "OutcomeUnknown(reason, index=index)",
         "_overtaken(index)",
+        profile="histories",
     ),
     Mutant(
         "timeout-is-called-refused",
@@ -74,6 +78,7 @@ ANSWERS: Final = (
         "RaftDriver.propose",
         "OutcomeUnknown(f'no quorum confirmed the command within {timeout_s:.1f} s')",
         "NoLeader(f'no quorum confirmed the command within {timeout_s:.1f} s')",
+        profile="histories",
     ),
     Mutant(
         "an-earlier-attempt-is-forgotten",
@@ -82,6 +87,7 @@ ANSWERS: Final = (
         "Consensus.propose_anywhere",
         "raise unknown or failure",
         "raise failure",
+        profile="histories",
     ),
     Mutant(
         "answered-when-appended",
@@ -99,6 +105,7 @@ ANSWERS: Final = (
         "Consensus.read_barrier",
         "await self.driver.wait_applied(index, timeout_s=deadline - loop.time())",
         "index",
+        profile="histories",
     ),
     Mutant(
         "read-joins-a-round-under-way",
@@ -107,6 +114,7 @@ ANSWERS: Final = (
         "PendingReads.add",
         "self._next.append(future)",
         "(self._asked or self._next).append(future)",
+        profile="histories",
     ),
     Mutant(
         "read-asks-nobody",
@@ -115,6 +123,7 @@ ANSWERS: Final = (
         "Consensus._read_once",
         "self.driver.role is Role.LEADER",
         "self.driver.leader is None",
+        profile="disks",
     ),
 )
 
@@ -126,6 +135,7 @@ ORDER: Final = (
         "Applier.apply",
         "outcome = self._machine.apply(entry.index, entry.data)",
         "outcome = self._machine.apply(entry.index, committed[-1 - list(committed).index(entry)].data)",
+        profile="disks",
     ),
     Mutant(
         "end-of-a-batch-not-applied",
@@ -134,6 +144,7 @@ ORDER: Final = (
         "Applier.apply",
         "entry.kind is EntryKind.COMMAND and not is_witness",
         "entry.kind is EntryKind.COMMAND and not is_witness and entry not in committed[2:]",
+        profile="disks",
     ),
     Mutant(
         "witness-leads",
@@ -160,14 +171,7 @@ ORDER: Final = (
         "Leadership.tick",
         "self._now - self._quorum_heard_tick() >= self.settings.election_ticks_min",
         "False",
-    ),
-    Mutant(
-        "time-stands-still-in-a-pause",
-        "A leader that was stopped counts one tick for it, and believes in what it knew before.",
-        "mesh.pacing",
-        "ticks_due",
-        "min(passed, leader_max) if is_leader else 1",
-        "1",
+        profile="disks",
     ),
     Mutant(
         "old-leaderships-go-on",

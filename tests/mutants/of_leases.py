@@ -238,6 +238,7 @@ WAITING: Final = (
         "_move",
         "free_at <= now",
         "True",
+        profile="leases",
     ),
 )
 
@@ -249,6 +250,7 @@ ACTING: Final = (
         "_acting_term",
         "held_term(standing.host, name, views) if standing.lease_live else None",
         "held_term(standing.host, name, views)",
+        profile="leases",
     ),
     Mutant(
         "acts-after-the-lease",
@@ -266,6 +268,7 @@ ACTING: Final = (
         "Core.__init__",
         "driver, boottime_ns = consensus.driver, clocks.boottime_ns",
         "driver, boottime_ns = consensus.driver, clocks.wall_ns",
+        profile="leases",
     ),
     Mutant(
         "lease-by-the-monotonic-clock",
@@ -293,6 +296,7 @@ ACTING: Final = (
         "held_term",
         "ownership.holder != host or handing_over",
         "ownership.holder != host",
+        profile="leases",
     ),
     Mutant(
         "acts-for-what-others-own",
@@ -301,6 +305,7 @@ ACTING: Final = (
         "held_term",
         "ownership.holder != host or handing_over",
         "handing_over",
+        profile="leases",
     ),
     Mutant(
         "acts-again-under-a-released-number",

@@ -15,6 +15,7 @@ REQUESTS: Final = (
         "apply",
         "known is not None",
         "False",
+        profile="disks",
     ),
     Mutant(
         "outcomes-not-remembered",
@@ -23,6 +24,7 @@ REQUESTS: Final = (
         "apply",
         "remember(state, index, request, outcome)",
         "pass",
+        profile="disks",
     ),
     Mutant(
         "session-numbers-used-again",
@@ -71,6 +73,7 @@ REQUESTS: Final = (
         "assign_owner",
         "Ownership(command.name, command.holder, term, at.index)",
         "Ownership(command.name, command.holder, term, Index(at.index + len(at.state.kept._kept)))",
+        profile="members",
     ),
 )
 
@@ -82,6 +85,7 @@ NUMBERS: Final = (
         "assign_owner",
         "FencingTerm(at.raise_counter(f'fencing/{command.name}'))",
         "FencingTerm(at.state.fencing_term(command.name) or at.raise_counter(f'fencing/{command.name}'))",
+        profile="leases",
     ),
     Mutant(
         "fencing-term-begins-again",
@@ -120,6 +124,7 @@ HASHES: Final = (
         "fold",
         "not table.dirty",
         "not table.dirty or table.kind == 'owner'",
+        profile="members",
     ),
     Mutant(
         "hash-not-taken-back",
@@ -128,6 +133,7 @@ HASHES: Final = (
         "fold",
         "total -= row_hash(kind, key, old)",
         "pass",
+        profile="members",
     ),
     Mutant(
         "snapshot-without-sessions",
@@ -136,6 +142,7 @@ HASHES: Final = (
         "encode_snapshot",
         "message.sessions.extend(_encode_session(state, each) for each in state.sessions.rows.values())",
         "pass",
+        profile="members",
     ),
     Mutant(
         "snapshot-without-successors",
@@ -153,6 +160,7 @@ HASHES: Final = (
         "_fill_cluster",
         "state.counters.put(counter.name, counter.value)",
         "pass",
+        profile="members",
     ),
     Mutant(
         "snapshot-changes-while-written",
@@ -161,6 +169,7 @@ HASHES: Final = (
         "StateMachine.snapshot",
         "self.state.copy()",
         "self.state",
+        profile="members",
     ),
     Mutant(
         "snapshot-under-a-later-index",
@@ -169,6 +178,7 @@ HASHES: Final = (
         "Applier.compact_if_due.compact",
         "self._node.compact(applied, encoded[0])",
         "self._node.compact(self._node.applied, encoded[0])",
+        profile="members",
     ),
     Mutant(
         "received-snapshot-not-restored",
@@ -186,6 +196,7 @@ HASHES: Final = (
         "RaftDriver.__init__",
         "self._applier.restore(restored.snapshot)",
         "pass",
+        profile="members",
     ),
 )
 

@@ -1,6 +1,7 @@
 """Stories for the checkers of what disks, logs and votes go through."""
 
 from tests.sim.checkers.committed_is_durable import CommittedIsDurable
+from tests.sim.checkers.elected_by_quorum import ElectedByQuorum
 from tests.sim.checkers.election_safety import ElectionSafety
 from tests.sim.checkers.leader_completeness import LeaderCompleteness
 from tests.sim.checkers.log_matching import LogMatching
@@ -139,6 +140,21 @@ STORIES: dict[type[Checker], Stories] = {
             "joint, on one majority": [
                 *founded(), *(stored(each, joint(2, 1, "ade", "abc")) for each in "ade"),
                 committed("a", joint(2, 1, "ade", "abc")),
+            ],
+        },
+    ),
+    ElectedByQuorum: Stories(
+        kept={
+            "two of three": [*founded(), voted("b", 2, "a"), leads("a", 2)],
+            "both halves": [
+                *founded(), stored("a", joint(2, 1, "abd", "abc")), voted("b", 2, "a"), leads("a", 2),
+            ],
+        },
+        broken={
+            "its own vote": [*founded(), leads("a", 2)],
+            "votes of another term": [*founded(), voted("b", 2, "a"), leads("a", 3)],
+            "one half": [
+                *founded(), stored("a", joint(2, 1, "ade", "abc")), voted("d", 2, "a"), leads("a", 2),
             ],
         },
     ),

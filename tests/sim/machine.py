@@ -41,6 +41,8 @@ class Machine:
         self.is_witness = False
         #: It runs the released version of the contracts.
         self.is_previous = False
+        #: Its memory is bad: so often a bit flips in a piece of a snapshot that it sends.
+        self.garbles = 0.0
         self.acting: dict[OwnedName, FencingTerm] = {}
         self._frozen: list[tuple[OwnedName, FencingTerm]] = []
         self._thaw: list[tuple[Callable[..., None], tuple[object, ...]]] = []

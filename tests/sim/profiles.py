@@ -30,8 +30,11 @@ class Profile:
     share: float
     #: Mean seconds between two of one kind.
     pauses_s: tuple[float, ...]
+    #: Faults that every seed has.
+    always: tuple[str, ...] = ()
     #: How many clients, and the pause between two requests of one.
     clients: tuple[int, float] = (3, 0.5)
+    voters: tuple[int, ...] = (3,)
     learners: tuple[int, ...] = (0,)
     #: Share of seeds with a witness.
     witness: float = 0.0
@@ -43,11 +46,13 @@ class Profile:
 PROFILES: Final = {
     "elections": Profile(
         hours=0.02,
-        faults=("half", "pair", "kill", "stop"),
+        always=("half",),
+        faults=("pair", "kill", "stop", "freeze"),
         operations=("transfer", "drain"),
-        share=0.75,
-        pauses_s=(2.5, 6.0),
+        share=0.4,
+        pauses_s=(4.0, 10.0),
         clients=(1, 8.0),
+        voters=(3, 3, 5),
     ),
     "leases": Profile(
         hours=0.02,
@@ -57,9 +62,18 @@ PROFILES: Final = {
         pauses_s=(3.0, 8.0),
         clients=(1, 2.0),
     ),
+    "histories": Profile(
+        hours=0.02,
+        always=("isolate",),
+        faults=("half", "pair", "kill", "stop", "freeze", "stall", "flap", "weather"),
+        operations=("transfer",),
+        share=0.4,
+        pauses_s=(2.0, 6.0),
+        clients=(6, 0.15),
+    ),
     "members": Profile(
         hours=0.03,
-        faults=("isolate", "pair", "kill", "weather", "clog", "power"),
+        faults=("isolate", "pair", "kill", "weather", "clog", "power", "garble", "stall"),
         operations=("transfer", "restart", "reformat", "remove", "services"),
         share=0.6,
         pauses_s=(4.0, 12.0),
@@ -89,6 +103,7 @@ def make_run(name: str, seed: int, checkers: Sequence[type[Checker]]) -> Run:
     count, pause_s = profile.clients
     run.clients = Clients(run.world, chance, count, 3, int(pause_s * NS))
     run.faults.kinds = _kinds(profile.faults, profile, chance)
+    run.faults.kinds |= dict.fromkeys(profile.always, 4.0)
     run.operations.kinds = _kinds(profile.operations, profile, chance)
     return run
 
@@ -104,7 +119,7 @@ def _kinds(names: Sequence[str], profile: Profile, chance: Random) -> dict[str, 
 
 def _plan(profile: Profile, seed: int, chance: Random) -> Plan:
     plan = draw_plan(seed)
-    voters, learners = 3, chance.choice(profile.learners)
+    voters, learners = chance.choice(profile.voters), chance.choice(profile.learners)
     has_witness = chance.random() < profile.witness
     if has_witness:  # as `draw_plan` has it
         voters, learners = 1, 1

@@ -87,7 +87,7 @@ def _half(faults: "Faults") -> None:
     source = leader.host if leader is not None and chance.random() < 0.6 else chance.choice(names)
     to = chance.choice([name for name in names if name != source])
     faults.told("", "net-half", f"{source} to {to}")
-    _cut(faults, faults.links(lambda a, b: (a, b) == (source, to)), faults.seconds(0.3, 12))
+    _cut(faults, faults.links(lambda a, b: (a, b) == (source, to)), faults.seconds(0.3, 5))
 
 
 def _clog(faults: "Faults") -> None:
@@ -240,6 +240,20 @@ def _wall(faults: "Faults") -> None:
         machine.clock.step_wall(by)
 
 
+def _garble(faults: "Faults") -> None:
+    """A machine's memory is bad where snapshots are sent from: the hash of the whole must show it."""
+    machine = faults.machine()
+    if machine is None:
+        return
+    machine.garbles = faults.chance.choice((0.1, 0.5))
+    faults.told(machine.name, "host-garbles", str(machine.garbles))
+
+    def repair() -> None:
+        machine.garbles = 0.0
+
+    faults.after(faults.seconds(0.5, 8), repair)
+
+
 # ---- disks ----------------------------------------------------------------------------
 
 
@@ -317,4 +331,5 @@ KINDS: dict[str, Strike] = {
     "fsync": _fsync,
     "full": _full,
     "misread": _misread,
+    "garble": _garble,
 }

@@ -2,12 +2,21 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mesh.adapters.crash_probe import CONNECT_TIMEOUT_S, CrashProbe
 from mesh.adapters.peer_link import COMMIT_NEWS_DELAY_S
 from mesh.ids import HostId, MemberId
-from mesh.raft.model import Append, AppendReply, Message, RequestVote, RequestVoteReply, SnapshotReply
+from mesh.raft.model import (
+    Append,
+    AppendReply,
+    Message,
+    RequestVote,
+    RequestVoteReply,
+    SnapshotChunk,
+    SnapshotReply,
+)
 from mesh.wire.raft import lane_of
 from sidecar.membership.standing import is_removed
 from tests.sim.trace import Acked, TermRaised, Voted
@@ -69,10 +78,19 @@ class SimTransport:
     def _put(self, message: Message) -> None:
         life = self._life
         to = message.to
+        if type(message) is SnapshotChunk and life.machine.garbles:
+            message = self._garbled(message)
         if to in self._addresses or lane_of(message)[1]:  # answers go back by the question's stream
             peer = life.world.life_of(to)
             if peer is not None:
                 life.world.network.carry(life.host, peer.host, peer.loop, peer.transport.receive, message)
+
+    def _garbled(self, chunk: SnapshotChunk) -> SnapshotChunk:
+        life = self._life
+        if not chunk.data or life.chance.random() >= life.machine.garbles:
+            return chunk
+        life.world.count("chunk-garbled")
+        return replace(chunk, data=bytes((chunk.data[0] ^ 1, *chunk.data[1:])))
 
     def _promise(self, message: Message) -> None:
         life = self._life

@@ -10,6 +10,7 @@ from typing import Final
 from tests.sim.checkers.acknowledged_writes import AcknowledgedWrites
 from tests.sim.checkers.acting_under_lease import ActingUnderLease
 from tests.sim.checkers.committed_is_durable import CommittedIsDurable
+from tests.sim.checkers.elected_by_quorum import ElectedByQuorum
 from tests.sim.checkers.election_safety import ElectionSafety
 from tests.sim.checkers.exactly_once import ExactlyOnce
 from tests.sim.checkers.fencing_terms import FencingTerms
@@ -30,6 +31,7 @@ from tests.sim.trace import Checker, Event, Facts
 ALL_CHECKERS: Final[tuple[type[Checker], ...]] = (
     VotesAndTerms,
     ElectionSafety,
+    ElectedByQuorum,
     LogMatching,
     LeaderCompleteness,
     CommittedIsDurable,

@@ -9,6 +9,7 @@ are replaced on purpose, which are lost together with what they held.
 
 from typing import ClassVar
 
+from mesh.raft.model import EntryKind, Membership
 from tests.sim.checkers.durable_log import DISK_EVENTS, CommittedLog, Disks, is_quorum
 from tests.sim.trace import Committed, Compacted, Event, Facts, Start, Stored, Violation
 
@@ -37,6 +38,7 @@ class CommittedIsDurable:
     def _check_quorum(self, event: Committed) -> None:
         last = event.entries[-1]
         log = self._disks.of(event.member)
+        self._check_joint(event)
         holders = self._disks.holders(last.index, last.term)
         memberships = log.memberships_for(last.index)
         if not any(is_quorum(each, holders.__contains__) for each in memberships):
@@ -46,6 +48,19 @@ class CommittedIsDurable:
                 f"{event.member} takes entry {last.index} of term {last.term} for committed,"
                 f" but only {holders} hold it durably, of the voters {voters}",
             )
+
+    def _check_joint(self, event: Committed) -> None:
+        """A joint membership is committed by both halves; only what follows may count the new one alone."""
+        for entry in event.entries:
+            if entry.kind is EntryKind.MEMBERSHIP:
+                membership = Membership.decode(entry.data)
+                holders = self._disks.holders(entry.index, entry.term)
+                if membership.is_joint and not is_quorum(membership, holders.__contains__):
+                    raise Violation(
+                        self.name,
+                        f"{event.member} takes the joint membership {entry.index} for committed, but only"
+                        f" {holders} hold it durably, of {membership.voters} and {membership.outgoing}",
+                    )
 
     def _check_kept(self, event: Stored) -> None:
         """A committed entry that was there is still there after this write."""
