@@ -183,7 +183,10 @@ def test_a_disk_that_is_full_when_a_snapshot_comes_stops_the_store(tmp_path: Pat
 @pytest.mark.integration
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 def test_a_failed_fsync_is_fatal_at_once(tmp_path: Path, error: str) -> None:
-    """The kernel fails every fsync from the twentieth on: opening takes some of them; nothing is acknowledged after the first failure."""
+    """The kernel fails every fsync from the twentieth on, after the log is open.
+
+    Nothing is acknowledged after the first failure.
+    """
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
