@@ -63,7 +63,8 @@ LEADING: dict[str, Poke] = {
     ),
     **dict.fromkeys(
         (
-            "driver.transfer.begun", "vip.before-release", "vip.released", "supervisor.before-kill", "host.release.before-report",
+            "driver.transfer.begun", "vip.before-release", "vip.released", "supervisor.before-kill",
+            "host.release.before-report",
         ),
         Pokes.lead_and_lose,
     ),
