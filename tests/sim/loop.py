@@ -8,6 +8,7 @@ between two handles, and no `finally` of the dead process is ever executed.
 
 import asyncio
 import heapq
+import math
 from asyncio.events import _set_running_loop
 from collections import deque
 from collections.abc import Callable
@@ -155,7 +156,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> Handle:
         scheduler = self._scheduler
-        delay_ns = int(delay * 1e9)
+        delay_ns = math.ceil(delay * 1e9)  # a wait that is not over takes time, or it is begun for ever
         handle = Handle(self, callback, args, self._clock.monotonic_s() + delay)
         scheduler.push(scheduler.now + self._clock.true_ns(delay_ns if delay_ns > 0 else 0), handle)
         return handle
@@ -164,7 +165,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> Handle:
         scheduler = self._scheduler
-        delay_ns = round((when - self._clock.monotonic_s()) * NS)
+        delay_ns = math.ceil((when - self._clock.monotonic_s()) * NS)
         handle = Handle(self, callback, args, when)
         scheduler.push(scheduler.now + self._clock.true_ns(delay_ns if delay_ns > 0 else 0), handle)
         return handle

@@ -1,5 +1,6 @@
 """The simulator itself: it repeats exactly, says what it found, and a handful of seeds is clean."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.sim.clock import Clock
+from tests.sim.loop import Scheduler, SimLoop
 from tests.sim.main import BUG, CLEAN, LIVENESS, SAFETY, Job, Quiet, exit_code, main, simulate
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +59,27 @@ def test_a_few_seeds_are_clean_and_end_with_one_line(capsys: pytest.CaptureFixtu
     assert line["violations"] == []
     assert line["requests_done"] > 50
     assert sum(line["faults"].values()) > 20
+
+
+def test_a_wait_shorter_than_a_nanosecond_takes_time() -> None:
+    """Goal: who waits out the rest of a deadline does not do so for ever. Method: the smallest wait that the
+    clock's reading can tell, on a slow clock; a seed had stood still there."""
+    scheduler = Scheduler()
+    clock = Clock(lambda: scheduler.now, rate_ppm=-400, offset_ns=4_096 * 10**9, wall_ns=0)
+    bugs: list[BaseException] = []
+    loop = SimLoop(scheduler, clock, bugs.append)  # type: ignore[abstract]
+    waits: list[float] = []
+
+    async def wait() -> None:
+        deadline = loop.time() + 1e-12
+        while (left := deadline - loop.time()) > 0 and len(waits) < 10:
+            waits.append(left)
+            await asyncio.sleep(left)
+
+    loop.create_task(wait(), name="wait")
+    scheduler.run_until(1_000)
+    assert 0 < len(waits) < 5
+    assert not bugs
 
 
 def test_the_exit_code_says_the_gravest_kind() -> None:
