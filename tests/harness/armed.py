@@ -1,6 +1,7 @@
 """Sidecars that are armed to die at a named place, and what makes them come to it."""
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -96,6 +97,15 @@ class Pokes:
         self._made += 1
         spec.environment["POKED"] = str(self._made)
         host.services.ApplyService(supervisor_pb2.ApplyServiceRequest(spec=spec), timeout=4 * ASK_S)
+
+    def kill_instance(self, host: Host) -> None:
+        """Kill what runs of echo on it."""
+        status = host.status()
+        for service in status.services if status is not None else ():
+            for item in service.instances:
+                if item.ready and item.pid and f"@{host.name}#" in item.instance:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(item.pid, signal.SIGKILL)
 
     def token(self, host: Host) -> None:
         """A join token that nobody uses."""

@@ -91,9 +91,10 @@ ENDING: dict[str, Poke] = dict.fromkeys(
 DECLARING: dict[str, Poke] = {
     **dict.fromkeys(("services.before-propose", "services.proposed"), Pokes.declare),
     **dict.fromkeys(
-        ("supervisor.before-spawn", "supervisor.spawned", "supervisor.recorded", "supervisor.gone"),
+        ("supervisor.before-spawn", "supervisor.spawned", "supervisor.recorded"),
         Pokes.declare,
     ),
+    "supervisor.gone": Pokes.kill_instance,
     "token.proposed": Pokes.token,
 }
 #: Reached when a snapshot comes from the leader: the host was away while the log grew.
