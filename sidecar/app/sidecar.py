@@ -116,6 +116,7 @@ class Sidecar:
             settings=settings_map.supervisor_settings(settings, self.cluster),
             on_change=lambda _status: self.core.instance_changed(),
             on_exclusive=lambda instance, handle: self.host.exclusive_changed(instance, handle),
+            may_act=lambda: self.host.is_live(),
             jitter=random.random,
         )
         self.observed = Observed(

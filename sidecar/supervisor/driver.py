@@ -14,7 +14,7 @@ from mesh.errors import NotFound
 from mesh.ids import InstanceId, ServiceName
 from mesh.state.service import InstanceStatus, ServiceSpec
 from sidecar.supervisor.cgroup import NOWHERE, Hierarchies, Leaf, find_hierarchies
-from sidecar.supervisor.instance import Instance, Site
+from sidecar.supervisor.instance import Instance
 from sidecar.supervisor.logs import BUSY_LOOK_S, LOOK_S, Logs
 from sidecar.supervisor.model import (
     Assignment,
@@ -29,6 +29,7 @@ from sidecar.supervisor.process import Child, Launch, become_subreaper, open_aga
 from sidecar.supervisor.reaper import Reaper
 from sidecar.supervisor.reconcile import Present, Step, compare, may_stop, waits_for
 from sidecar.supervisor.records import Record, Records, boot_id, file_stem
+from sidecar.supervisor.site import Site
 from sidecar.supervisor.tree import Tree
 
 #: Beyond the longest grace: what killing and verifying may take when the sidecar stops.
@@ -47,6 +48,8 @@ class Supervisor:
     `on_change` is called in the same loop iteration in which an instance exits
     or its readiness changes; `on_exclusive` as soon as an active-standby
     process exists, and again with None when its whole tree is verified gone.
+    `may_act` is asked before each start of an exclusive instance: back-off may
+    outlast the lease.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Supervisor:
         settings: SupervisorSettings,
         on_change: Callable[[InstanceStatus], None],
         on_exclusive: Callable[[InstanceId, ExclusiveHandle | None], None],
+        may_act: Callable[[], bool],
         jitter: Callable[[], float],
     ) -> None:
         #: When `run` ends: leave the active-active instances to the next sidecar.
@@ -62,6 +66,7 @@ class Supervisor:
         self._settings = settings
         self._on_change = on_change
         self._on_exclusive = on_exclusive
+        self._may_act = may_act
         self._jitter = jitter
         self._logs = Logs(settings.log_dir)
         self._records = Records(settings.run_dir)
@@ -118,6 +123,7 @@ class Supervisor:
             jitter=self._jitter,
             on_change=self._tell,
             on_exclusive=self._on_exclusive,
+            may_act=self._may_act,
         )
 
     async def _take_over(self, site: Site) -> None:

@@ -11,16 +11,13 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mesh import failpoints
 from mesh.errors import Unavailable
-from mesh.ids import InstanceId
 from mesh.state.service import InstanceState, InstanceStatus
-from sidecar.supervisor.cgroup import Hierarchies, Leaf
+from sidecar.supervisor.cgroup import Leaf
 from sidecar.supervisor.decide import decide, describe_exit
-from sidecar.supervisor.logs import Logs
 from sidecar.supervisor.model import (
     Action,
     Assignment,
@@ -30,31 +27,14 @@ from sidecar.supervisor.model import (
     Goal,
     Kind,
     Life,
-    SupervisorSettings,
 )
-from sidecar.supervisor.ports import PortAllocator
 from sidecar.supervisor.prober import Prober
 from sidecar.supervisor.probes import Target
 from sidecar.supervisor.process import Child, Launch, check_command, limit_address_space, spawn
-from sidecar.supervisor.records import Record, Records, file_stem
+from sidecar.supervisor.records import Record, file_stem
+from sidecar.supervisor.site import Site
 from sidecar.supervisor.surroundings import address_text, environment_of, make_state_dir, state_dir_of
 from sidecar.supervisor.tree import CLEAR_S_MAX, CLEAR_S_MIN, Tree
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """What all instances of a host share."""
-
-    settings: SupervisorSettings
-    hierarchies: Hierarchies
-    ports: PortAllocator
-    logs: Logs
-    records: Records
-    boot: str
-    tasks: asyncio.TaskGroup
-    jitter: Callable[[], float]
-    on_change: Callable[["Instance"], None]
-    on_exclusive: Callable[[InstanceId, ExclusiveHandle | None], None]
 
 
 class Instance:
@@ -224,6 +204,8 @@ class Instance:
     def _spawn(self) -> None:
         """Order: record written, then fence told. Fails: OSError, Unavailable; then nothing runs."""
         site, spec = self._site, self.assignment.spec
+        if self.assignment.exclusive and not site.may_act():
+            raise Unavailable("the lease of this host has run out")
         self._port = site.ports.give(self.id)
         if spec.routed and not self._ingress:
             self._ingress = site.ports.give(f"{self.id}/ingress")

@@ -36,8 +36,9 @@ class NetlinkVip:
     """A VipDriver on one interface. Close it when done; `close` does not release.
 
     `on_conflict(mac)`: a stranger claims the address while it is held here.
-    `may_act()`: asked before each announcement, since the lease may end while the kernel is waited for:
-    neighbours must not be led to a host that has to let go.
+    `may_act()`: asked before each request to the kernel and each announcement, since the lease may end
+    while a probe or the kernel is waited for, or while this process stands still: the address must not
+    come up on a host that has to let go, and neighbours must not be led there.
     `ifindex`, `prefix` and `address` are what the fence must know.
     Fails: OSError, when made, without the interface or the privileges.
     """
@@ -81,6 +82,8 @@ class NetlinkVip:
             await self._probe(fencing_term)
         now = _now()
         async with self._kernel:
+            if not self._may_act():
+                raise VipUnavailable(f"{self.address} was not taken: the lease ended before it was added.")
             try:
                 await self._addresses.keep(decide.VALID_S)
             except asyncio.CancelledError:
@@ -102,7 +105,7 @@ class NetlinkVip:
             self._announce()
         if now >= decide.next_refresh(held):
             async with self._kernel:
-                if self._held is None:
+                if self._held is None or not self._may_act():
                     return
                 # Counted from before the request, so that the kernel never is the earlier one.
                 now = _now()

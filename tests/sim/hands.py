@@ -17,6 +17,7 @@ from sidecar.routing.model import RoutingView
 from sidecar.routing.process import ProcessHandle
 from sidecar.supervisor.model import Assignment, ExclusiveHandle
 from sidecar.vip import decide as vip_decide
+from sidecar.vip.port import VipUnavailable
 from tests.sim.clock import MS, NS, Clock
 from tests.sim.loop import Handle, Scheduler, SimLoop
 
@@ -61,12 +62,14 @@ class SimInstances:
         chance: Random,
         on_change: Callable[[], None],
         on_exclusive: Callable[[InstanceId, ExclusiveHandle | None], None],
+        may_act: Callable[[], bool],
     ) -> None:
         self._machine = machine
         self._loop = loop
         self._chance = chance
         self._on_change = on_change
         self._on_exclusive = on_exclusive
+        self._may_act = may_act
         self._present: dict[InstanceId, Running] = {}
         self._wanted: dict[InstanceId, Assignment] = {}
         self._gone = asyncio.Event()
@@ -147,6 +150,9 @@ class SimInstances:
         assignment = running.assignment
         if running.is_unwanted or self._present.get(assignment.instance) is not running:
             return
+        if assignment.exclusive and not self._may_act():
+            self._found_gone(assignment.instance, running)
+            return
         running.started_as = assignment
         if assignment.exclusive:
             self._pids += 1
@@ -225,9 +231,10 @@ class SimVip:
     ifindex = 2
     prefix = 32
 
-    def __init__(self, machine: Machine, chance: Random) -> None:
+    def __init__(self, machine: Machine, chance: Random, may_act: Callable[[], bool]) -> None:
         self._machine = machine
         self._chance = chance
+        self._may_act = may_act
         self._held: vip_decide.Held | None = None
         self._changed = asyncio.Event()
         self._kernel = asyncio.Lock()
@@ -246,6 +253,8 @@ class SimVip:
             await asyncio.sleep(vip_decide.PROBES * vip_decide.PROBE_S)
         now = self._now()
         async with self._kernel:
+            if not self._may_act():
+                raise VipUnavailable("the lease ended before the address was added")
             self._term = fencing_term
             self._renew()
             try:
@@ -253,6 +262,9 @@ class SimVip:
             except asyncio.CancelledError:
                 self._remove()
                 raise
+            if not self._may_act():
+                self._remove()
+                raise VipUnavailable("the lease ended while the address was added")
             self._held = vip_decide.Held(announce_from=now, refreshed_at=now, announced_at=now)
         self._changed.set()
 
@@ -281,7 +293,7 @@ class SimVip:
                 await self._renew_held()
 
     async def _renew_held(self) -> None:
-        if self._held is not None:
+        if self._held is not None and self._may_act():
             now = self._now()
             self._renew()
             await self._ask_kernel()

@@ -198,6 +198,7 @@ class Life:
             self.chance,
             on_change=lambda: self.core.instance_changed(),
             on_exclusive=lambda instance, handle: self.core.host.exclusive_changed(instance, handle),
+            may_act=lambda: self.core.host.is_live(),
         )
         self.fence = SimFence(
             machine,
@@ -225,7 +226,7 @@ class Life:
             ),
             surrounding=self,
         )
-        self.vip = SimVip(machine, self.chance)
+        self.vip = SimVip(machine, self.chance, self.core.host.is_live)
         self.core.vip = VipHold(
             vip=self.vip, fence=self.fence, routing=routes, address=ADDRESS, netlink=self.vip
         )

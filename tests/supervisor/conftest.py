@@ -44,6 +44,8 @@ class Site:
     handles: list[tuple[InstanceId, ExclusiveHandle | None]] = field(default_factory=list)
     #: When each of `told` was told, by time.perf_counter.
     told_at: list[float] = field(default_factory=list)
+    #: What the supervisor is told when it asks whether the host may act.
+    has_lease: bool = True
 
     def status(self, name: str) -> InstanceStatus:
         """The one instance of a service."""
@@ -135,11 +137,13 @@ async def supervised(settings: SupervisorSettings) -> AsyncIterator[Site]:
         settings=settings,
         on_change=tell,
         on_exclusive=lambda name, handle: handles.append((name, handle)),
+        may_act=lambda: present.has_lease,
         jitter=lambda: 0.0,
     )
+    present = Site(supervisor, settings, told, handles, told_at)
     running = asyncio.ensure_future(supervisor.run())
     try:
-        yield Site(supervisor, settings, told, handles, told_at)
+        yield present
     finally:
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):

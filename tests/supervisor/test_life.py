@@ -120,6 +120,24 @@ async def test_a_crash_loop_backs_off_and_never_ends(site: Site) -> None:
     assert site.status("crash").reason == "exited with code 1"
 
 
+async def test_an_exclusive_instance_does_not_start_again_after_the_lease(plain_site: Site) -> None:
+    """Goal: back-off may outlast the lease. Method: one that ends, a lease that ends before the next start,
+    and then holds again; beside it one that is not exclusive."""
+    site = plain_site
+    policy = Restart(delay_ms_min=50, delay_ms_max=50)
+    exclusive = assigned("alone", ("/bin/false",), restart=policy, fencing_term=1)
+    site.supervisor.assign([exclusive, assigned("many", ("/bin/false",), restart=policy)])
+    await site.until(lambda: len(site.handles) >= 2)
+    site.has_lease = False
+    refused = "could not be started: the lease of this host has run out"
+    await site.until(lambda: site.status("alone").reason == refused)
+    before, beside = len(site.handles), site.status("many").generation
+    await site.until(lambda: site.status("many").generation >= beside + 3)
+    assert len(site.handles) == before
+    site.has_lease = True
+    await site.until(lambda: len(site.handles) > before)
+
+
 @pytest.mark.parametrize(
     ("when", "code", "state"),
     [
@@ -247,6 +265,7 @@ async def test_a_second_cancellation_does_not_leave_a_process_behind(tmp_path: P
         settings=settings_in(tmp_path),
         on_change=lambda _: None,
         on_exclusive=lambda _, __: None,
+        may_act=lambda: True,
         jitter=lambda: 0.0,
     )
     declared = assigned("deaf", deaf, grace_ms=300)

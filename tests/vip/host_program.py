@@ -51,7 +51,7 @@ async def main(interface: str, text: str) -> None:
                 elif line[0] == "release":
                     await vip.release()
             except TrellisError as error:
-                say(refused=error.reason, holder=error.metadata.get("holder"))
+                say(refused=error.reason, holder=error.metadata.get("holder"), why=error.message)
             else:
                 say(done=line[0], began=began, ms=(time.monotonic_ns() - began) / 1e6, held=vip.is_held())
         keeper.cancel()
