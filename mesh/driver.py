@@ -360,7 +360,8 @@ class RaftDriver:
             self._late_hard_state = ready.hard_state or self._late_hard_state
             self._finish(ready)
             return
-        stored = ready if ready.hard_state else replace(ready, hard_state=self._late_hard_state)
+        late = self._late_hard_state
+        stored = ready if ready.hard_state or late is None else replace(ready, hard_state=late)
         self._late_hard_state = None
         self._is_storing = True
         failpoints.hit("driver.turn.before-save")
@@ -397,4 +398,5 @@ class RaftDriver:
             self._applier.compact_if_due(self._writer, self._bulk_writer, self._fail)
         self._conditions.check(self._node.status)
         failpoints.hit("driver.turn.done")
-        self._kick()
+        if self._node.has_ready():
+            self._kick()

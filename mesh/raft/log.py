@@ -201,12 +201,17 @@ class RaftLog:
         self.commit = index
         return True
 
+    @property
+    def is_applicable(self) -> bool:
+        """Some entry is committed and durable here, and not yet applied."""
+        applied = self.applied
+        return applied < self.commit and applied < self.stable and self.installing is None
+
     def applicable(self, bytes_max: int) -> list[Entry]:
         """Committed, locally durable entries that are not yet applied."""
-        end = min(self.commit, self.stable)
-        if self.installing is not None or self.applied >= end:
+        if not self.is_applicable:
             return []
-        return self.slice(Index(self.applied + 1), end, bytes_max)
+        return self.slice(Index(self.applied + 1), min(self.commit, self.stable), bytes_max)
 
     def mark_applied(self, index: Index) -> None:
         self.applied = max(self.applied, index)

@@ -190,19 +190,24 @@ class RawNode:
 
     def has_ready(self) -> bool:
         """Whether `ready` would hold anything. Collects what there is to send: ask once per turn."""
-        core = self._core
-        if core.leadership is not None:
-            core.leadership.flush()
+        core, log, hard, soft = self._core, self._core.log, self._hard_state, self._soft_state
+        leadership = core.leadership
+        if leadership is not None:
+            leadership.flush()
         return bool(
             core.outbox
-            or core.log.stable < core.log.last_index
-            or core.log.installing
+            or log.stable < log.last_index
+            or log.installing
             or core.reads_confirmed
             or core.reads_lost
-            or (core.leadership is not None and core.leadership.has_reads)
-            or core.hard_state != self._hard_state
-            or self._soft() != self._soft_state
-            or core.log.applicable(1)
+            or (leadership is not None and leadership.has_reads)
+            # Field by field: asked several times a heartbeat, and the answer is mostly no.
+            or log.commit != hard.commit
+            or core.term != hard.term
+            or core.vote != hard.vote
+            or core.leader != soft.leader
+            or core.role is not soft.role
+            or log.is_applicable
         )
 
     def ready(self) -> Ready:

@@ -43,15 +43,15 @@ def fold(state: "ClusterState") -> None:
     for table in state.tables:
         if not table.dirty:
             continue
-        kind, rows = table.kind, table.rows
+        kind, rows, counted = table.kind, table.rows, table.counted
         for key, old in table.dirty.items():
             new = rows.get(key)
             if old is new:
                 continue
-            if old is not None:
-                total -= row_hash(kind, key, old)
+            total -= counted.pop(key, 0)
             if new is not None:
-                total += row_hash(kind, key, new)
+                counted[key] = part = row_hash(kind, key, new)
+                total += part
         table.dirty.clear()
     state.row_sum = total & _MODULUS_MASK
     state.ledger.dirty_count = 0

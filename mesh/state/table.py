@@ -42,7 +42,7 @@ class Table(Mapping[K, V], Generic[K, V]):
     that is not `hashed`, because it follows from others, it is empty.
     """
 
-    __slots__ = ("_hashed", "_ledger", "dirty", "kind", "rows")
+    __slots__ = ("_hashed", "_ledger", "counted", "dirty", "kind", "rows")
 
     def __init__(self, kind: str, ledger: Ledger, *, hashed: bool = True) -> None:
         self.kind = kind
@@ -50,6 +50,8 @@ class Table(Mapping[K, V], Generic[K, V]):
         #: Unordered view for single look-ups and counts; never iterated by readers.
         self.rows: dict[K, V] = {}
         self.dirty: dict[K, V | None] = {}
+        #: What each row adds to the state hash, as of when that was last brought up to date.
+        self.counted: dict[K, int] = {}
         self._ledger = ledger
 
     def put(self, key: K, value: V) -> None:

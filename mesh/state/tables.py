@@ -151,6 +151,7 @@ class ClusterState:
         for mine, its in zip(self.tables, twin.tables, strict=True):
             its.rows.update(mine.rows)
             its.dirty.update(mine.dirty)
+            its.counted.update(mine.counted)
         twin.ledger.dirty_count = self.ledger.dirty_count
         twin.row_sum = self.row_sum
         twin.rebuild(self.applied)

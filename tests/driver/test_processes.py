@@ -84,6 +84,8 @@ async def test_a_killed_follower_disturbs_nobody(tmp_path: Path) -> None:
     async with running_trio(tmp_path) as trio:
         leader, _ = await trio.wait_leader()
         follower = next(member for member in trio.members if member != leader)
+        for process in trio.running.values():  # who has not been connected to it could not notice
+            await process.wait_said(lambda fact: fact.get("leader") == leader)
         killed = time.monotonic()
         await trio.kill(follower)
         for process in trio.running.values():
