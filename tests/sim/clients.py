@@ -5,7 +5,7 @@ client takes its place, so that nobody ever acts on an answer that did not come.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
@@ -64,7 +64,10 @@ class Client:
             clients.later(self.step)
             return
         life = lives[int(chance.random() * len(lives))]
-        kind = chance.choices(KINDS, WEIGHTS)[0]
+        if clients.at_leaders and chance.random() < clients.at_leaders:
+            leading = [each for each in lives if each.member in world.leaders]
+            life = leading[int(chance.random() * len(leading))] if leading else life
+        kind = chance.choices(KINDS, clients.weights)[0]
         name = f"d{int(chance.random() * clients.documents)}"
         expected = self._versions.get(name, 0) if kind == "cas" else None
         self.ask(life, kind, name, expected)
@@ -77,9 +80,9 @@ class Client:
         named = "" if kind.startswith("list") else name
         world = clients.world
         world.emit(Invoke(world.now, life.host, self.name, operation, kind, named, value, expected))
-        work = partial(_perform, life, kind, name, value, expected)
+        work = partial(_perform, life, clients.patience_s, kind, name, value, expected)
         life.loop.create_task(self._run(life, operation, name, work), name=f"client:{operation}")
-        world.scheduler.at(world.now + int((PATIENCE_S + 2) * NS), self._give_up, operation)
+        world.scheduler.at(world.now + int((clients.patience_s + 2) * NS), self._give_up, operation)
         return operation
 
     async def _run(
@@ -124,6 +127,11 @@ class Clients:
         self.chance = chance
         self.documents = documents
         self.is_on = False
+        self.patience_s = PATIENCE_S
+        #: How likely one asks whoever believes to lead, rather than any host.
+        self.at_leaders = 0.0
+        #: How often of each of `KINDS`.
+        self.weights: Sequence[int] = WEIGHTS
         self._pause_ns = pause_ns
         self._numbers = 0
         self._clients = [Client(self, number) for number in range(count)]
@@ -161,18 +169,20 @@ class Clients:
             told(answer)
 
 
-async def _perform(life: "Life", kind: str, name: str, value: bytes, expected: int | None) -> Answer:
+async def _perform(
+    life: "Life", patience_s: float, kind: str, name: str, value: bytes, expected: int | None
+) -> Answer:
     replica = life.replica
     if kind in ("put", "cas"):
         command = PutDocument(DocumentName(name), value, expected)
-        applied = await replica.propose(command, timeout_s=PATIENCE_S, at_ns=life.clock.wall_ns())
+        applied = await replica.propose(command, timeout_s=patience_s, at_ns=life.clock.wall_ns())
         return Answer(version=applied.version, at_index=applied.index)
     if kind == "delete":
         gone = DeleteDocument(DocumentName(name))
-        applied = await replica.propose(gone, timeout_s=PATIENCE_S, at_ns=life.clock.wall_ns())
+        applied = await replica.propose(gone, timeout_s=patience_s, at_ns=life.clock.wall_ns())
         return Answer(version=applied.version, at_index=applied.index)
     if not kind.endswith("-stale"):
-        await replica.barrier(timeout_s=PATIENCE_S)
+        await replica.barrier(timeout_s=patience_s)
     else:
         await asyncio.sleep(0)
     state = replica.state

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tests.sim.network import Link
     from tests.sim.world import World
 
+#: How much calmer than a storm a seed is: life has long stretches in which nothing breaks.
+CALM = (1, 2, 6)
+
 
 class Faults:
     """The faults of one run. `stop` ends them; `heal` puts everything right."""
@@ -31,6 +34,8 @@ class Faults:
         self.is_on = False
         #: Machines that no fault touches any more.
         self.spared: set[HostId] = set()
+        #: What every duration is multiplied by.
+        self.haste = 1.0
         #: What would undo the faults that are in force.
         self._undo: list[Callable[[], None]] = []
         self.kinds = self._draw()
@@ -41,10 +46,10 @@ class Faults:
         if chance.random() < 0.04:
             return {}
         share = chance.choice((0.15, 0.3, 0.5))
-        drawn = {}
+        drawn, calm = {}, chance.choice(CALM)
         for name in KINDS:
             if chance.random() < share:
-                drawn[name] = chance.choice((6.0, 15.0, 40.0))
+                drawn[name] = chance.choice((6.0, 15.0, 40.0)) * calm
         return drawn
 
     def start(self) -> None:
@@ -66,7 +71,7 @@ class Faults:
 
     def seconds(self, low: float, high: float) -> int:
         """Between *low* and *high*, shorter ones more often; ns."""
-        return int((low + (high - low) * self.chance.random() ** 2) * NS)
+        return int((low + (high - low) * self.chance.random() ** 2) * self.haste * NS)
 
     def after(self, delay_ns: int, act: Callable[[], None]) -> None:
         """Undo something later, or earlier when all is healed."""

@@ -5,6 +5,7 @@ from tests.sim.checkers.elected_by_quorum import ElectedByQuorum
 from tests.sim.checkers.election_safety import ElectionSafety
 from tests.sim.checkers.leader_completeness import LeaderCompleteness
 from tests.sim.checkers.log_matching import LogMatching
+from tests.sim.checkers.safe_from_elections import SafeFromElections
 from tests.sim.checkers.state_machine_safety import StateMachineSafety
 from tests.sim.checkers.votes_and_terms import VotesAndTerms
 from tests.sim.told import (
@@ -156,6 +157,26 @@ STORIES: dict[type[Checker], Stories] = {
             "one half": [
                 *founded(), stored("a", joint(2, 1, "ade", "abc")), voted("d", 2, "a"), leads("a", 2),
             ],
+        },
+    ),
+    SafeFromElections: Stories(
+        kept={
+            "on a quorum's disks": [*ON_TWO_DISKS, stored("c", term=2), committed("a", TWO)],
+            "another log is longer, of an older term": [
+                *founded(), *(stored(each, entry(2, 2)) for each in "ab"), stored("c", TWO, THREE),
+                committed("a", entry(2, 2)),
+            ],
+            "with an entry of this term after it": [
+                *founded(), stored("c", entry(2, 2)), *(stored(each, TWO, entry(3, 3)) for each in "ab"),
+                committed("a", TWO, entry(3, 3)),
+            ],
+            "a learner without it": [*ON_TWO_DISKS, stored("d", entry(2, 5)), committed("a", TWO)],
+        },
+        broken={
+            "of an earlier term, by counting": [
+                *ON_TWO_DISKS, stored("c", entry(2, 2)), committed("a", TWO),
+            ],
+            "on one disk": [*founded(), stored("a", TWO), committed("a", TWO)],
         },
     ),
     StateMachineSafety: Stories(

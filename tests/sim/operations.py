@@ -27,6 +27,8 @@ from sidecar.membership.standing import is_removed
 from tests.sim.clock import NS
 from tests.sim.cluster import member_row, service
 from tests.sim.disk import Disk
+from tests.sim.faults import CALM
+from tests.sim.reshaping import DIRECTED
 from tests.sim.trace import Fault
 
 if TYPE_CHECKING:
@@ -49,9 +51,9 @@ class Operations:
         self.is_on = False
         #: The host that is not what it was: removed, or on its way back. One at a time.
         self.rebuilding: HostId | None = None
-        share = chance.choice((0.2, 0.5, 0.8))
+        share, calm = chance.choice((0.2, 0.5, 0.8)), chance.choice(CALM)
         self.kinds = {
-            name: chance.choice((8.0, 20.0, 60.0)) * (3 if name == "roll" else 1)
+            name: chance.choice((8.0, 20.0, 60.0)) * calm * (3 if name == "roll" else 1)
             for name in KINDS
             if chance.random() < share
         }
@@ -75,7 +77,7 @@ class Operations:
 
     def _act(self, name: str) -> None:
         if self.is_on:
-            KINDS[name](self)
+            (KINDS.get(name) or DIRECTED[name])(self)
             self._later(name)
 
     # ---- what operations use ----------------------------------------------------------

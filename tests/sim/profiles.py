@@ -4,18 +4,39 @@ The swarm has everything in it and long calm stretches, as life has. To find out
 its work, one lets happen often what that guard is for.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
 
-from tests.sim.clients import Clients
+from mesh.settings.load import parse_settings
+from tests.sim.clients import PATIENCE_S, WEIGHTS, Clients
 from tests.sim.clock import NS
 from tests.sim.phases import Run, draw_plan
+from tests.sim.provoked import Provoked
+from tests.sim.timing import DEFAULT, Timing, timing_of
 from tests.sim.trace import Checker
 from tests.sim.world import Plan
 
 SWARM: Final = "swarm"
+
+#: A fifth of the default timers: an election takes no longer than a message may be late.
+QUICK: Final = timing_of(
+    parse_settings(
+        {
+            "host": {"name": "host1"},
+            "mesh": {"address": "10.0.0.1:7400"},
+            "timers": {
+                "tick_ms": 10,
+                "heartbeat_ms": 60,
+                "lease_ms": 240,
+                "release_bound_ms": 60,
+                "election_ms_min": 310,
+                "election_ms_max": 510,
+            },
+        }
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +62,15 @@ class Profile:
     #: Snapshots after so many entries, chunks and appends of so many bytes, at most so many under way.
     snapshot_entries: tuple[int, ...] = (20, 4_096)
     chunk_bytes: tuple[int, ...] = (1_500, 1 << 20)
+    #: Empty: as drawn.
+    append_bytes: tuple[int, ...] = ()
+    #: How long a client waits, how likely it asks whoever believes to lead, and how often for what.
+    patience_s: float = PATIENCE_S
+    at_leaders: float = 0.0
+    weights: tuple[int, ...] = WEIGHTS
+    #: How likely each moment of `provoked.STRIKES` is struck at.
+    provoked: Mapping[str, float] = field(default_factory=dict)
+    timing: Timing = DEFAULT
 
 
 PROFILES: Final = {
@@ -82,6 +112,35 @@ PROFILES: Final = {
         snapshot_entries=(10, 40),
         chunk_bytes=(700, 1_500),
     ),
+    "storm": Profile(
+        hours=0.006,
+        faults=("weather", "clog", "kill", "stop", "stall", "isolate"),
+        operations=("transfer",),
+        share=0.35,
+        pauses_s=(0.7, 1.5),
+        always=("isolate",),
+        clients=(5, 0.1),
+        patience_s=0.15,
+        at_leaders=0.6,
+        voters=(3, 3, 5),
+        append_bytes=(1, 1, 2_000),
+        provoked={"led": 0.8, "asked": 0.5},
+        timing=QUICK,
+    ),
+    "joint": Profile(
+        hours=0.006,
+        faults=("weather", "clog", "kill", "isolate"),
+        operations=("transfer", "reshape"),
+        share=0.5,
+        pauses_s=(0.7, 2.0),
+        clients=(4, 0.1),
+        patience_s=0.6,
+        at_leaders=0.6,
+        voters=(3, 5),
+        append_bytes=(1, 2_000),
+        provoked={"led": 0.2, "joint": 0.6},
+        timing=QUICK,
+    ),
     "disks": Profile(
         hours=0.02,
         faults=("stall", "fsync", "full", "kill", "power", "isolate", "weather"),
@@ -99,12 +158,19 @@ def make_run(name: str, seed: int, checkers: Sequence[type[Checker]]) -> Run:
         return Run(seed, checkers)
     profile = PROFILES[name]
     chance = Random(f"{seed}/profile/{name}")
-    run = Run(seed, checkers, _plan(profile, seed, chance))
+    observers = (Provoked,) if profile.provoked else ()
+    run = Run(seed, (*checkers, *observers), _plan(profile, seed, chance))
     count, pause_s = profile.clients
-    run.clients = Clients(run.world, chance, count, 3, int(pause_s * NS))
+    run.clients = clients = Clients(run.world, chance, count, 3, int(pause_s * NS))
+    clients.patience_s, clients.at_leaders = profile.patience_s, profile.at_leaders
+    clients.weights = profile.weights
+    run.faults.haste = profile.timing.election_ns_max / DEFAULT.election_ns_max
     run.faults.kinds = _kinds(profile.faults, profile, chance)
-    run.faults.kinds |= dict.fromkeys(profile.always, 4.0)
+    run.faults.kinds |= dict.fromkeys(profile.always, 4.0 * run.faults.haste)
     run.operations.kinds = _kinds(profile.operations, profile, chance)
+    for observer in run.world.checkers:
+        if isinstance(observer, Provoked):
+            observer.watch(run, profile.provoked, chance)
     return run
 
 
@@ -118,7 +184,7 @@ def _kinds(names: Sequence[str], profile: Profile, chance: Random) -> dict[str, 
 
 
 def _plan(profile: Profile, seed: int, chance: Random) -> Plan:
-    plan = draw_plan(seed)
+    plan = draw_plan(seed, profile.timing)
     voters, learners = chance.choice(profile.voters), chance.choice(profile.learners)
     has_witness = chance.random() < profile.witness
     if has_witness:  # as `draw_plan` has it
@@ -132,6 +198,11 @@ def _plan(profile: Profile, seed: int, chance: Random) -> Plan:
             plan.raft,
             trailing_entries=chance.choice((8, 64)),
             chunk_bytes=chance.choice(profile.chunk_bytes),
+            append_bytes_max=_append_bytes(profile, plan.raft.append_bytes_max, chance),
         ),
         driver=replace(plan.driver, snapshot_entries=chance.choice(profile.snapshot_entries)),
     )
+
+
+def _append_bytes(profile: Profile, drawn: int, chance: Random) -> int:
+    return chance.choice(profile.append_bytes) if profile.append_bytes else drawn

@@ -24,6 +24,7 @@ from tests.sim.checkers.one_owner import OneOwner
 from tests.sim.checkers.questions import Questions
 from tests.sim.checkers.queues import QueueBounds
 from tests.sim.checkers.removed_members import RemovedMembers
+from tests.sim.checkers.safe_from_elections import SafeFromElections
 from tests.sim.checkers.state_machine_safety import StateMachineSafety
 from tests.sim.checkers.votes_and_terms import VotesAndTerms
 from tests.sim.trace import Checker, Event, Facts
@@ -35,6 +36,7 @@ ALL_CHECKERS: Final[tuple[type[Checker], ...]] = (
     LogMatching,
     LeaderCompleteness,
     CommittedIsDurable,
+    SafeFromElections,
     StateMachineSafety,
     Minority,
     OneOwner,
