@@ -37,6 +37,8 @@ class Machine:
         #: The kernel runs: it refuses connections to a port that nobody has open.
         self.is_up = True
         self.is_frozen = False
+        #: When the fence has taken away what the last process held that was killed.
+        self.clears_at = 0
         #: It votes and holds no state.
         self.is_witness = False
         #: It runs the released version of the contracts.

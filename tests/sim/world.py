@@ -225,6 +225,9 @@ class World:
         disk = machine.disk
         if machine.life is not None or disk is None or not machine.is_up or machine.is_frozen:
             return
+        if self.now < machine.clears_at:  # no process starts sooner than the fence clears: it takes 0.3 s
+            self.scheduler.at(machine.clears_at, self.start, machine)
+            return
         machine.lives += 1
         try:
             life = Life(machine, disk, self.chance(f"{machine.name}/{machine.lives}"))
@@ -255,8 +258,8 @@ class World:
         if life is None:
             return
         self.emit(Crash(self.now, machine.name, life.member, kind))
-        clears = 1 + int(life.chance.random() * 40 * MS)
-        machine.at(self.now + clears, self._cleared, life)
+        machine.clears_at = self.now + 1 + int(life.chance.random() * 40 * MS)
+        machine.at(machine.clears_at, self._cleared, life)
         self._tell_broken(life)
 
     def _cleared(self, life: Life) -> None:
