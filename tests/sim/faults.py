@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mesh.ids import HostId
 from tests.sim.clock import NS
+from tests.sim.directed import DIRECTED
 from tests.sim.strikes import KINDS
 from tests.sim.trace import Fault
 
@@ -64,7 +65,7 @@ class Faults:
 
     def _strike(self, name: str) -> None:
         if self.is_on:
-            KINDS[name](self)
+            (KINDS.get(name) or DIRECTED[name])(self)
             self._later(name)
 
     # ---- what strikes use -------------------------------------------------------------

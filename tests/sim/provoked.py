@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from mesh.ids import HostId
 from mesh.raft.model import EntryKind, Membership, Role, Standing
 from tests.sim.clock import MS
+from tests.sim.directed import bounce
 from tests.sim.trace import Event, Facts, Granted, RoleChanged, Stored, Voted
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 #: A strike comes so soon after its moment; for a new leader, within two election timeouts.
 SOON_NS: Final = 4 * MS
-#: A process is back so soon after it was killed.
-BACK_NS: Final = (5 * MS, 60 * MS)
 
 Strike = Callable[["Provoked", HostId], None]
 
@@ -83,16 +82,6 @@ class Provoked:
         self.chance.shuffle(names)
         return names
 
-    def kill(self, host: HostId) -> None:
-        """A process dies; it is back before anybody has waited for long."""
-        world, machine = self.world, self.world.machines[host]
-        if machine.life is None or machine.is_frozen or host in self.faults.spared:
-            return
-        world.kill(machine, "kill")
-        low, high = BACK_NS
-        back = low + int(self.chance.random() * (high - low))
-        self.faults.after(back, lambda: world.start(machine))
-
 
 def _set(link: "Link", *, is_cut: bool) -> None:
     link.is_cut = is_cut
@@ -138,7 +127,7 @@ def _alone(provoked: Provoked, host: HostId) -> None:
 
 
 def _dies(provoked: Provoked, host: HostId) -> None:
-    provoked.kill(host)
+    bounce(provoked.faults, host)
 
 
 def _torn(provoked: Provoked, host: HostId) -> None:
@@ -148,7 +137,7 @@ def _torn(provoked: Provoked, host: HostId) -> None:
     provoked.part(lambda a, b: (a in group) != (b in group))
     leader = provoked.world.leader()
     if leader is not None and provoked.chance.random() < 0.4:
-        provoked.kill(leader.host)
+        bounce(provoked.faults, leader.host)
 
 
 def _deposed(provoked: Provoked, host: HostId) -> None:

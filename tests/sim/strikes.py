@@ -39,14 +39,15 @@ def _weather(faults: "Faults") -> None:
     faults.after(faults.seconds(0.5, 20), calm)
 
 
-def _cut(faults: "Faults", links: list["Link"], for_ns: int) -> None:
-    cut = [link for link in links if not link.is_cut]
-    for link in cut:
+def cut(faults: "Faults", links: list["Link"], for_ns: int) -> None:
+    """Nothing passes for a while."""
+    down = [link for link in links if not link.is_cut]
+    for link in down:
         link.is_cut = True
         link.settle()
 
     def join() -> None:
-        for link in cut:
+        for link in down:
             link.is_cut = False
             link.settle()
 
@@ -59,7 +60,7 @@ def _isolate(faults: "Faults") -> None:
     faults.chance.shuffle(names)
     group = set(names[: faults.chance.randint(1, max(1, len(names) // 2))])
     faults.told("", "net-partition", " ".join(sorted(group)))
-    _cut(faults, faults.links(lambda a, b: (a in group) != (b in group)), faults.seconds(0.3, 15))
+    cut(faults, faults.links(lambda a, b: (a in group) != (b in group)), faults.seconds(0.3, 15))
 
 
 def _one_way(faults: "Faults") -> None:
@@ -70,14 +71,14 @@ def _one_way(faults: "Faults") -> None:
     name = machine.name
     is_deaf = faults.chance.random() < 0.5
     faults.told(name, "net-one-way", "deaf" if is_deaf else "mute")
-    _cut(faults, faults.links(lambda a, b: (b if is_deaf else a) == name), faults.seconds(0.3, 12))
+    cut(faults, faults.links(lambda a, b: (b if is_deaf else a) == name), faults.seconds(0.3, 12))
 
 
 def _pair(faults: "Faults") -> None:
     """Two hosts do not reach each other, while others reach both."""
     first, second = faults.chance.sample(list(faults.world.machines), 2)
     faults.told("", "net-partial", f"{first} {second}")
-    _cut(faults, faults.links(lambda a, b: {a, b} == {first, second}), faults.seconds(0.3, 15))
+    cut(faults, faults.links(lambda a, b: {a, b} == {first, second}), faults.seconds(0.3, 15))
 
 
 def _half(faults: "Faults") -> None:
@@ -87,7 +88,7 @@ def _half(faults: "Faults") -> None:
     source = leader.host if leader is not None and chance.random() < 0.6 else chance.choice(names)
     to = chance.choice([name for name in names if name != source])
     faults.told("", "net-half", f"{source} to {to}")
-    _cut(faults, faults.links(lambda a, b: (a, b) == (source, to)), faults.seconds(0.3, 5))
+    cut(faults, faults.links(lambda a, b: (a, b) == (source, to)), faults.seconds(0.3, 5))
 
 
 def _clog(faults: "Faults") -> None:
@@ -124,7 +125,7 @@ def _flap(faults: "Faults") -> None:
 
 def _down(faults: "Faults", name: HostId, for_ns: int) -> None:
     if faults.is_on:
-        _cut(faults, faults.links(lambda a, b: name in (a, b)), for_ns)
+        cut(faults, faults.links(lambda a, b: name in (a, b)), for_ns)
 
 
 # ---- hosts ----------------------------------------------------------------------------
