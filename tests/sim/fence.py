@@ -66,6 +66,10 @@ class SimFence:
         if self._deadline > deadline:  # a new one came meanwhile
             self._arm()
             return
+        self.clear()
+
+    def clear(self) -> None:
+        """Clear everything now, and tell the sidecar."""
         names = self.strike("fence")
         if names:
             self._loop.call_soon(self._fenced, FenceReport(tuple(names), (), 1.0))

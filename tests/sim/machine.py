@@ -109,8 +109,10 @@ class Machine:
             act(*given)
         frozen, self._frozen = self._frozen, []
         fence = self.life.fence if self.life is not None else None
-        for name, fencing_term in frozen:
-            if fence is not None and not fence.is_late():
+        if fence is not None and fence.is_late():
+            fence.clear()
+        elif fence is not None:
+            for name, fencing_term in frozen:
                 self.begin(name, fencing_term)
         if self.life is not None:
             self.life.loop.resume()

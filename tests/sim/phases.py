@@ -61,12 +61,13 @@ class Run:
     def __init__(self, seed: int, checkers: Sequence[type[Checker]], plan: Plan | None = None) -> None:
         self.world = world = World(seed, plan or draw_plan(seed), checkers)
         chance = world.chance("clients")
+        count, asked_a_second = chance.choice((1, 3, 6)), chance.choice((0.2, 1.0, 5.0))
         self.clients = Clients(
             world,
             chance,
-            count=chance.choice((1, 3, 6)),
+            count=count,
             documents=chance.choice((2, 5)),
-            pause_ns=int(chance.choice((0.5, 1.5, 4.0)) * NS),
+            pause_ns=int(count / asked_a_second * NS),
         )
         self.faults = Faults(world, world.chance("faults"))
         self.operations = Operations(world, world.chance("operations"))
