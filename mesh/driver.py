@@ -22,7 +22,7 @@ from mesh.counters import ConsensusCounters
 from mesh.errors import Draining, NoLeader, OutcomeUnknown, TrellisError
 from mesh.ids import Index, MemberId, Term
 from mesh.pacing import DriverSettings as DriverSettings
-from mesh.pacing import Ticker
+from mesh.pacing import LeaderHeard, Ticker
 from mesh.ports import DriverObserver, LogStore, Network, StateMachine
 from mesh.raft import RawNode
 from mesh.raft.model import HardState, Membership, Message, RaftSettings, Ready, Role, Standing, Status
@@ -97,8 +97,7 @@ class RaftDriver:
         self._failure: BaseException | None = None
         self._reads = PendingReads()
         self._applied, self._conditions, self._rounds = AppliedWaiters(), ConditionWaiters(), RoundClock()
-        #: When the newest message of a leader was taken in, CLOCK_BOOTTIME ns; 0: never.
-        self.leader_heard_at = 0
+        self.leader_heard = LeaderHeard(self._now)
 
     def add_observer(self, observer: DriverObserver) -> None:
         """Tell *observer* too, after those before it."""
@@ -163,7 +162,7 @@ class RaftDriver:
     def _step(self, message: Message) -> None:
         self._node.step(message)
         if message.sender == self._node.leader:
-            self.leader_heard_at = self._now()
+            self.leader_heard.note(message)
 
     def submit(self, data: bytes, answered: Answered) -> None:
         """Append a command and have *answered* called once its fate is known.
@@ -360,9 +359,8 @@ class RaftDriver:
             self._late_hard_state = ready.hard_state or self._late_hard_state
             self._finish(ready)
             return
-        late = self._late_hard_state
-        stored = ready if ready.hard_state or late is None else replace(ready, hard_state=late)
-        self._late_hard_state = None
+        late, self._late_hard_state = self._late_hard_state, None
+        stored = replace(ready, hard_state=late) if late and not ready.hard_state else ready
         self._is_storing = True
         failpoints.hit("driver.turn.before-save")
         self._writer.submit(partial(self._store.save, stored), partial(self._stored, ready))

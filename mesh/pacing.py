@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mesh import limits
+from mesh.raft.model import AppendHeartbeat, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,30 @@ class DriverSettings:
     lost_grace_s: float = 1.0
     #: How long stopping waits for a write that the disk holds up.
     stop_grace_s: float = 2.0
+
+
+class LeaderHeard:
+    """When a follower last heard its leader, and what it does at each heartbeat.
+
+    What is sent then reaches the leader together with the answer: one wake-up of it instead of two.
+    """
+
+    def __init__(self, boottime_ns: Callable[[], int]) -> None:
+        #: When the newest message was taken in, CLOCK_BOOTTIME ns; 0: never.
+        self.at_ns = 0
+        self._now = boottime_ns
+        self._followers: list[Callable[[], None]] = []
+
+    def follow(self, heard: Callable[[], None]) -> None:
+        """Call back at each append-heartbeat of the leader."""
+        self._followers.append(heard)
+
+    def note(self, message: Message) -> None:
+        """A message of the present leader was taken in."""
+        self.at_ns = self._now()
+        if type(message) is AppendHeartbeat:
+            for heard in self._followers:
+                heard()
 
 
 def ticks_due(

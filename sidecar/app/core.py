@@ -116,6 +116,7 @@ class Core:
         )
         driver.add_observer(self.node)
         driver.follow_pace(self._paced)
+        driver.leader_heard.follow(lambda: self.beats.leader_heard())
         self.lease = HostLease(driver.term)
         self.beats = Beats(
             member=self.member,

@@ -166,7 +166,7 @@ class Node:
             at=self._now(),
             by=elected_by,
             predecessor=host_of(heard) if heard is not None else None,
-            predecessor_heard_at=self.driver.leader_heard_at,
+            predecessor_heard_at=self.driver.leader_heard.at_ns,
         )
         self._serve_from = self.driver.status().last.index
         self.duty = self._make_duty(election, self._serve_from)

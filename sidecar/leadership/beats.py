@@ -1,6 +1,7 @@
 """The host's side of the heartbeat: beat to the leader, and learn how long the lease runs.
 
-One stream to the present leader. A beat leaves at a fixed pace, and at once
+One stream to the present leader. A beat leaves with the answer to each of the
+leader's append-heartbeats, at its own pace while those stay away, and at once
 after `wake`. The leader's own host does not beat over the network: its lease
 runs from the newest append-heartbeat round that a quorum confirmed.
 
@@ -85,14 +86,23 @@ class Beats:
         self._reported: dict[InstanceId, InstanceStatus] = {}
         self._releases: dict[OwnedName, FencingTerm] = {}
         self._capacity_at = 0
+        #: When the newest beat was made, CLOCK_BOOTTIME ns.
+        self._beat_at = 0
 
     def wake(self) -> None:
         """Something changed that the leader should know now."""
         self._wake.set()
 
+    def leader_heard(self) -> None:
+        """The leader's append-heartbeat came: a beat reaches it together with the answer."""
+        if self._now() - self._beat_at >= self._timers.heartbeat_ns // 2:
+            self._wake.set()
+
     def paced(self) -> None:
-        """The time between two heartbeats has passed: beat."""
-        self._wake.set()
+        """The time between two heartbeats has passed here: beat, unless the leader's paces it."""
+        is_own = self._consensus.leader == self._member
+        if is_own or self._now() - self._beat_at >= self._timers.heartbeat_ns * 11 // 10:
+            self._wake.set()
 
     def released(self, name: OwnedName, fencing_term: FencingTerm) -> None:
         """This host has stopped acting for `name` and will not under this number again.
@@ -205,6 +215,7 @@ class Beats:
     def _beat(self, complete: bool) -> Beat:
         now = self._now()
         self._sequence += 1
+        self._beat_at = now
         index, digest = self._observed.state_hash()
         tells_capacity = now - self._capacity_at >= CAPACITY_EVERY_NS
         if tells_capacity:
