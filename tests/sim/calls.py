@@ -17,7 +17,7 @@ from mesh.wire.failure import from_failure, to_failure
 from sidecar.leadership.beat import Beat, BeatReply
 from sidecar.membership.standing import is_removed
 from tests.sim.network import Stream
-from tests.sim.trace import Granted
+from tests.sim.trace import Granted, Released
 
 if TYPE_CHECKING:
     from tests.sim.host import Life
@@ -201,6 +201,9 @@ class SimBeatStream:
             await asyncio.sleep(0.05)
         if self._connection.is_broken:
             raise PeerUnreachable("the leader takes no beats")
+        life = self._life
+        for name, fencing_term in beat.releases:
+            life.world.emit(Released(life.world.now, life.host, life.member, name, fencing_term))
         self._connection.out.put(self._arrived, beat)
 
     def _arrived(self, beat: Beat) -> None:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 from mesh.ids import HostId
 from tests.sim.clock import MS
+from tests.sim.hands import KERNEL_NS
 from tests.sim.strikes import Strike, cut
 
 if TYPE_CHECKING:
@@ -49,23 +50,33 @@ def _lag(faults: "Faults") -> None:
 
 
 def _orphan(faults: "Faults") -> None:
-    """One host no longer hears the leader, and asks for votes; meanwhile others are killed and born again."""
+    """One host no longer hears the leader, and asks for votes as soon as it may.
+
+    Just before, another host is killed and born again, and nobody hears the leader any more; or else the
+    host hears the leader again just after it has asked.
+    """
     chance, world = faults.chance, faults.world
-    leader = _leader_or_any(faults)
-    others = [name for name in world.machines if name != leader]
-    chance.shuffle(others)
-    orphan, *rest = others
-    election_ns = world.facts.election_ns[0]
+    leader, election_ns = _leader_or_any(faults), world.facts.election_ns[0]
+    orphan, *rest = _shuffled(faults, [name for name in world.machines if name != leader])
     faults.told(orphan, "net-orphan", leader)
-    cut(faults, faults.links(lambda a, b: (a, b) == (leader, orphan)), int(3 * election_ns))
-    for _ in range(chance.randint(1, 4)):
-        after = int(chance.uniform(0.9, 2.8) * election_ns)
-        world.scheduler.at(world.now + after, _bounce_later, faults, rest)
+    is_short = chance.random() < 0.4
+    lasts = chance.uniform(0.95, 1.7) if is_short else 3.0
+    cut(faults, faults.links(lambda a, b: (a, b) == (leader, orphan)), int(lasts * election_ns))
+    if not is_short:
+        after = int(chance.uniform(0.8, 1.5) * election_ns)
+        world.scheduler.at(world.now + after, _bereave, faults, leader, rest)
 
 
-def _bounce_later(faults: "Faults", hosts: list[HostId]) -> None:
+def _bereave(faults: "Faults", leader: HostId, hosts: list[HostId]) -> None:
     if faults.is_on:
+        election_ns = faults.world.facts.election_ns[0]
         bounce(faults, faults.chance.choice(hosts))
+        cut(faults, faults.links(lambda a, b: a == leader), int(0.7 * election_ns))
+
+
+def _shuffled(faults: "Faults", names: list[HostId]) -> list[HostId]:
+    faults.chance.shuffle(names)
+    return names
 
 
 def _reset(faults: "Faults") -> None:
@@ -90,4 +101,32 @@ def _cut_later(faults: "Faults", links: list["Link"]) -> None:
         cut(faults, links, faults.seconds(0.3, 8))
 
 
-DIRECTED: Final[dict[str, Strike]] = {"lag": _lag, "orphan": _orphan, "reset": _reset}
+def _lonely(faults: "Faults") -> None:
+    """The leader reaches nobody, for about as long as it may go on leading."""
+    leader = _leader_or_any(faults)
+    faults.told(leader, "net-lonely")
+    lasts = int(faults.chance.uniform(0.7, 2.4) * faults.world.facts.election_ns[0])
+    cut(faults, faults.links(lambda a, b: (a == leader) != (b == leader)), lasts)
+
+
+def _sticky(faults: "Faults") -> None:
+    """A kernel takes its time to answer for an address, though not to do what it is asked."""
+    machine = faults.machine()
+    if machine is None:
+        return
+    machine.kernel_ns = int(faults.chance.uniform(0.1, 1.2) * faults.world.timers.lease_ns)
+    faults.told(machine.name, "host-sticky", str(machine.kernel_ns))
+
+    def free() -> None:
+        machine.kernel_ns = KERNEL_NS
+
+    faults.after(faults.seconds(1, 10), free)
+
+
+DIRECTED: Final[dict[str, Strike]] = {
+    "lag": _lag,
+    "orphan": _orphan,
+    "reset": _reset,
+    "lonely": _lonely,
+    "sticky": _sticky,
+}

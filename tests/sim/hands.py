@@ -21,6 +21,8 @@ from sidecar.vip.port import VipUnavailable
 from tests.sim.clock import MS, NS, Clock
 from tests.sim.loop import Handle, Scheduler, SimLoop
 
+#: What the kernel takes at most to answer for an address.
+KERNEL_NS = 2 * MS
 ENDED = (InstanceState.STOPPED, InstanceState.EXITED)
 
 
@@ -30,6 +32,7 @@ class Machine(Protocol):
     name: HostId
     clock: Clock
     scheduler: Scheduler
+    kernel_ns: int
 
     def at(self, when: int, act: Callable[..., None], *given: object) -> Handle:
         """Do it at a true time, or when the machine thaws."""
@@ -245,7 +248,7 @@ class SimVip:
         return self._machine.clock.boottime_ns()
 
     async def _ask_kernel(self) -> None:
-        await asyncio.sleep(0.0002 + self._chance.random() * 0.002)
+        await asyncio.sleep(0.0002 + self._chance.random() * self._machine.kernel_ns / NS)
 
     async def claim(self, fencing_term: FencingTerm, *, probe: bool = True) -> None:
         """See VipDriver."""

@@ -38,9 +38,12 @@ NOTHING: Final = Answer()
 class Liveness:
     """The end of a run. Fails: `Violation`, of liveness unless states differ."""
 
-    def __init__(self, world: World, clients: Clients, faults: Faults, leaving: HostId | None) -> None:
+    def __init__(
+        self, world: World, clients: Clients, faults: Faults, leaving: HostId | None, deaf: float = DEAF
+    ) -> None:
         """*leaving*: a host whose removal may be under way; nobody may count on it."""
         self._leaving = leaving
+        self._deaf = deaf
         self._world = world
         self._clients = clients
         self._faults = faults
@@ -73,7 +76,7 @@ class Liveness:
         faults.spared = set(self._names)
         faults.stop()
         faults.heal()
-        are_deaf = world.chance("liveness/others").random() < DEAF
+        are_deaf = world.chance("liveness/others").random() < self._deaf
         for machine in world.machines.values():
             if machine.name not in self._names and not are_deaf:
                 world.power_off(machine)

@@ -6,6 +6,7 @@ from tests.sim.checkers.election_safety import ElectionSafety
 from tests.sim.checkers.leader_completeness import LeaderCompleteness
 from tests.sim.checkers.log_matching import LogMatching
 from tests.sim.checkers.safe_from_elections import SafeFromElections
+from tests.sim.checkers.snapshots_of_members import SnapshotsOfMembers
 from tests.sim.checkers.state_machine_safety import StateMachineSafety
 from tests.sim.checkers.votes_and_terms import VotesAndTerms
 from tests.sim.told import (
@@ -154,6 +155,10 @@ STORIES: dict[type[Checker], Stories] = {
         broken={
             "its own vote": [*founded(), leads("a", 2)],
             "votes of another term": [*founded(), voted("b", 2, "a"), leads("a", 3)],
+            "a learner": [
+                *founded(), stored("d", joint(2, 1, "abc", "")), voted("a", 2, "d"), voted("b", 2, "d"),
+                leads("d", 2),
+            ],
             "one half": [
                 *founded(), stored("a", joint(2, 1, "ade", "abc")), voted("d", 2, "a"), leads("a", 2),
             ],
@@ -177,6 +182,22 @@ STORIES: dict[type[Checker], Stories] = {
                 *ON_TWO_DISKS, stored("c", entry(2, 2)), committed("a", TWO),
             ],
             "on one disk": [*founded(), stored("a", TWO), committed("a", TWO)],
+        },
+    ),
+    SnapshotsOfMembers: Stories(
+        kept={
+            "of the founders": [*founded(), committed("a", TWO), compacted("a", 2, 1)],
+            "before another membership": [
+                *founded(), committed("a", TWO, joint(3, 1, "abd", "abc")), compacted("a", 2, 1),
+            ],
+        },
+        broken={
+            "after another membership": [
+                *founded(), committed("a", joint(2, 1, "abd", "abc")), compacted("a", 2, 1),
+            ],
+            "a leader's": [
+                *founded(), committed("a", joint(2, 1, "abd", "abc"), THREE), installed("b", 3, 1),
+            ],
         },
     ),
     StateMachineSafety: Stories(

@@ -234,7 +234,7 @@ class SimLoop(asyncio.AbstractEventLoop):
             if self._fuse < 0:
                 self._fuse = None
                 self._blow()
-                if self._is_dropped:
+                if self.is_dropped:
                     self._held.append(handle)
                 return not self._is_dropped
         return True

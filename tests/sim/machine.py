@@ -10,6 +10,7 @@ from mesh.ids import FencingTerm, HostId, MemberId, OwnedName
 from mesh.state.commands import Batch
 from tests.sim.clock import Clock
 from tests.sim.disk import Disk, DiskFaults
+from tests.sim.hands import KERNEL_NS
 from tests.sim.loop import Handle, Scheduler
 from tests.sim.trace import Acted, Stopped
 
@@ -39,6 +40,8 @@ class Machine:
         self.is_frozen = False
         #: When the fence has taken away what the last process held that was killed.
         self.clears_at = 0
+        #: What its kernel takes at most to answer for an address.
+        self.kernel_ns = KERNEL_NS
         #: It votes and holds no state.
         self.is_witness = False
         #: It runs the released version of the contracts.

@@ -26,9 +26,9 @@ from mesh.state.service import ServiceMode
 from sidecar.membership.standing import is_removed
 from tests.sim.clock import NS
 from tests.sim.cluster import member_row, service
+from tests.sim.directed_operations import DIRECTED
 from tests.sim.disk import Disk
 from tests.sim.faults import CALM
-from tests.sim.reshaping import DIRECTED
 from tests.sim.trace import Fault
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Operations:
         self.world = world
         self.chance = chance
         self.is_on = False
+        #: What the time is multiplied by after which new hosts come.
+        self.haste = 1.0
         #: The host that is not what it was: removed, or on its way back. One at a time.
         self.rebuilding: HostId | None = None
         share, calm = chance.choice((0.2, 0.5, 0.8)), chance.choice(CALM)
@@ -68,7 +70,7 @@ class Operations:
                 self._join_soon(machine)
 
     def _join_soon(self, machine: "Machine") -> None:
-        after = int(self.chance.uniform(1, 20) * NS)
+        after = int(self.chance.uniform(1, 20) * self.haste * NS)
         self.world.scheduler.at(self.world.now + after, self._rejoin, machine, Incarnation(0))
 
     def _later(self, name: str) -> None:

@@ -11,7 +11,7 @@ from mesh.ids import HostId
 from tests.sim.clients import Clients
 from tests.sim.clock import NS
 from tests.sim.faults import Faults
-from tests.sim.liveness import Liveness
+from tests.sim.liveness import DEAF, Liveness
 from tests.sim.operations import Operations
 from tests.sim.timing import DEFAULT, HOSTS_MIN, Timing, voters_among
 from tests.sim.trace import Checker, Phase
@@ -71,6 +71,8 @@ class Run:
         )
         self.faults = Faults(world, world.chance("faults"))
         self.operations = Operations(world, world.chance("operations"))
+        #: How likely those that are not healed in the end go on, and hear nobody.
+        self.deaf = DEAF
 
     def run(self, seconds: float) -> Outcome:
         """All of it; *seconds* of safety. Fails: `Violation`, or a bug of the production code."""
@@ -82,7 +84,7 @@ class Run:
         world.scheduler.at(4 * NS, self.operations.start)
         world.run_until(int(seconds * NS))
         self.operations.is_on = False
-        Liveness(world, self.clients, self.faults, self.operations.rebuilding).run()
+        Liveness(world, self.clients, self.faults, self.operations.rebuilding, self.deaf).run()
         world.finish()
         return self.outcome()
 

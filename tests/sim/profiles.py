@@ -12,6 +12,7 @@ from typing import Final
 from mesh.settings.load import parse_settings
 from tests.sim.clients import PATIENCE_S, WEIGHTS, Clients
 from tests.sim.clock import NS
+from tests.sim.liveness import DEAF
 from tests.sim.phases import Run, draw_plan
 from tests.sim.provoked import Provoked
 from tests.sim.timing import DEFAULT, Timing, timing_of
@@ -51,8 +52,9 @@ class Profile:
     share: float
     #: Mean seconds between two of one kind.
     pauses_s: tuple[float, ...]
-    #: Faults that every seed has.
+    #: Faults that every seed has, and the mean seconds between two of them, at the default timers.
     always: tuple[str, ...] = ()
+    always_s: float = 4.0
     #: How many clients, and the pause between two requests of one.
     clients: tuple[int, float] = (3, 0.5)
     voters: tuple[int, ...] = (3,)
@@ -71,6 +73,8 @@ class Profile:
     #: How likely each moment of `provoked.STRIKES` is struck at.
     provoked: Mapping[str, float] = field(default_factory=dict)
     timing: Timing = DEFAULT
+    #: How likely those that are not healed in the end go on, and hear nobody.
+    deaf: float = DEAF
 
 
 PROFILES: Final = {
@@ -127,8 +131,88 @@ PROFILES: Final = {
         provoked={"led": 0.8, "asked": 0.5},
         timing=QUICK,
     ),
+    "orphans": Profile(
+        hours=0.006,
+        always=("orphan",),
+        always_s=12.0,
+        faults=("reset", "half"),
+        operations=("transfer",),
+        share=0.3,
+        pauses_s=(3.0, 6.0),
+        clients=(1, 6.0),
+        patience_s=0.6,
+        voters=(3, 3, 5),
+        learners=(0, 1),
+        timing=QUICK,
+    ),
+    "grants": Profile(
+        hours=0.006,
+        always=("lag",),
+        faults=("isolate", "half", "clog", "stop", "kill", "stall", "weather", "reset"),
+        operations=("transfer", "drain"),
+        share=0.4,
+        pauses_s=(0.7, 2.0),
+        clients=(2, 0.2),
+        patience_s=0.6,
+        voters=(3, 5, 5),
+        learners=(1,),
+        provoked={"led": 0.3, "asked": 0.5},
+        timing=QUICK,
+    ),
+    "owners": Profile(
+        hours=0.01,
+        always=("lonely",),
+        faults=("lag", "stall", "slow", "flap", "stop", "freeze", "half", "kill", "sticky"),
+        operations=("transfer", "drain", "toggle", "late"),
+        share=0.5,
+        pauses_s=(0.7, 2.0),
+        clients=(1, 1.0),
+        patience_s=0.6,
+        voters=(3, 3, 5),
+        provoked={"asked": 0.2},
+        timing=QUICK,
+    ),
+    "reads": Profile(
+        hours=0.004,
+        always=("lag",),
+        faults=("isolate", "stop", "stall"),
+        operations=("transfer",),
+        share=0.4,
+        pauses_s=(0.5, 1.5),
+        clients=(6, 0.03),
+        patience_s=0.6,
+        at_leaders=0.5,
+        weights=(30, 0, 0, 60, 0, 0, 0),
+        provoked={"led": 0.2, "asked": 0.6},
+        timing=QUICK,
+    ),
+    "deaf": Profile(
+        hours=0.0015,
+        faults=("half", "one-way"),
+        operations=(),
+        share=0.5,
+        pauses_s=(2.0,),
+        clients=(1, 1.0),
+        timing=QUICK,
+        deaf=1.0,
+    ),
+    "witness": Profile(
+        hours=0.008,
+        faults=("kill", "isolate", "stop", "half", "lag"),
+        operations=("transfer", "restart"),
+        share=0.6,
+        pauses_s=(0.7, 2.0),
+        clients=(2, 0.3),
+        patience_s=0.6,
+        voters=(3,),
+        learners=(1,),
+        witness=0.6,
+        provoked={"led": 0.2},
+        timing=QUICK,
+    ),
     "joint": Profile(
         hours=0.006,
+        snapshot_entries=(10, 10, 4_096),
         faults=("weather", "clog", "kill", "isolate"),
         operations=("transfer", "reshape"),
         share=0.5,
@@ -164,9 +248,10 @@ def make_run(name: str, seed: int, checkers: Sequence[type[Checker]]) -> Run:
     run.clients = clients = Clients(run.world, chance, count, 3, int(pause_s * NS))
     clients.patience_s, clients.at_leaders = profile.patience_s, profile.at_leaders
     clients.weights = profile.weights
-    run.faults.haste = profile.timing.election_ns_max / DEFAULT.election_ns_max
+    run.deaf = profile.deaf
+    run.faults.haste = run.operations.haste = profile.timing.election_ns_max / DEFAULT.election_ns_max
     run.faults.kinds = _kinds(profile.faults, profile, chance)
-    run.faults.kinds |= dict.fromkeys(profile.always, 4.0 * run.faults.haste)
+    run.faults.kinds |= dict.fromkeys(profile.always, profile.always_s * run.faults.haste)
     run.operations.kinds = _kinds(profile.operations, profile, chance)
     for observer in run.world.checkers:
         if isinstance(observer, Provoked):

@@ -16,6 +16,7 @@ from tests.sim.trace import (
     Checker,
     Committed,
     Compacted,
+    End,
     Event,
     Facts,
     Granted,
@@ -23,6 +24,7 @@ from tests.sim.trace import (
     LeaseExtended,
     Owned,
     Queues,
+    Released,
     Removed,
     Return,
     RoleChanged,
@@ -161,6 +163,14 @@ def acted(host: str, term: int) -> Acted:
 
 def stopped(host: str, term: int) -> Stopped:
     return Stopped(0, HostId(host), member(host), VIP, FencingTerm(term), "sidecar")
+
+
+def released(host: str, term: int) -> Released:
+    return Released(0, HostId(host), member(host), VIP, FencingTerm(term))
+
+
+def ended(host: str, error: str) -> End:
+    return End(0, HostId(host), member(host), error)
 
 
 def leased(host: str, until_ns: int) -> LeaseExtended:

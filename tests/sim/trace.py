@@ -268,6 +268,16 @@ class Stopped(NamedTuple):
     by: str
 
 
+class Released(NamedTuple):
+    """A beat leaves this host that says: nothing of `name` acts here, nor will under this number again."""
+
+    at_ns: int
+    host: HostId
+    member: MemberId
+    name: OwnedName
+    fencing_term: FencingTerm
+
+
 # ---- clients ----------------------------------------------------------------------
 
 
@@ -319,34 +329,11 @@ class Queues(NamedTuple):
     sizes: tuple[tuple[str, int, int], ...]
 
 
-Event: TypeAlias = (
-    Start
-    | Crash
-    | End
-    | Pause
-    | Resume
-    | Fault
-    | Phase
-    | RoleChanged
-    | TermRaised
-    | Voted
-    | Acked
-    | Stored
-    | Compacted
-    | Committed
-    | Applied
-    | Restored
-    | MembershipCommitted
-    | Removed
-    | Granted
-    | LeaseExtended
-    | Owned
-    | Acted
-    | Stopped
-    | Invoke
-    | Return
-    | Queues
-)
+_Lives: TypeAlias = Start | Crash | End | Pause | Resume | Fault | Phase
+_Logs: TypeAlias = Acked | Stored | Compacted | Committed | Applied | Restored
+_Members: TypeAlias = RoleChanged | TermRaised | Voted | MembershipCommitted | Removed
+_Owners: TypeAlias = Granted | LeaseExtended | Owned | Acted | Stopped | Released
+Event: TypeAlias = _Lives | _Logs | _Members | _Owners | Invoke | Return | Queues
 
 # ---- checking ---------------------------------------------------------------------
 

@@ -14,6 +14,8 @@ from tests.sim.checkers.elected_by_quorum import ElectedByQuorum
 from tests.sim.checkers.election_safety import ElectionSafety
 from tests.sim.checkers.exactly_once import ExactlyOnce
 from tests.sim.checkers.fencing_terms import FencingTerms
+from tests.sim.checkers.gives_up_in_time import GivesUpInTime
+from tests.sim.checkers.grants_by_the_rules import GrantsByTheRules
 from tests.sim.checkers.leader_completeness import LeaderCompleteness
 from tests.sim.checkers.leases_of_one_term import LeasesOfOneTerm
 from tests.sim.checkers.linearizable import Linearizable
@@ -23,8 +25,10 @@ from tests.sim.checkers.no_stale_read import NoStaleRead
 from tests.sim.checkers.one_owner import OneOwner
 from tests.sim.checkers.questions import Questions
 from tests.sim.checkers.queues import QueueBounds
+from tests.sim.checkers.released_is_gone import ReleasedIsGone
 from tests.sim.checkers.removed_members import RemovedMembers
 from tests.sim.checkers.safe_from_elections import SafeFromElections
+from tests.sim.checkers.snapshots_of_members import SnapshotsOfMembers
 from tests.sim.checkers.state_machine_safety import StateMachineSafety
 from tests.sim.checkers.votes_and_terms import VotesAndTerms
 from tests.sim.trace import Checker, Event, Facts
@@ -37,12 +41,16 @@ ALL_CHECKERS: Final[tuple[type[Checker], ...]] = (
     LeaderCompleteness,
     CommittedIsDurable,
     SafeFromElections,
+    SnapshotsOfMembers,
     StateMachineSafety,
     Minority,
     OneOwner,
     FencingTerms,
     ActingUnderLease,
+    ReleasedIsGone,
+    GivesUpInTime,
     LeasesOfOneTerm,
+    GrantsByTheRules,
     RemovedMembers,
     Questions,
     AcknowledgedWrites,

@@ -1,7 +1,8 @@
 """Whoever leads has the votes of a quorum of its membership: of both halves of a joint one (paper §5.2, §6).
 
 Proves: at the moment at which a member leads a term, votes of a majority of the voters in the newest
-membership of its own log have left those voters, its own counted in.
+membership of its own log have left those voters, its own counted in; and some membership that its log may
+still return to has it as a voter that holds data.
 Would not notice: a voter that gives its vote to two candidates (`votes_and_terms`).
 """
 
@@ -33,6 +34,10 @@ class ElectedByQuorum:
         log = self._disks.of(event.member)
         if not log.memberships:
             return  # told by a disk whose membership was never seen
+        if not any(each.may_lead(event.member) for _, each in log.memberships):
+            raise Violation(
+                self.name, f"{event.member} leads term {event.term}, and does not vote with data of its own"
+            )
         voters = self._votes.get((event.term, event.member), {event.member})
         membership = log.memberships[-1][1]
         if not is_quorum(membership, voters.__contains__):
