@@ -107,19 +107,22 @@ class _Loader(SourceFileLoader):
 
 
 class Finder(MetaPathFinder):
-    """Finds the changed module in place of the true one. Order: first of `sys.meta_path`, before imports."""
+    """Finds the changed modules in place of the true ones. Order: first of `sys.meta_path`, before imports."""
 
     def __init__(self, mutant: Mutant) -> None:
-        self._mutant = mutant
+        self._places = {each.module: each for each in mutant.places()}
+        if len(self._places) != len(mutant.places()):
+            raise DoesNotApply(f"{mutant.name} changes one module at several places")
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != self._mutant.module:
+        place = self._places.get(fullname)
+        if place is None:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is None or spec.origin is None:
             raise DoesNotApply(f"there is no module {fullname}")
         return importlib.util.spec_from_file_location(
-            fullname, spec.origin, loader=_Loader(fullname, spec.origin, self._mutant)
+            fullname, spec.origin, loader=_Loader(fullname, spec.origin, place)
         )

@@ -1,6 +1,6 @@
 """One seeded bug: which guard is removed or altered, and what would go wrong."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 #: What the simulator draws by itself.
@@ -26,3 +26,13 @@ class Mutant:
     new: str
     #: The kind of world it is looked for in (tests/sim/profiles.py).
     profile: str = SWARM
+    #: Further places (module, where, old, new), where another guard would do the work of the one that is gone.
+    also: tuple[tuple[str, str, str, str], ...] = ()
+
+    def places(self) -> tuple["Mutant", ...]:
+        """One for each place."""
+        first = replace(self, also=())
+        return first, *(
+            replace(first, module=module, where=where, old=old, new=new)
+            for module, where, old, new in self.also
+        )

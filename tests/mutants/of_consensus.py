@@ -14,6 +14,7 @@ VOTES: Final = (
         "Core._answer_vote",
         "self.outbox.ask if message.pre_vote else self.outbox.promise",
         "self.outbox.ask",
+        profile="storm",
     ),
     Mutant(
         "vote-not-synced",
@@ -22,6 +23,7 @@ VOTES: Final = (
         "RawNode.ready",
         "(hard_state.term, hard_state.vote) != (known.term, known.vote)",
         "False",
+        profile="storm",
     ),
     Mutant(
         "vote-forgotten-at-restart",
@@ -30,7 +32,7 @@ VOTES: Final = (
         "Core.__init__",
         "self.vote: MemberId | None = restored.hard_state.vote",
         "self.vote: MemberId | None = None",
-        profile="elections",
+        profile="storm",
     ),
     Mutant(
         "term-forgotten-at-restart",
@@ -39,7 +41,7 @@ VOTES: Final = (
         "Core.__init__",
         "self.term: Term = restored.hard_state.term",
         "self.term: Term = Term(restored.entries[-1].term if restored.entries else FIRST_TERM)",
-        profile="elections",
+        profile="storm",
     ),
     Mutant(
         "commit-forgotten-at-restart",
@@ -48,6 +50,7 @@ VOTES: Final = (
         "RaftLog.__init__",
         "max(restored.hard_state.commit, self.origin.index)",
         "self.origin.index",
+        profile="storm",
     ),
     Mutant(
         "vote-forgotten-at-step-down",
@@ -56,6 +59,7 @@ VOTES: Final = (
         "Core._become_follower",
         "term != self.term",
         "True",
+        profile="storm",
     ),
     Mutant(
         "votes-twice",
@@ -64,6 +68,7 @@ VOTES: Final = (
         "grants",
         "view.vote == request.sender or (view.vote is None and view.leader is None)",
         "True",
+        profile="storm",
     ),
     Mutant(
         "own-vote-is-enough",
@@ -72,7 +77,7 @@ VOTES: Final = (
         "_majority_result",
         "len(voters) // 2 + 1",
         "len(voters) // 2",
-        profile="elections",
+        profile="storm",
     ),
     Mutant(
         "any-log-gets-votes",
@@ -81,7 +86,7 @@ VOTES: Final = (
         "grants",
         "not view.is_up_to_date",
         "False",
-        profile="disks",
+        profile="storm",
     ),
     Mutant(
         "longer-log-wins",
@@ -90,7 +95,7 @@ VOTES: Final = (
         "RaftLog.is_up_to_date",
         "(other.term, other.index) >= (last.term, last.index)",
         "other.index >= last.index",
-        profile="histories",
+        profile="storm",
     ),
     Mutant(
         "older-log-wins",
@@ -99,7 +104,7 @@ VOTES: Final = (
         "RaftLog.is_up_to_date",
         "(other.term, other.index) >= (last.term, last.index)",
         "other.term >= last.term",
-        profile="disks",
+        profile="storm",
     ),
     Mutant(
         "older-terms-are-believed",
@@ -108,6 +113,7 @@ VOTES: Final = (
         "Core.step",
         "message.term < self.term",
         "False",
+        profile="storm",
     ),
     Mutant(
         "pre-vote-adopts-the-term",
@@ -116,7 +122,7 @@ VOTES: Final = (
         "Core._on_newer_term",
         "if message.pre_vote:\n    return True",
         "pass",
-        profile="elections",
+        profile="storm",
     ),
     Mutant(
         "joint-votes-counted-in-one-half",
@@ -125,7 +131,7 @@ VOTES: Final = (
         "vote_result",
         "results.append(_majority_result(membership.outgoing, votes))",
         "pass",
-        profile="members",
+        profile="joint",
     ),
 )
 
@@ -137,6 +143,7 @@ LOGS: Final = (
         "Core._on_append",
         "self.outbox.promise(append(self.log, message, memberships))",
         "self.outbox.ask(append(self.log, message, memberships))",
+        profile="storm",
     ),
     Mutant(
         "snapshot-acknowledged-before-durable",
@@ -145,7 +152,7 @@ LOGS: Final = (
         "Core._on_chunk",
         "self.outbox.promise(reply)",
         "self.outbox.ask(reply)",
-        profile="members",
+        profile="joint",
     ),
     Mutant(
         "leader-counts-itself-too-early",
@@ -154,6 +161,7 @@ LOGS: Final = (
         "Leadership._durable_at",
         "self._log.stable",
         "self._log.last_index",
+        profile="storm",
     ),
     Mutant(
         "replaced-entries-count-as-durable",
@@ -162,7 +170,7 @@ LOGS: Final = (
         "RaftLog.mark_durable",
         "self.term_at(last.index) == last.term",
         "True",
-        profile="histories",
+        profile="storm",
     ),
     Mutant(
         "conflicts-not-truncated",
@@ -171,7 +179,7 @@ LOGS: Final = (
         "RaftLog.merge",
         "self._truncate(fresh[0].index)",
         "pass",
-        profile="disks",
+        profile="storm",
     ),
     Mutant(
         "conflicts-not-seen",
@@ -180,7 +188,7 @@ LOGS: Final = (
         "RaftLog._count_known",
         "entry.index >= self.origin.index and self.term_at(entry.index) != entry.term",
         "entry.index > self.last_index",
-        profile="disks",
+        profile="storm",
     ),
     Mutant(
         "previous-entry-not-compared",
@@ -189,7 +197,7 @@ LOGS: Final = (
         "RaftLog.merge",
         "here != previous.term",
         "here is None",
-        profile="histories",
+        profile="storm",
     ),
     Mutant(
         "shorter-appends-truncate",
@@ -198,7 +206,7 @@ LOGS: Final = (
         "RaftLog._count_known",
         "return len(entries)",
         "return 0",
-        profile="disks",
+        profile="storm",
     ),
     Mutant(
         "commit-beyond-match",
@@ -207,7 +215,7 @@ LOGS: Final = (
         "append",
         "min(message.commit, matched)",
         "min(message.commit, log.last_index)",
-        profile="histories",
+        profile="storm",
     ),
     Mutant(
         "heartbeat-commits-beyond-match",
@@ -216,7 +224,7 @@ LOGS: Final = (
         "Leadership._start_round",
         "min(peer.matched, commit)",
         "commit",
-        profile="disks",
+        profile="storm",
     ),
     Mutant(
         "earlier-terms-committed-by-counting",
@@ -225,7 +233,7 @@ LOGS: Final = (
         "Leadership.advance_commit",
         "index <= log.commit or log.term_at(index) != self.term",
         "index <= log.commit",
-        profile="histories",
+        profile="storm",
     ),
     Mutant(
         "minority-commits",
@@ -234,6 +242,7 @@ LOGS: Final = (
         "_majority_agreed",
         "(len(values) - 1) // 2",
         "len(values) - 1",
+        profile="storm",
     ),
     Mutant(
         "joint-commit-counted-in-one-half",
@@ -242,7 +251,7 @@ LOGS: Final = (
         "agreed",
         "min(result, _majority_agreed(membership.outgoing, value_of))",
         "result",
-        profile="members",
+        profile="joint",
     ),
     Mutant(
         "learners-counted",
@@ -251,7 +260,7 @@ LOGS: Final = (
         "agreed",
         "_majority_agreed(membership.voters, value_of)",
         "sorted(map(value_of, membership.members))[-(len(membership.voters) // 2 + 1)]",
-        profile="members",
+        profile="joint",
     ),
     Mutant(
         "truncated-membership-stays",
@@ -260,16 +269,17 @@ LOGS: Final = (
         "RaftLog._truncate",
         "self.history.truncate(index)",
         "pass",
-        profile="members",
+        profile="joint",
     ),
     Mutant(
         "change-during-a-change",
-        "A change of membership begins while another one is not committed.",
+        "A change of membership begins while another is not committed: the voters before that are forgotten.",
         "mesh.raft.leadership",
         "Leadership.propose_membership",
         "log.history.current_index > log.commit",
         "False",
-        profile="members",
+        profile="joint",
+        also=(("mesh.raft.confchange", "plan_change", "current.is_joint", "False"),),
     ),
     Mutant(
         "joint-state-left-at-once",
@@ -278,7 +288,7 @@ LOGS: Final = (
         "Core.advance_commit",
         "self.log.history.current_index > self.log.commit",
         "False",
-        profile="members",
+        profile="joint",
     ),
     Mutant(
         "chunks-of-two-snapshots-mixed",
@@ -299,7 +309,7 @@ READS: Final = (
         "Leadership.read_index",
         "self._reads.add(request, self._log.commit)",
         "self._released.append(ReadState(request, self._log.commit))",
-        profile="histories",
+        profile="storm",
     ),
     Mutant(
         "read-confirmed-by-an-earlier-round",
@@ -308,7 +318,7 @@ READS: Final = (
         "Reads.assign",
         "(round_number, read)",
         "(round_number - 1, read)",
-        profile="histories",
+        profile="reads",
     ),
     Mutant(
         "read-before-own-commit",
@@ -317,7 +327,7 @@ READS: Final = (
         "Leadership.read_index",
         "self.has_committed",
         "True",
-        profile="histories",
+        profile="reads",
     ),
 )
 

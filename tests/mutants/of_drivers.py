@@ -20,7 +20,7 @@ STORING: Final = (
         "Entries are stored without the term and the vote.",
         DRIVER,
         "RaftDriver._begin",
-        "ready if ready.hard_state else replace(ready, hard_state=self._late_hard_state)",
+        "replace(ready, hard_state=late) if late and not ready.hard_state else ready",
         "replace(ready, hard_state=None)",
         profile="disks",
     ),
@@ -29,7 +29,7 @@ STORING: Final = (
         "Only one entry of a batch is stored.",
         DRIVER,
         "RaftDriver._begin",
-        "ready if ready.hard_state else replace(ready, hard_state=self._late_hard_state)",
+        "replace(ready, hard_state=late) if late and not ready.hard_state else ready",
         "replace(ready, entries=ready.entries[:1])",
         profile="disks",
     ),
@@ -78,7 +78,7 @@ ANSWERS: Final = (
         "RaftDriver.propose",
         "OutcomeUnknown(f'no quorum confirmed the command within {timeout_s:.1f} s')",
         "NoLeader(f'no quorum confirmed the command within {timeout_s:.1f} s')",
-        profile="histories",
+        profile="storm",
     ),
     Mutant(
         "an-earlier-attempt-is-forgotten",
@@ -114,7 +114,7 @@ ANSWERS: Final = (
         "PendingReads.add",
         "self._next.append(future)",
         "(self._asked or self._next).append(future)",
-        profile="histories",
+        profile="reads",
     ),
     Mutant(
         "read-asks-nobody",
@@ -153,7 +153,7 @@ ORDER: Final = (
         "Core.may_campaign",
         "self.id in log.membership.witnesses or log.installing is not None",
         "False",
-        profile="members",
+        profile="witness",
     ),
     Mutant(
         "leads-without-a-vote",
@@ -162,7 +162,7 @@ ORDER: Final = (
         "Core.may_campaign",
         "log.history.is_still_voter(self.id, log.commit)",
         "True",
-        profile="members",
+        profile="witness",
     ),
     Mutant(
         "leader-without-a-quorum-stays",
@@ -171,7 +171,7 @@ ORDER: Final = (
         "Leadership.tick",
         "self._now - self._quorum_heard_tick() >= self.settings.election_ticks_min",
         "False",
-        profile="disks",
+        profile="deaf",
     ),
     Mutant(
         "old-leaderships-go-on",
@@ -190,7 +190,7 @@ ORDER: Final = (
         "self._replica.propose_leading(command, term=self._term, timeout_s=timeout_s,"
         " at_ns=self._wall_ns(), trace_id=trace)",
         "self._replica.propose(command, timeout_s=timeout_s, at_ns=self._wall_ns(), trace_id=trace)",
-        profile="leases",
+        profile="owners",
     ),
 )
 

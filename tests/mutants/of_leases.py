@@ -16,7 +16,7 @@ LOYALTY: Final = (
         "Core._on_newer_term",
         "self.leadership is not None or self._promise.is_binding",
         "self.leadership is not None",
-        profile="elections",
+        profile="orphans",
     ),
     Mutant(
         "leader-is-not-loyal-to-itself",
@@ -25,7 +25,7 @@ LOYALTY: Final = (
         "Core._on_newer_term",
         "self.leadership is not None or self._promise.is_binding",
         "self._promise.is_binding",
-        profile="elections",
+        profile="orphans",
     ),
     Mutant(
         "hearing-a-leader-promises-nothing",
@@ -34,7 +34,7 @@ LOYALTY: Final = (
         "Core._follow",
         "self._promise.make(leader, self._settings.election_ticks_min)",
         "pass",
-        profile="elections",
+        profile="orphans",
     ),
     Mutant(
         "restart-forgets-loyalty",
@@ -43,7 +43,7 @@ LOYALTY: Final = (
         "Core.__init__",
         "settings.election_ticks_min if has_promised else 0",
         "0",
-        profile="elections",
+        profile="orphans",
     ),
     Mutant(
         "any-crash-frees-from-the-promise",
@@ -52,7 +52,7 @@ LOYALTY: Final = (
         "Promise.void_for",
         "self._holder == member",
         "True",
-        profile="elections",
+        profile="orphans",
     ),
     Mutant(
         "broken-stream-is-a-crash-proof",
@@ -61,7 +61,7 @@ LOYALTY: Final = (
         "CrashProbe._probe",
         "await self._refuses(address)",
         "True",
-        profile="elections",
+        profile="orphans",
     ),
 )
 
@@ -73,7 +73,7 @@ GRANTS: Final = (
         "LeaseTable.grant",
         "not self.is_confirmed(now, quorum_confirmed_at)",
         "False",
-        profile="elections",
+        profile="grants",
     ),
     Mutant(
         "confirmation-lasts-too-long",
@@ -82,7 +82,7 @@ GRANTS: Final = (
         "LeaseTable.is_confirmed",
         "self._timers.lease_ns",
         "3 * self._timers.lease_ns",
-        profile="elections",
+        profile="grants",
     ),
     Mutant(
         "confirmation-counted-from-its-arrival",
@@ -91,7 +91,7 @@ GRANTS: Final = (
         "RaftDriver.quorum_confirmed_at",
         "self._rounds.confirmed_at(self._node.term, confirmed)",
         "self._now()",
-        profile="elections",
+        profile="grants",
     ),
     Mutant(
         "grant-to-a-host-behind",
@@ -100,7 +100,7 @@ GRANTS: Final = (
         "LeaseTable.grant",
         "applied_index < self._barrier",
         "False",
-        profile="elections",
+        profile="grants",
     ),
     Mutant(
         "grant-to-a-host-that-is-losing",
@@ -109,7 +109,7 @@ GRANTS: Final = (
         "LeaseTable.grant",
         "losing",
         "False",
-        profile="elections",
+        profile="grants",
     ),
     Mutant(
         "grant-before-knowing-the-state",
@@ -118,7 +118,7 @@ GRANTS: Final = (
         "LeaderDuty._ready",
         "applied < self._serve_from",
         "False",
-        profile="elections",
+        profile="grants",
     ),
     Mutant(
         "refused-lease-taken-for-granted",
@@ -127,7 +127,7 @@ GRANTS: Final = (
         "HostLease.answered",
         "answer.granted and self._extend(sent + answer.lease_ns)",
         "self._extend(sent + answer.lease_ns)",
-        profile="elections",
+        profile="grants",
     ),
     Mutant(
         "lease-counted-from-the-answer",
@@ -136,7 +136,7 @@ GRANTS: Final = (
         "Beats._answered",
         "self._lease.answered(reply.answer)",
         "reply.answer.granted and self._lease._extend(self._now() + reply.answer.lease_ns)",
-        profile="elections",
+        profile="grants",
     ),
     Mutant(
         "lease-twice-as-long",
@@ -145,7 +145,7 @@ GRANTS: Final = (
         "HostLease.leadership_confirmed",
         "round_sent + lease_ns",
         "round_sent + 2 * lease_ns",
-        profile="elections",
+        profile="grants",
     ),
     Mutant(
         "answer-of-an-older-term-counts",
@@ -154,7 +154,7 @@ GRANTS: Final = (
         "HostLease.answered",
         "answer.term < self._term",
         "False",
-        profile="elections",
+        profile="grants",
     ),
     Mutant(
         "own-lease-before-own-state",
@@ -163,7 +163,7 @@ GRANTS: Final = (
         "Node.quorum_confirmed_at",
         "self.driver.applied < self._serve_from",
         "False",
-        profile="elections",
+        profile="grants",
     ),
 )
 
@@ -175,7 +175,7 @@ WAITING: Final = (
         "LeaseTable.may_reassign",
         "last_grant + timers.cleared_ns",
         "last_grant",
-        profile="leases",
+        profile="grants",
     ),
     Mutant(
         "grants-of-other-leaders-forgotten",
@@ -184,7 +184,7 @@ WAITING: Final = (
         "LeaseTable.may_reassign",
         "election.at if ordinary else election.at + timers.lease_elsewhere_ns",
         "election.at - timers.cleared_ns",
-        profile="leases",
+        profile="grants",
     ),
     Mutant(
         "predecessor-is-free-after-any-election",
@@ -193,7 +193,7 @@ WAITING: Final = (
         "LeaseTable.may_reassign",
         "ordinary and predecessor and acknowledged is None",
         "predecessor and acknowledged is None",
-        profile="leases",
+        profile="grants",
     ),
     Mutant(
         "old-crash-proof-is-trusted",
@@ -202,7 +202,7 @@ WAITING: Final = (
         "LeaseTable.may_reassign",
         "proof < last_grant",
         "False",
-        profile="leases",
+        profile="grants",
     ),
     Mutant(
         "old-crash-proof-is-taken-for-new",
@@ -211,7 +211,7 @@ WAITING: Final = (
         "Node._lead",
         "self.duty.crash_proven(crashed, at)",
         "self.duty.crash_proven(crashed, self._now())",
-        profile="leases",
+        profile="grants",
     ),
     Mutant(
         "every-election-is-taken-for-a-timeout",
@@ -220,7 +220,7 @@ WAITING: Final = (
         "Node._lead",
         "ELECTED_BY[self.driver.stood_for]",
         "ElectedBy.TIMEOUT",
-        profile="leases",
+        profile="grants",
     ),
     Mutant(
         "releases-count-for-anybody",
@@ -229,7 +229,7 @@ WAITING: Final = (
         "LeaseTable.is_released",
         "self._released.get(ownership.name) == Reservation(ownership.holder, ownership.fencing_term)",
         "ownership.name in self._released",
-        profile="leases",
+        profile="owners",
     ),
     Mutant(
         "no-wait-for-anybody",
@@ -238,7 +238,7 @@ WAITING: Final = (
         "_move",
         "free_at <= now",
         "True",
-        profile="leases",
+        profile="grants",
     ),
 )
 
@@ -246,20 +246,20 @@ ACTING: Final = (
     Mutant(
         "acts-without-a-lease",
         "A host acts for what the state names it for, whether or not its lease runs.",
-        "sidecar.app.decide",
-        "_acting_term",
-        "held_term(standing.host, name, views) if standing.lease_live else None",
-        "held_term(standing.host, name, views)",
-        profile="leases",
+        HOST,
+        "HostDriver.is_live",
+        "not self._fence_lost and self._lease.is_live(self._now(), self._margin_ns)",
+        "not self._fence_lost",
+        profile="owners",
     ),
     Mutant(
         "acts-after-the-lease",
         "A host believes in its lease for a second after its end.",
         HOST,
-        "HostDriver.is_live",
-        "self._margin_ns",
-        "-1_000_000_000",
-        profile="leases",
+        "HostDriver.__init__",
+        "self._margin_ns = margin_ns",
+        "self._margin_ns = -1_000_000_000",
+        profile="owners",
     ),
     Mutant(
         "lease-by-the-wall-clock",
@@ -268,7 +268,7 @@ ACTING: Final = (
         "Core.__init__",
         "driver, boottime_ns = consensus.driver, clocks.boottime_ns",
         "driver, boottime_ns = consensus.driver, clocks.wall_ns",
-        profile="leases",
+        profile="owners",
     ),
     Mutant(
         "lease-by-the-monotonic-clock",
@@ -278,7 +278,7 @@ ACTING: Final = (
         "driver, boottime_ns = consensus.driver, clocks.boottime_ns",
         "driver, boottime_ns = consensus.driver, lambda: int("
         "__import__('asyncio').get_running_loop().time() * 1e9)",
-        profile="leases",
+        profile="owners",
     ),
     Mutant(
         "fence-told-too-much",
@@ -287,7 +287,7 @@ ACTING: Final = (
         "HostDriver.lease_extended",
         "self._lease.until_ns",
         "self._lease.until_ns + 10_000_000_000",
-        profile="leases",
+        profile="owners",
     ),
     Mutant(
         "acts-while-handing-over",
@@ -296,7 +296,7 @@ ACTING: Final = (
         "held_term",
         "ownership.holder != host or handing_over",
         "ownership.holder != host",
-        profile="leases",
+        profile="owners",
     ),
     Mutant(
         "acts-for-what-others-own",
@@ -305,7 +305,7 @@ ACTING: Final = (
         "held_term",
         "ownership.holder != host or handing_over",
         "handing_over",
-        profile="leases",
+        profile="owners",
     ),
     Mutant(
         "acts-again-under-a-released-number",
@@ -314,7 +314,7 @@ ACTING: Final = (
         "_acting_term",
         "None if standing.released.get(name) == term else term",
         "term",
-        profile="leases",
+        profile="owners",
     ),
     Mutant(
         "released-while-running",
@@ -323,7 +323,7 @@ ACTING: Final = (
         "HostDriver._report_releases",
         "status.state not in (InstanceState.STOPPED, InstanceState.EXITED)",
         "False",
-        profile="leases",
+        profile="owners",
     ),
     Mutant(
         "address-released-while-it-is-up",
@@ -332,7 +332,7 @@ ACTING: Final = (
         "HostDriver._report_releases",
         "self._held is not None and not self._held.is_gone()",
         "False",
-        profile="leases",
+        profile="owners",
     ),
     Mutant(
         "address-claimed-without-the-fence",
@@ -341,7 +341,7 @@ ACTING: Final = (
         "VipHold._register",
         "self.term is None",
         "False",
-        profile="leases",
+        profile="owners",
     ),
     Mutant(
         "claim-not-checked-afterwards",
@@ -350,7 +350,7 @@ ACTING: Final = (
         "VipHold.settle",
         "self._times_fenced != fenced_before or not may_act()",
         "False",
-        profile="leases",
+        profile="owners",
     ),
 )
 

@@ -103,7 +103,7 @@ NUMBERS: Final = (
         "_check_term",
         "present != expected",
         "False",
-        profile="leases",
+        profile="owners",
     ),
     Mutant(
         "removed-members-are-believed",
@@ -131,7 +131,7 @@ HASHES: Final = (
         "The state hash keeps counting rows that are gone.",
         "mesh.state.hash",
         "fold",
-        "total -= row_hash(kind, key, old)",
+        "total -= counted.pop(key, 0)",
         "pass",
         profile="members",
     ),

@@ -36,7 +36,10 @@ class Task:
     def decode(cls, text: str) -> "Task":
         fields = json.loads(text)
         mutant = fields.pop("mutant")
-        return cls(mutant=Mutant(**mutant) if mutant else None, **fields)
+        if mutant is not None:
+            also = tuple(tuple(each) for each in mutant.pop("also"))
+            return cls(mutant=Mutant(**mutant, also=also), **fields)
+        return cls(mutant=None, **fields)
 
 
 @dataclass(frozen=True, slots=True)
