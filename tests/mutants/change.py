@@ -107,7 +107,7 @@ class _Loader(SourceFileLoader):
 
 
 class Finder(MetaPathFinder):
-    """Finds the changed modules in place of the true ones. Order: first of `sys.meta_path`, before imports."""
+    """Finds changed modules in place of the true ones. Order: first of `sys.meta_path`, before imports."""
 
     def __init__(self, mutant: Mutant) -> None:
         self._places = {each.module: each for each in mutant.places()}

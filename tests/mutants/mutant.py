@@ -26,7 +26,7 @@ class Mutant:
     new: str
     #: The kind of world it is looked for in (tests/sim/profiles.py).
     profile: str = SWARM
-    #: Further places (module, where, old, new), where another guard would do the work of the one that is gone.
+    #: Further places (module, where, old, new): a second guard that would do the work of the first.
     also: tuple[tuple[str, str, str, str], ...] = ()
 
     def places(self) -> tuple["Mutant", ...]:

@@ -95,7 +95,7 @@ VOTES: Final = (
         "RaftLog.is_up_to_date",
         "(other.term, other.index) >= (last.term, last.index)",
         "other.index >= last.index",
-        profile="storm",
+        profile="usurpers",
     ),
     Mutant(
         "older-log-wins",
@@ -210,12 +210,22 @@ LOGS: Final = (
     ),
     Mutant(
         "commit-beyond-match",
-        "A follower takes the leader's commit index beyond what it knows to be equal.",
+        "A follower takes the leader's commit index beyond what it knows to be equal. (Probes carry nothing:"
+        " else the first that fits also truncates what is not equal.)",
         "mesh.raft.follower",
         "append",
         "min(message.commit, matched)",
         "min(message.commit, log.last_index)",
         profile="storm",
+        also=(
+            (
+                "mesh.raft.replication",
+                "Feeder._append",
+                "log.slice(peer.next, end, self._settings.append_bytes_max)",
+                "log.slice(peer.next, end, self._settings.append_bytes_max)"
+                " if peer.mode is ProgressMode.REPLICATE else []",
+            ),
+        ),
     ),
     Mutant(
         "heartbeat-commits-beyond-match",

@@ -1,14 +1,18 @@
 """Faults of directed worlds, beside those of `strikes.KINDS`: each sets the scene for one kind of guard."""
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
+from mesh.errors import TrellisError
 from mesh.ids import HostId
+from mesh.state.commands import DrainHost
 from tests.sim.clock import MS
 from tests.sim.hands import KERNEL_NS
 from tests.sim.strikes import Strike, cut
 
 if TYPE_CHECKING:
     from tests.sim.faults import Faults
+    from tests.sim.host import Life
     from tests.sim.network import Link
 
 #: A process that was killed is back so soon: before anybody has waited for long.
@@ -109,6 +113,32 @@ def _lonely(faults: "Faults") -> None:
     cut(faults, faults.links(lambda a, b: (a == leader) != (b == leader)), lasts)
 
 
+def _usurp(faults: "Faults") -> None:
+    """The leader is cut off with many writes that nobody else gets, and comes back as its successor goes."""
+    world, leader = faults.world, faults.world.leader()
+    if leader is None:
+        return
+    host, election_ns = leader.host, world.facts.election_ns[0]
+    faults.told(host, "net-usurp")
+    lasts = int(faults.chance.uniform(1.5, 3.0) * election_ns)
+    cut(faults, faults.links(lambda a, b: (a == host) != (b == host)), lasts)
+    for _ in range(faults.chance.randint(10, 40)):
+        leader.loop.create_task(_write(leader), name="usurper")
+    world.scheduler.at(world.now + lasts, _depose, faults, host)
+
+
+async def _write(life: "Life") -> None:
+    with contextlib.suppress(TrellisError):
+        await life.replica.propose(DrainHost(life.host, False), timeout_s=0.5, at_ns=life.clock.wall_ns())
+
+
+def _depose(faults: "Faults", former: HostId) -> None:
+    leader = _leader_or_any(faults)
+    if faults.is_on and leader != former:
+        lasts = int(2.5 * faults.world.facts.election_ns[0])
+        cut(faults, faults.links(lambda a, b: (a == leader) != (b == leader)), lasts)
+
+
 def _sticky(faults: "Faults") -> None:
     """A kernel takes its time to answer for an address, though not to do what it is asked."""
     machine = faults.machine()
@@ -128,5 +158,6 @@ DIRECTED: Final[dict[str, Strike]] = {
     "orphan": _orphan,
     "reset": _reset,
     "lonely": _lonely,
+    "usurp": _usurp,
     "sticky": _sticky,
 }
