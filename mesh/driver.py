@@ -1,9 +1,8 @@
 """The loop that owns a `RawNode`: disk, network and state machine on one side, callers on the other.
 
-Every input (message, tick, proposal, read) goes into the node at once; one turn of
-the event loop later `_turn` takes what became ready, so whatever came in
-together is stored and sent together. While a write is under way inputs go on
-being taken in and make up the next batch.
+Every input (message, tick, proposal, read) goes into the node at once. What a message makes
+ready is taken at once too; after other inputs one turn of the event loop later, so that what
+came in together is stored and sent together. Inputs during a write make up the next batch.
 
 Order: as `Ready` says. Nothing that a promise depends on leaves before the
 write it depends on is durable; a failed write ends the driver at once.
@@ -155,9 +154,10 @@ class RaftDriver:
     # ---- input ----------------------------------------------------------------------
 
     def deliver(self, message: Message) -> None:
-        """Take in a message from the network."""
+        """Take in a message from the network; what follows from it leaves at once."""
         self._guarded(self._step, message)
-        self._kick()
+        if self._is_running:
+            self._guarded(self._turn)
 
     def _step(self, message: Message) -> None:
         self._node.step(message)
