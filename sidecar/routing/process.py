@@ -33,7 +33,8 @@ STABLE_S: Final = 10.0
 PROBE_S: Final = 1.0
 #: and is killed after this many misses in a row (a busy machine causes one now and then).
 MISSES_MAX: Final = 3
-#: How long listeners that were removed finish what they have in hand.
+#: How long connections of a removed listener go on. Each is told to go at a moment that is drawn: at
+#: once they would be back before the address is open elsewhere, and who is refused waits for 100 ms.
 DRAIN_S: Final = 5
 
 
@@ -129,7 +130,7 @@ class EnvoyProcess:
             *("--config-path", str(self._bootstrap_path)),
             *("--log-path", str(self._log_path), "--log-level", "warning"),
             *("--concurrency", str(self._settings.concurrency), "--disable-hot-restart"),
-            *("--drain-time-s", str(DRAIN_S), "--drain-strategy", "immediate"),
+            *("--drain-time-s", str(DRAIN_S), "--drain-strategy", "gradual"),
         ]
 
     def _digest(self) -> str:
