@@ -243,7 +243,7 @@ LOGS: Final = (
         "Leadership.advance_commit",
         "index <= log.commit or log.term_at(index) != self.term",
         "index <= log.commit",
-        profile="storm",
+        profile="usurpers",
     ),
     Mutant(
         "minority-commits",

@@ -251,6 +251,7 @@ ACTING: Final = (
         "not self._fence_lost and self._lease.is_live(self._now(), self._margin_ns)",
         "not self._fence_lost",
         profile="owners",
+        also=((HOLDER, "HostLease.ns_left", "max(0, self._until - now)", "max(10**9, self._until - now)"),),
     ),
     Mutant(
         "acts-after-the-lease",
@@ -314,7 +315,7 @@ ACTING: Final = (
         "_acting_term",
         "None if standing.released.get(name) == term else term",
         "term",
-        profile="owners",
+        profile="claims",
     ),
     Mutant(
         "released-while-running",
@@ -323,7 +324,7 @@ ACTING: Final = (
         "HostDriver._report_releases",
         "status.state not in (InstanceState.STOPPED, InstanceState.EXITED)",
         "False",
-        profile="owners",
+        profile="claims",
     ),
     Mutant(
         "address-released-while-it-is-up",
@@ -332,7 +333,7 @@ ACTING: Final = (
         "HostDriver._report_releases",
         "self._held is not None and not self._held.is_gone()",
         "False",
-        profile="owners",
+        profile="claims",
     ),
     Mutant(
         "address-claimed-without-the-fence",
@@ -350,7 +351,7 @@ ACTING: Final = (
         "VipHold.settle",
         "self._times_fenced != fenced_before or not may_act()",
         "False",
-        profile="owners",
+        profile="claims",
     ),
 )
 

@@ -32,7 +32,7 @@ def _reshape(operations: "Operations") -> None:
     present = leader.driver.status().membership
     if present.is_joint or present.witnesses or not present.is_voter(leader.member):
         return
-    for after in (0, int(chance.random() * 6 * MS))[: 1 + (chance.random() < 0.4)]:
+    for after in (0, int(chance.random() * 3 * MS))[: 1 + (chance.random() < 0.6)]:
         others = [each for each in present.members if each != leader.member]
         chance.shuffle(others)
         count = 2 * int(chance.random() * (len(others) // 2 + 1))

@@ -1,7 +1,8 @@
 """A random majority is healed for good: it has to get on, whatever became of it before.
 
 The others go dark, or deaf. Within ten election timeouts the healed hosts must have one leader, each must
-be able to write, what is exclusive must be acted for once, and all must have applied the same.
+be able to write, what is exclusive must be acted for once, the virtual IP by the leader, and all must have
+applied the same.
 """
 
 import contextlib
@@ -161,6 +162,8 @@ class Liveness:
         for owned in EXCLUSIVE:
             if acting.count(owned) != 1:
                 return f"{acting.count(owned)} hosts act for {owned}"
+        if not any(life.member in leaders and VIP in life.machine.acting for life in lives):
+            return "the leader does not hold the virtual IP"
         if len({life.driver.applied for life in lives}) != 1:
             return "they have not applied the same"
         holding = [life for life in lives if not life.machine.is_witness]

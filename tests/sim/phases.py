@@ -71,6 +71,8 @@ class Run:
         )
         self.faults = Faults(world, world.chance("faults"))
         self.operations = Operations(world, world.chance("operations"))
+        #: When faults begin.
+        self.calm_s = 3.0
         #: How likely those that are not healed in the end go on, and hear nobody.
         self.deaf = DEAF
 
@@ -80,7 +82,7 @@ class Run:
         world.found()
         world.emit(Phase(world.now, HostId(""), "safety", tuple(world.machines)))
         self.clients.start()
-        world.scheduler.at(3 * NS, self.faults.start)
+        world.scheduler.at(int(self.calm_s * NS), self.faults.start)
         world.scheduler.at(4 * NS, self.operations.start)
         world.run_until(int(seconds * NS))
         self.operations.is_on = False

@@ -73,6 +73,8 @@ class Profile:
     #: How likely each moment of `provoked.STRIKES` is struck at.
     provoked: Mapping[str, float] = field(default_factory=dict)
     timing: Timing = DEFAULT
+    #: When faults begin; hosts that join need some calm.
+    calm_s: float = 3.0
     #: How likely those that are not healed in the end go on, and hear nobody.
     deaf: float = DEAF
 
@@ -142,7 +144,8 @@ PROFILES: Final = {
         clients=(2, 0.3),
         patience_s=0.3,
         at_leaders=0.5,
-        append_bytes=(1, 2_000),
+        append_bytes=(1,),
+        provoked={"led": 0.5},
         timing=QUICK,
     ),
     "orphans": Profile(
@@ -186,6 +189,19 @@ PROFILES: Final = {
         provoked={"asked": 0.2},
         timing=QUICK,
     ),
+    "claims": Profile(
+        hours=0.008,
+        always=("sticky", "stall"),
+        always_s=5.0,
+        faults=("stop", "lag", "lonely", "flap"),
+        operations=("transfer", "transfer", "toggle", "toggle"),
+        share=0.6,
+        pauses_s=(0.4, 1.0),
+        clients=(1, 1.0),
+        patience_s=0.6,
+        provoked={"released": 0.8},
+        timing=QUICK,
+    ),
     "reads": Profile(
         hours=0.004,
         always=("lag",),
@@ -212,13 +228,13 @@ PROFILES: Final = {
     ),
     "witness": Profile(
         hours=0.008,
-        faults=("kill", "isolate", "stop", "half", "lag"),
-        operations=("transfer", "restart"),
+        calm_s=10.0,
+        faults=("kill", "isolate", "stop", "half", "lag", "power"),
+        operations=("transfer",),
         share=0.6,
-        pauses_s=(0.7, 2.0),
-        clients=(2, 0.3),
+        pauses_s=(1.0, 3.0),
+        clients=(1, 0.5),
         patience_s=0.6,
-        voters=(3,),
         learners=(1,),
         witness=0.6,
         provoked={"led": 0.2},
@@ -228,15 +244,30 @@ PROFILES: Final = {
         hours=0.006,
         snapshot_entries=(10, 10, 4_096),
         faults=("weather", "clog", "kill", "isolate"),
-        operations=("transfer", "reshape"),
-        share=0.5,
-        pauses_s=(0.7, 2.0),
+        operations=("transfer", "reshape", "reshape"),
+        share=0.6,
+        pauses_s=(0.4, 1.0),
         clients=(4, 0.1),
         patience_s=0.6,
         at_leaders=0.6,
         voters=(3, 5),
         append_bytes=(1, 2_000),
         provoked={"led": 0.2, "joint": 0.6},
+        timing=QUICK,
+    ),
+    "failpoints": Profile(
+        hours=0.006,
+        calm_s=0.0,
+        always=("places",),
+        always_s=1.5,
+        faults=("kill", "isolate", "half", "stop", "power", "freeze"),
+        operations=("transfer", "drain", "restart", "reformat", "services"),
+        share=0.9,
+        pauses_s=(2.0, 5.0),
+        clients=(3, 0.15),
+        patience_s=0.6,
+        learners=(1,),
+        snapshot_entries=(10,),
         timing=QUICK,
     ),
     "disks": Profile(
@@ -262,7 +293,7 @@ def make_run(name: str, seed: int, checkers: Sequence[type[Checker]]) -> Run:
     run.clients = clients = Clients(run.world, chance, count, 3, int(pause_s * NS))
     clients.patience_s, clients.at_leaders = profile.patience_s, profile.at_leaders
     clients.weights = profile.weights
-    run.deaf = profile.deaf
+    run.deaf, run.calm_s = profile.deaf, profile.calm_s
     run.faults.haste = run.operations.haste = profile.timing.election_ns_max / DEFAULT.election_ns_max
     run.faults.kinds = _kinds(profile.faults, profile, chance)
     run.faults.kinds |= dict.fromkeys(profile.always, profile.always_s * run.faults.haste)

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from mesh.ids import HostId
 from mesh.raft.model import EntryKind, Membership, Role, Standing
+from mesh.state.commands import ApplyService
 from tests.sim.clock import MS
 from tests.sim.directed import bounce
-from tests.sim.trace import Event, Facts, Granted, RoleChanged, Stored, Voted
+from tests.sim.directed_operations import SECOND
+from tests.sim.trace import Event, Facts, Granted, Released, RoleChanged, Stored, Voted
 
 if TYPE_CHECKING:
     from tests.sim.network import Link
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 #: A strike comes so soon after its moment; for a new leader, within two election timeouts.
 SOON_NS: Final = 4 * MS
+#: So often a new leader is cut off before it has sent anything.
+AT_ONCE: Final = 0.3
 
 Strike = Callable[["Provoked", HostId], None]
 
@@ -30,7 +34,7 @@ class Provoked:
     """An observer that breaks things. Order: `watch` before the run."""
 
     name: ClassVar[str] = "provoked"
-    wants: ClassVar[tuple[type[Event], ...]] = (RoleChanged, Voted, Stored, Granted)
+    wants: ClassVar[tuple[type[Event], ...]] = (RoleChanged, Voted, Stored, Granted, Released)
 
     def __init__(self, facts: Facts) -> None:
         self._election_ns = facts.election_ns[0]
@@ -40,15 +44,19 @@ class Provoked:
     def watch(self, run: "Run", moments: Mapping[str, float], chance: Random) -> None:
         """*moments*: how likely each is struck at, by its name in `STRIKES`."""
         self.world, self.faults, self.chance = run.world, run.faults, chance
+        self.operations = run.operations
         self._moments = moments
 
     def seen(self, event: Event) -> None:
         """Strike, if this is such a moment and chance wants it."""
         moment = _moment_of(event)
         if moment and self.faults.is_on and self.chance.random() < self._moments.get(moment, 0.0):
+            strike = STRIKES[moment]
+            if moment == "led" and self.chance.random() < AT_ONCE:
+                self._strike(moment, strike, event.host)
+                return
             within = 2 * self._election_ns if moment == "led" else SOON_NS
             delay = int(self.chance.random() ** 3 * within)
-            strike = STRIKES[moment]
             self.world.scheduler.at(self.world.now + delay, self._strike, moment, strike, event.host)
 
     def finished(self, at_ns: int) -> None:
@@ -95,6 +103,8 @@ def _moment_of(event: Event) -> str:
         return "voted"
     if kind is Granted:
         return "granted"
+    if kind is Released:
+        return "released"
     if type(event) is RoleChanged:
         if event.role is Role.LEADER:
             return "led"
@@ -148,6 +158,11 @@ def _deposed(provoked: Provoked, host: HostId) -> None:
         provoked.part(lambda a, b: (a == leader) != (b == leader))
 
 
+def _regretted(provoked: Provoked, host: HostId) -> None:
+    """What was just given up, since nobody wanted it any more, is wanted again."""
+    provoked.operations.propose(ApplyService(SECOND), "apply")
+
+
 #: By moment: what strikes at the host that it is about.
 STRIKES: Final[Mapping[str, Strike]] = {
     "led": _alone,
@@ -155,4 +170,5 @@ STRIKES: Final[Mapping[str, Strike]] = {
     "joint": _torn,
     "asked": _deposed,
     "granted": _dies,
+    "released": _regretted,
 }
