@@ -328,12 +328,14 @@ ACTING: Final = (
     ),
     Mutant(
         "address-released-while-it-is-up",
-        "A host tells that it has given up the virtual IP while that is still there.",
+        "A host tells that it has given up the virtual IP, which is still there. (Nor is it taken away:"
+        " else it is gone before anything is told.)",
         HOST,
         "HostDriver._report_releases",
         "self._held is not None and not self._held.is_gone()",
         "False",
         profile="claims",
+        also=((VIP_HOLD, "VipHold.release", "await self._vip.release()", "pass"),),
     ),
     Mutant(
         "address-claimed-without-the-fence",
