@@ -36,6 +36,8 @@ NAME_PATTERN: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 DOCUMENT_PATTERN: Final = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
 
 VIP: Final = OwnedName("vip")
+#: The right to run PostgreSQL as primary; its fencing term numbers the primaryships.
+PRIMARY: Final = OwnedName("postgres-primary")
 
 
 def member_id(host: HostId, incarnation: Incarnation) -> MemberId:

@@ -49,6 +49,15 @@ STATE_HASH_PERIOD: Final = 64
 HOSTS_MAX: Final = 15
 VOTERS: Final = (1, 3, 5, 7)
 
+# ---- the database -----------------------------------------------------------------
+DATABASE_PARAMETERS_MAX: Final = 200
+DATABASE_PARAMETER_CHARS_MAX: Final = 1_000
+#: A standby so far behind or less may succeed in a switchover; beyond the second it is far behind.
+LAG_CLOSE_BYTES_MAX: Final = MIB
+LAG_BEHIND_BYTES_MAX: Final = 64 * MIB
+#: Timelines that a seal report names, the newest ones.
+TIMELINES_MAX: Final = 1_000
+
 # ---- messages -------------------------------------------------------------------
 MESSAGE_BYTES_MAX: Final = 4 * MIB
 COMMAND_BYTES_MAX: Final = MIB
@@ -100,6 +109,7 @@ assert 2 * (DOCUMENTS_BYTES_MAX + HISTORY_BYTES_MAX) <= SNAPSHOT_BYTES_MAX
 assert DOCUMENT_BYTES_MAX <= CHANGES_KEPT_BYTES_MAX
 assert PROPOSALS_PER_MESSAGE_BYTES_MAX + COMMAND_BYTES_MAX < MESSAGE_BYTES_MAX
 assert ENVIRONMENT_BYTES_MAX < SPEC_BYTES_MAX < COMMAND_BYTES_MAX
+assert LAG_CLOSE_BYTES_MAX * 3 // 2 < LAG_BEHIND_BYTES_MAX
 assert SNAPSHOT_CHUNK_BYTES < MESSAGE_BYTES_MAX
 assert COMMAND_BYTES_MAX < UNCOMMITTED_BYTES_MAX
 assert 3 * HEARTBEAT_MS <= LEASE_MS
