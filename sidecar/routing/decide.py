@@ -15,6 +15,7 @@ from mesh.errors import InvariantBroken
 from mesh.ids import HostId
 from mesh.state.service import InstanceStatus, MethodPolicy, ProbeKind, ServiceSpec
 from sidecar.routing.model import (
+    DATABASE,
     NORTHBOUND,
     NORTHBOUND_ROUTES,
     NORTHBOUND_VIP,
@@ -23,12 +24,15 @@ from sidecar.routing.model import (
     AnyListener,
     ApiListener,
     Cluster,
+    DatabasePlace,
     Endpoint,
     Endpoints,
     HealthCheck,
     IngressListener,
     LocalCluster,
     NorthboundListener,
+    PassListener,
+    PrimaryCluster,
     ProxylessCluster,
     Route,
     Routes,
@@ -43,12 +47,17 @@ from sidecar.routing.retries import retry_of
 OTLP_CLUSTER: Final = "trellis/otlp"
 
 
-def decide(view: RoutingView, settings: RoutingSettings) -> Snapshots:
-    """What Envoy and the proxyless clients of this host are to know now."""
+def decide(
+    view: RoutingView, settings: RoutingSettings, database: tuple[DatabasePlace, ...] = ()
+) -> Snapshots:
+    """What Envoy and the proxyless clients of this host are to know now.
+
+    *database*: where connections to it lead, and led before.
+    """
     services = sorted((spec for spec in view.services if spec.routed), key=lambda spec: spec.name)
     ready = _ready_by_service(view)
     snapshots = Snapshots(
-        envoy=_envoy(view, settings, services, ready),
+        envoy=_envoy(view, settings, services, ready, database),
         proxyless=_proxyless(view, settings, services, ready),
     )
     check_consistent(snapshots.envoy)
@@ -90,6 +99,7 @@ def _envoy(
     settings: RoutingSettings,
     services: list[ServiceSpec],
     ready: dict[str, list[InstanceStatus]],
+    places: tuple[DatabasePlace, ...],
 ) -> Snapshot:
     peers = _peers(view, settings)
     clusters: list[AnyCluster] = []
@@ -106,14 +116,28 @@ def _envoy(
             endpoints.append(Endpoints(name, at_leader))
     ingress, targets = _ingress(view, settings, services)
     clusters.extend(targets)
+    database: tuple[AnyListener, ...] = ()
+    if settings.database_address:
+        database = (PassListener(DATABASE, settings.database_address, DATABASE),)
+        clusters.append(PrimaryCluster(DATABASE))
+        endpoints.append(Endpoints(DATABASE, _places(places)))
     if settings.otlp_address:
         clusters.append(LocalCluster(OTLP_CLUSTER, settings.otlp_address, http2=True))
     return Snapshot(
         revision=view.revision,
-        listeners=(*_northbound(view, settings), *ingress),
+        listeners=(*_northbound(view, settings), *ingress, *database),
         routes=(Routes(NORTHBOUND_ROUTES, _northbound_routes(view, services)),),
         clusters=tuple(clusters),
         endpoints=tuple(endpoints),
+    )
+
+
+def _places(places: tuple[DatabasePlace, ...]) -> tuple[Endpoint, ...]:
+    """Nobody checks here who answers: the database's own TLS does."""
+    return tuple(
+        Endpoint(each.address, pulse_port=each.pulse_port, is_former=each.is_former)
+        for each in places
+        if is_address(each.address)
     )
 
 
@@ -276,8 +300,9 @@ def check_consistent(snapshot: Snapshot) -> None:
     if expected != {each.name for each in snapshot.endpoints}:
         raise InvariantBroken(f"endpoints do not match clusters in snapshot {snapshot.revision}")
     for listener in snapshot.listeners:
-        wanted = listener.cluster if isinstance(listener, IngressListener) else listener.routes
-        if wanted not in (clusters if isinstance(listener, IngressListener) else routes):
+        passes = isinstance(listener, IngressListener | PassListener)
+        wanted = listener.cluster if isinstance(listener, IngressListener | PassListener) else listener.routes
+        if wanted not in (clusters if passes else routes):
             raise InvariantBroken(f"listener {listener.name} refers to {wanted}, which is missing")
     for route in (route for each in snapshot.routes for route in each.routes):
         if route.cluster and route.cluster not in clusters:
@@ -285,4 +310,4 @@ def check_consistent(snapshot: Snapshot) -> None:
 
 
 def _has_endpoints(cluster: AnyCluster) -> bool:
-    return isinstance(cluster, Cluster | ProxylessCluster)
+    return isinstance(cluster, Cluster | PrimaryCluster | ProxylessCluster)

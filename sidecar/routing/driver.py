@@ -19,6 +19,7 @@ from sidecar.routing.model import (
     RoutingView,
 )
 from sidecar.routing.process import EnvoyProcess, ProcessHandle
+from sidecar.routing.pulse import Pulses
 from sidecar.routing.server import STREAMS_MAX, AdsServer
 from sidecar.routing.stream import Kind, Rejected, Report, Version
 
@@ -55,6 +56,7 @@ class Routing:
         self._serial = 0
         self._published = asyncio.Event()
         self._in_force = InForce()
+        self._pulses = Pulses()
         self._bind_refusals = 0
         self._is_stopping = False
         #: The last refusal reported of each node and kind, so that repeats are silent.
@@ -68,10 +70,13 @@ class Routing:
         """
         bootstrap.prepare(self._settings)
         listening = self._server.bind()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow(), name="routing-views")
-            group.create_task(self._server.run(listening), name="ads-server")
-            group.create_task(self._envoy.run(), name="envoy")
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow(), name="routing-views")
+                group.create_task(self._server.run(listening), name="ads-server")
+                group.create_task(self._envoy.run(), name="envoy")
+        finally:
+            self._pulses.close()
 
     # ---- views --------------------------------------------------------------------
 
@@ -106,7 +111,8 @@ class Routing:
         if view.northbound_open and not (before and before.northbound_open):
             self._in_force.on_opened(self._serial)
         failpoints.hit("xds.before-push")
-        self._server.push(decide(view, self._settings), Version(view.revision, self._serial))
+        places = self._pulses.lead_to(view.database_primary)
+        self._server.push(decide(view, self._settings, places), Version(view.revision, self._serial))
         failpoints.hit("xds.pushed")
 
     # ---- what Envoy has in force ---------------------------------------------------

@@ -14,6 +14,8 @@ from mesh.state.service import InstanceStatus, ServiceSpec
 #: Names of the northbound listeners; neither is part of another listener's name.
 NORTHBOUND = "northbound/host"
 NORTHBOUND_VIP = "northbound/vip"
+#: The listener of this host, and the cluster, that lead to the database's primary.
+DATABASE = "trellis/database"
 #: The one route configuration that both northbound listeners use.
 NORTHBOUND_ROUTES = "northbound"
 
@@ -42,6 +44,8 @@ class RoutingSettings:
     vip_address: str = ""
     #: Bind the virtual IP before the address is there (netlink mode).
     vip_freebind: bool = False
+    #: Where services of this host reach the database's primary; empty: nowhere.
+    database_address: str = ""
     #: Where proxyless clients of this host find the ADS server; empty: only Envoy is served.
     xds_address: str = ""
     #: This host's identity between hosts; None: remote instances are not reachable.
@@ -74,12 +78,24 @@ class RoutingView:
     #: Hosts that have missed heartbeats: their instances get traffic only where there are no others.
     hosts_suspect: tuple[HostId, ...] = ()
     leader: HostId | None = None
+    #: Where the primary takes connections now; empty: there is none that may.
+    database_primary: str = ""
     #: This host owns the virtual IP and its lease is live.
     owns_vip: bool = False
     #: False while fenced: no northbound listener, every call UNAVAILABLE.
     northbound_open: bool = True
     #: This host is about to stop: no northbound listener, but open connections are served.
     draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DatabasePlace:
+    """A place that connections to the database lead to, or led to until now."""
+
+    address: str
+    #: Port of this process on 127.0.0.1 that takes connections as long as they may lead there.
+    pulse_port: int
+    is_former: bool = False
 
 
 # ---- snapshot -------------------------------------------------------------------
@@ -94,6 +110,10 @@ class Endpoint:
 
     address: str
     peer: str = ""
+    #: Port on 127.0.0.1 that health checks ask; 0: the endpoint itself.
+    pulse_port: int = 0
+    #: Takes no new connection.
+    is_former: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +151,16 @@ class LocalCluster:
 
 
 @dataclass(frozen=True, slots=True)
+class PrimaryCluster:
+    """The one place that connections lead to now; its endpoint comes by EDS under the same name.
+
+    Connections to an endpoint end as soon as its pulse does (pulse.py).
+    """
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProxylessCluster:
     """As `Cluster`, in the subset that gRPC clients understand."""
 
@@ -147,7 +177,7 @@ class AggregateCluster:
     members: tuple[str, ...]
 
 
-AnyCluster: TypeAlias = Cluster | LocalCluster | ProxylessCluster | AggregateCluster
+AnyCluster: TypeAlias = Cluster | LocalCluster | PrimaryCluster | ProxylessCluster | AggregateCluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +230,15 @@ class IngressListener:
 
 
 @dataclass(frozen=True, slots=True)
+class PassListener:
+    """Layer 4: passes the bytes of this host's clients to a cluster, as they are."""
+
+    name: str
+    address: str
+    cluster: str
+
+
+@dataclass(frozen=True, slots=True)
 class ApiListener:
     """What a proxyless client finds under `xds:///<name>`."""
 
@@ -207,7 +246,7 @@ class ApiListener:
     routes: str
 
 
-AnyListener: TypeAlias = NorthboundListener | IngressListener | ApiListener
+AnyListener: TypeAlias = NorthboundListener | IngressListener | PassListener | ApiListener
 Resource: TypeAlias = AnyListener | Routes | AnyCluster | Endpoints
 
 

@@ -29,6 +29,8 @@ from sidecar.routing.model import (
     IngressListener,
     LocalCluster,
     NorthboundListener,
+    PassListener,
+    PrimaryCluster,
     ProxylessCluster,
     Resource,
     Route,
@@ -66,12 +68,14 @@ class Encoder:
         kinds: dict[type, Callable[[Any], XdsMessage]] = {
             Cluster: self._cluster,
             LocalCluster: _local_cluster,
+            PrimaryCluster: _primary_cluster,
             ProxylessCluster: self._proxyless_cluster,
             AggregateCluster: _aggregate_cluster,
             Endpoints: _endpoints,
             Routes: _routes,
             NorthboundListener: self._northbound,
             IngressListener: self._ingress,
+            PassListener: _pass,
             ApiListener: _api_listener,
         }
         self._kinds = kinds
@@ -214,6 +218,32 @@ def _local_cluster(cluster: LocalCluster) -> XdsMessage:
     return message
 
 
+#: One failure counts: nothing lies between Envoy and the port.
+_PULSE: Final[Json] = {
+    "timeout": duration(1_000),
+    "interval": duration(100),
+    "no_traffic_interval": duration(250),
+    "unhealthy_threshold": {"value": 1},
+    "healthy_threshold": {"value": 1},
+    "tcp_health_check": {},
+}
+
+
+def _primary_cluster(cluster: PrimaryCluster) -> XdsMessage:
+    return cluster_pb2.Cluster(
+        name=cluster.name,
+        type="EDS",
+        eds_cluster_config=ADS_CLUSTER,
+        connect_timeout=duration(CONNECT_TIMEOUT_MS),
+        common_lb_config={"update_merge_window": duration(0), "healthy_panic_threshold": {"value": 0}},
+        close_connections_on_host_health_failure=True,
+        health_checks=[_PULSE],
+        circuit_breakers=_CIRCUIT_BREAKERS,
+        upstream_connection_options=transport.KEEPALIVE,
+        upstream_bind_config={"socket_options": transport.USER_TIMEOUT},
+    )
+
+
 def _aggregate_cluster(cluster: AggregateCluster) -> XdsMessage:
     config = pack(aggregate_pb2.ClusterConfig(clusters=cluster.members))
     return cluster_pb2.Cluster(
@@ -243,6 +273,11 @@ def _endpoint(endpoint: Endpoint) -> Json:
     message: Json = {"endpoint": {"address": parse_address(endpoint.address)}}
     if endpoint.peer:
         message["metadata"] = transport.endpoint_metadata(endpoint.peer)
+    if endpoint.pulse_port:
+        pulse = {"address": parse_address(f"127.0.0.1:{endpoint.pulse_port}")}
+        message["endpoint"]["health_check_config"] = pulse
+    if endpoint.is_former:
+        message["health_status"] = "DRAINING"
     return message
 
 
@@ -301,6 +336,12 @@ def _listener(name: str, address: str, chain: Json) -> listener_pb2.Listener:
         per_connection_buffer_limit_bytes={"value": limits.MIB},
         socket_options=[*transport.USER_TIMEOUT, *transport.LISTENER_KEEPALIVE],
         filter_chains=[chain],
+    )
+
+
+def _pass(listener: PassListener) -> XdsMessage:
+    return _listener(
+        listener.name, listener.address, {"filters": [filters.tcp(listener.name, listener.cluster)]}
     )
 
 

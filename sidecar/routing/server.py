@@ -175,6 +175,5 @@ class AdsServer:
         )
 
 
-def _taken(key: str, address: str) -> SettingsError:
-    problem = Problem(key, f"{address} cannot be listened on: it is in use, or not of this machine")
+def _refused(problem: Problem) -> SettingsError:
     return SettingsError("xDS cannot be served.", [problem])
