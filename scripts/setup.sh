@@ -30,7 +30,7 @@ if [ ! -x "$venv/bin/python" ]; then
 fi
 
 say "installing the packages of constraints.txt (a minute on a new machine)"
-if [ "$what" = dev ]; then extras='.[dev,bench]'; else extras='.'; fi
+if [ "$what" = dev ]; then extras='.[dev,bench,postgres]'; else extras='.'; fi
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e "$extras" 2>/tmp/trellis-setup.$$ || {
   cat /tmp/trellis-setup.$$ >&2; rm -f /tmp/trellis-setup.$$; fail "pip could not install the packages; its words are above."
 }

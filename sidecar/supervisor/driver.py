@@ -10,10 +10,12 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
+from mesh.adapters.cgroup import NOWHERE, Hierarchies, Leaf, find_hierarchies
+from mesh.adapters.child import Child, Launch, become_subreaper, open_again, own_pids, spawn
+from mesh.adapters.reaper import Reaper
 from mesh.errors import NotFound
 from mesh.ids import InstanceId, ServiceName
 from mesh.state.service import InstanceStatus, ServiceSpec
-from sidecar.supervisor.cgroup import NOWHERE, Hierarchies, Leaf, find_hierarchies
 from sidecar.supervisor.instance import Instance
 from sidecar.supervisor.logs import BUSY_LOOK_S, LOOK_S, Logs
 from sidecar.supervisor.model import (
@@ -25,8 +27,6 @@ from sidecar.supervisor.model import (
     SupervisorSettings,
 )
 from sidecar.supervisor.ports import PortAllocator
-from sidecar.supervisor.process import Child, Launch, become_subreaper, open_again, own_pids, spawn
-from sidecar.supervisor.reaper import Reaper
 from sidecar.supervisor.reconcile import Present, Step, compare, may_stop, waits_for
 from sidecar.supervisor.records import Record, Records, boot_id, file_stem
 from sidecar.supervisor.site import Site

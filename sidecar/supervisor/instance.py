@@ -14,9 +14,10 @@ from collections import deque
 from dataclasses import replace
 
 from mesh import failpoints
+from mesh.adapters.cgroup import Leaf
+from mesh.adapters.child import Child, Launch, spawn
 from mesh.errors import Unavailable
 from mesh.state.service import InstanceState, InstanceStatus
-from sidecar.supervisor.cgroup import Leaf
 from sidecar.supervisor.decide import decide, describe_exit
 from sidecar.supervisor.model import (
     Action,
@@ -24,13 +25,14 @@ from sidecar.supervisor.model import (
     Do,
     Event,
     ExclusiveHandle,
+    Exit,
     Goal,
     Kind,
     Life,
 )
 from sidecar.supervisor.prober import Prober
 from sidecar.supervisor.probes import Target
-from sidecar.supervisor.process import Child, Launch, check_command, limit_address_space, spawn
+from sidecar.supervisor.process import check_command, limit_address_space
 from sidecar.supervisor.records import Record, file_stem
 from sidecar.supervisor.site import Site
 from sidecar.supervisor.surroundings import address_text, environment_of, make_state_dir, state_dir_of
@@ -276,7 +278,8 @@ class Instance:
         assert child is not None
         asyncio.get_running_loop().remove_reader(child.pidfd)
         killed = self._leaf.oom_kills() > self._oom_before
-        ended = replace(child.ended(), out_of_memory=killed)
+        how = child.ended()
+        ended = Exit(how.code, how.signal, out_of_memory=killed)
         reason = describe_exit(ended, self._started.spec.memory_bytes_max)
         self.handle(Event(Kind.EXITED, reason, ended))
 

@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from mesh.adapters.cgroup import Hierarchies, Leaf
+from mesh.adapters.child import Child, Ended, Launch, spawn
 from mesh.state.service import ProbeKind
-from sidecar.supervisor.cgroup import Hierarchies, Leaf
 from sidecar.supervisor.health import GrpcHealth
-from sidecar.supervisor.model import Exit
-from sidecar.supervisor.process import Child, Launch, spawn
 from sidecar.supervisor.verdict import Question
 
 _REPLY_BYTES_MAX: Final = 4_096
@@ -151,7 +150,7 @@ class _Exec:
         )
         self._leaf = leaf
         self._child: Child | None = None
-        self._ended: asyncio.Future[Exit] | None = None
+        self._ended: asyncio.Future[Ended] | None = None
 
     async def ask(self) -> str:
         if self._child is not None:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mesh.adapters.cgroup import Hierarchies
 from mesh.ids import InstanceId
-from sidecar.supervisor.cgroup import Hierarchies
 from sidecar.supervisor.logs import Logs
 from sidecar.supervisor.model import ExclusiveHandle, SupervisorSettings
 from sidecar.supervisor.ports import PortAllocator

@@ -6,8 +6,9 @@ docs/services.md is the contract; this is all there is to it.
 import os
 from pathlib import Path
 
+from mesh.adapters.child import owner_of
 from sidecar.supervisor.model import Assignment, SupervisorSettings
-from sidecar.supervisor.process import owner_of, service_environment
+from sidecar.supervisor.process import service_environment
 from sidecar.supervisor.records import file_stem
 
 

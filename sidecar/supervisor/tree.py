@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from mesh import failpoints
+from mesh.adapters.cgroup import Leaf
+from mesh.adapters.child import Child
 from mesh.ids import InstanceId
-from sidecar.supervisor.cgroup import Leaf
-from sidecar.supervisor.process import Child
 
 CLEAR_S_MIN: Final = 0.001
 CLEAR_S_MAX: Final = 0.1

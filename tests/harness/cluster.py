@@ -276,7 +276,7 @@ def is_ready(service: supervisor_pb2.Service) -> bool:
 
 def remove_cgroups(host: Host) -> None:
     """Delete the empty groups that a killed sidecar left."""
-    from sidecar.supervisor.cgroup import find_hierarchies
+    from mesh.adapters.cgroup import find_hierarchies
 
     found = find_hierarchies(host.name, str(host.run_dir))
     for name in found.leaves():

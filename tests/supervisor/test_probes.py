@@ -14,8 +14,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
+from mesh.adapters.cgroup import NOWHERE
 from mesh.state.service import InstanceState, Probe, ProbeKind, Probes, Restart
-from sidecar.supervisor.cgroup import NOWHERE
 from sidecar.supervisor.health import GrpcHealth
 from sidecar.supervisor.probes import Target, ask_in_time, asker_for
 from sidecar.supervisor.verdict import question_of

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from mesh import limits
+from mesh.adapters import child
+from mesh.adapters.cgroup import Leaf, find_hierarchies
 from mesh.state.service import InstanceState, Probe, ProbeKind, Probes, Restart, RestartWhen, ServiceSpec
-from sidecar.supervisor import process
-from sidecar.supervisor.cgroup import Leaf, find_hierarchies
 from sidecar.supervisor.process import check_command
 from tests.supervisor.conftest import SLEEP, Site, assigned, python, settings_in, supervised
 
@@ -73,7 +73,7 @@ async def test_the_own_launcher_stands_in_where_a_program_is_missing(
 
     Method: hide each program; the child reads its own death signal.
     """
-    monkeypatch.setattr(process, missing, lambda: None)
+    monkeypatch.setattr(child, missing, lambda: None)
     async with supervised(settings_in(tmp_path)) as site:
         show = python(
             "import ctypes, time; n = ctypes.c_int();"

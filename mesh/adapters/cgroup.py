@@ -1,4 +1,4 @@
-"""One cgroup per instance: to kill its whole tree at once, and to limit its memory.
+"""One cgroup for each process tree: to kill it whole at once, and to limit its memory.
 
 Both layouts are served: pure v2, where one group does all, and the hybrid one,
 where v2 (without controllers) sits beside v1 hierarchies. What is not there or
@@ -46,7 +46,7 @@ NOWHERE: Final = Hierarchies(None, None, unified_memory=False)
 
 
 def find_hierarchies(name: str, run_dir: str) -> Hierarchies:
-    """Detect by /proc/mounts, make this supervisor's own folder, and try it.
+    """Detect by /proc/mounts, make a folder of our own, and try it.
 
     The folder is named after the run directory too, so that several sidecars
     of one machine never share one.
@@ -101,7 +101,7 @@ def _enable_memory(folder: Path) -> bool:
 
 
 class Leaf:
-    """The group of one instance. Every method copes with the group not being there."""
+    """The group of one process tree. Every method copes with the group not being there."""
 
     def __init__(self, hierarchies: Hierarchies, name: str) -> None:
         self.path = hierarchies.unified / name if hierarchies.unified else None

@@ -1,7 +1,7 @@
-"""Orphans of the instances come to the sidecar (it is their subreaper) and are reaped here.
+"""Orphans of what the sidecar started come to it (it is their subreaper) and are reaped here.
 
 Other parts of the sidecar have children too, whose exit codes they wait for:
-only what is known to be an orphan of an instance is touched.
+only what is known to be an orphan from our own cgroup folder is touched.
 """
 
 import os
