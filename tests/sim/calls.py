@@ -213,10 +213,12 @@ class SimBeatStream:
             return
         if not self._source:
             self._source = server.next_source()
+        world = server.world
+        arrived_ns = world.now
         reply = server.core.answers.answer(member, beat, self._source)
         if reply.answer.granted:
-            world = server.world
-            world.emit(Granted(world.now, server.host, server.member, reply.answer.term, member))
+            term = reply.answer.term
+            world.emit(Granted(world.now, server.host, server.member, term, member, arrived_ns))
         self._connection.back.put(self._replies.put_nowait, reply)
 
     async def replies(self) -> AsyncIterator[BeatReply]:

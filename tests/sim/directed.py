@@ -4,11 +4,12 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 from mesh.errors import TrellisError
+from mesh.failpoints.arming import Arming
 from mesh.ids import HostId
 from mesh.state.commands import DrainHost
-from tests.sim.clock import MS
+from tests.sim.clock import MS, NS
 from tests.sim.hands import KERNEL_NS
-from tests.sim.strikes import Strike, cut
+from tests.sim.strikes import Strike, arm, cut, stall_ms
 
 if TYPE_CHECKING:
     from tests.sim.faults import Faults
@@ -153,6 +154,14 @@ def _sticky(faults: "Faults") -> None:
     faults.after(faults.seconds(1, 10), free)
 
 
+def _places(faults: "Faults") -> None:
+    """One place after the other: something happens to whoever comes by next."""
+    world = faults.world
+    for name, action in world.failpoints.fresh(faults.chance):
+        skip = faults.chance.choice((0, 0, 0, 5))
+        arm(faults, Arming(name, action, stall_ms(faults, action), 1, skip), set(world.machines), 600 * NS)
+
+
 DIRECTED: Final[dict[str, Strike]] = {
     "lag": _lag,
     "orphan": _orphan,
@@ -160,4 +169,5 @@ DIRECTED: Final[dict[str, Strike]] = {
     "lonely": _lonely,
     "usurp": _usurp,
     "sticky": _sticky,
+    "places": _places,
 }

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: How much calmer than a storm a seed is: life has long stretches in which nothing breaks.
 CALM = (1, 2, 6)
+#: Kinds that are drawn by themselves: seeds without them are what they were before there were these.
+LATE = ("failpoint",)
 
 
 class Faults:
@@ -49,8 +51,9 @@ class Faults:
         share = chance.choice((0.15, 0.3, 0.5))
         drawn, calm = {}, chance.choice(CALM)
         for name in KINDS:
-            if chance.random() < share:
-                drawn[name] = chance.choice((6.0, 15.0, 40.0)) * calm
+            own = self.world.chance(f"faults/{name}") if name in LATE else chance
+            if own.random() < share:
+                drawn[name] = own.choice((6.0, 15.0, 40.0)) * calm
         return drawn
 
     def start(self) -> None:

@@ -127,6 +127,7 @@ class Life:
         self.number = machine.lives
         self.chance = chance
         self.loop = SimLoop(world.scheduler, machine.clock, world.bug)  # type: ignore[abstract]
+        self.loop.life = self
         self.incoming: list[Any] = []
         self.codec = OutcomeCodec()
         self.store = SimStore(disk, machine.name, world)

@@ -77,6 +77,9 @@ STORIES: dict[type[Checker], Stories] = {
         kept={
             "it had run out": [leads("a", 2), leased("a", 10 * SECOND), leads("b", 3), granted("b", 3, "c")],
             "it died": [leads("a", 2), leased("a", 11 * SECOND), start("a"), leads("b", 3)],
+            "it had decided before, and stood still": [
+                leads("a", 2), leads("b", 3)._replace(at_ns=5), granted("a", 2, "c", 4)._replace(at_ns=6),
+            ],
             "nobody had waited": [
                 leads("a", 2), leased("a", 11 * SECOND), leads("b", 3)._replace(stood_for=Standing.TRANSFER),
             ],

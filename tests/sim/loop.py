@@ -3,22 +3,33 @@
 One `Scheduler` orders everything that happens on all hosts by (true time, sequence). Each life has a
 `SimLoop`, on which asyncio's own tasks, futures, timeouts and task groups run unmodified; while a
 handle of it runs it is the running loop. Nothing of a loop runs once it is dropped: a crash strikes
-between two handles, and no `finally` of the dead process is ever executed.
+between two handles, and no `finally` of the dead process is ever executed; or at a failpoint, where
+`Killed` leaves what runs.
 """
 
 import asyncio
 import heapq
 import math
+import warnings
 from asyncio.events import _set_running_loop
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tests.sim.clock import NS, Clock
+from tests.sim.clock import MS, NS, Clock
+
+if TYPE_CHECKING:
+    from tests.sim.host import Life
 
 #: How often one coroutine may await something else instead of ending.
 EXITS_MAX = 8
+#: Whether a process that blocks and is stopped, too, may go on is looked at so often.
+LOOK_NS = 5 * MS
+
+
+class Killed(BaseException):
+    """Leaves the code of a process that died at this instruction, whatever its handlers catch."""
 
 
 class Handle:
@@ -45,11 +56,23 @@ class Handle:
         return self.when_s
 
 
+def _exit(coroutine: Any) -> None:
+    """Finish it, whatever it does about that."""
+    for _ in range(EXITS_MAX):
+        try:
+            coroutine.close()
+        except BaseException:  # noqa: BLE001 - its process is dead: nobody is to hear of it
+            continue
+        break
+
+
 class Scheduler:
     """All that is going to happen, in order. `now` is true time in nanoseconds."""
 
     def __init__(self) -> None:
         self.now = 0
+        #: How far `run_until` goes.
+        self.end = 0
         self.steps = 0
         self._sequence = 0
         self._heap: list[tuple[int, int, Handle]] = []
@@ -84,8 +107,12 @@ class Scheduler:
         self._ready.appendleft(Handle(None, stop, (), 0.0))
 
     def run_until(self, end: int) -> None:
-        """Let everything happen up to *end*. Whatever a handle raises ends it here."""
+        """Let everything happen up to *end*. Whatever a handle raises ends it here.
+
+        May be called by a handle whose loop lets none of its own run meanwhile.
+        """
         heap, ready, pop = self._heap, self._ready, heapq.heappop
+        outer_end, self.end = self.end, end
         current: SimLoop | None = None
         steps = 0
         try:
@@ -110,10 +137,14 @@ class Scheduler:
                 if loop is not None and loop.is_special and not loop.admits(handle):
                     continue
                 steps += 1
-                handle.act(*handle.given)
+                try:
+                    handle.act(*handle.given)
+                except Killed:  # the rest of this handle is not done: its process is gone
+                    continue
             self.now = max(self.now, end)
         finally:
             self.steps += steps
+            self.end = outer_end
             _set_running_loop(None)
 
 
@@ -124,10 +155,12 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._scheduler = scheduler
         self._clock = clock
         self._on_bug = on_bug
+        #: Whose code runs here.
+        self.life: Life | None = None
         #: Something about this loop must be looked at before a handle runs.
         self.is_special = False
         self._is_dropped = False
-        self._is_paused = False
+        self._is_paused = self._is_blocked = False
         self._held: list[Handle] = []
         #: The CPU takes so long for each handle; 0: no time.
         self._cost: Callable[[], int] | None = None
@@ -205,15 +238,11 @@ class SimLoop(asyncio.AbstractEventLoop):
     def close(self) -> None:
         """Finish every suspended coroutine: `GeneratorExit` where it waits, as often as needed."""
         self.drop()
-        for task in asyncio.all_tasks(self):
-            coroutine: Any = task.get_coro()
-            for _ in range(EXITS_MAX):
-                try:
-                    coroutine.close()
-                except BaseException:  # noqa: BLE001 - its process is dead: nobody is to hear of it
-                    continue
-                break
-        self._held.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a task that never began never awaited its work
+            for task in asyncio.all_tasks(self):
+                _exit(task.get_coro())
+            self._held.clear()
 
     # ---- what faults do ---------------------------------------------------------------
 
@@ -222,7 +251,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         if self._is_dropped:
             self._held.append(handle)  # so that nothing of it is collected before `close`
             return False
-        if self._is_paused:
+        if self._is_paused or self._is_blocked:
             self._held.append(handle)
             return False
         lacking_s = handle.when_s - self._clock.monotonic_s()
@@ -254,13 +283,44 @@ class SimLoop(asyncio.AbstractEventLoop):
     def resume(self) -> None:
         """It runs again; what came due meanwhile comes now, in its order."""
         self._is_paused = False
+        self._let_go()
+
+    def _let_go(self) -> None:
         held, self._held = self._held, []
         for handle in held:
             self._scheduler.push(self._scheduler.now, handle)
 
     @property
     def is_paused(self) -> bool:
-        return self._is_paused
+        return self._is_paused or self._is_blocked
+
+    def block(self, for_ns: int) -> bool:
+        """The handle that runs now blocks its process so long, and while that is stopped; all else goes on.
+
+        False when it may not go on: its process died meanwhile, or is stopped as the run ends.
+        """
+        scheduler, task = self._scheduler, asyncio.current_task(self)
+        over = scheduler.now + for_ns
+        self._is_blocked = self.is_special = True
+        if task is not None:
+            asyncio.tasks._leave_task(self, task)
+        try:
+            while not self._is_dropped and scheduler.now < scheduler.end:
+                if scheduler.now >= over and not self._is_paused:
+                    break
+                until = over if scheduler.now < over else scheduler.now + LOOK_NS
+                scheduler.run_until(min(until, scheduler.end))
+        except Exception as reason:  # noqa: BLE001 - it ends the run, and not what blocks here
+            scheduler.halt(reason)
+        finally:
+            if task is not None:
+                asyncio.tasks._enter_task(self, task)
+            _set_running_loop(self)
+        self._is_blocked = False
+        if self._is_dropped or self._is_paused:
+            return False
+        self._let_go()
+        return True
 
     def slow_down(self, cost: Callable[[], int] | None) -> None:
         """Each handle waits *cost* nanoseconds for the CPU; None: none."""

@@ -234,6 +234,8 @@ async def _admit(life: "Life", host: HostId, before: Incarnation, is_witness: bo
     """As `Admission.admit`: only a lost host's name may be used again."""
     await life.replica.barrier(timeout_s=PROPOSE_S)
     state = life.replica.state
+    if state.info is None:  # whoever joins has a token, and there is none before the cluster is founded
+        return
     row, record = state.member_of(host), state.hosts.get(host)
     if row is not None and row.incarnation > before:
         return

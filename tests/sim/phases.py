@@ -27,6 +27,8 @@ class Outcome:
     simulated_s: float
     trace_hash: str
     faults: dict[str, int]
+    #: Failpoints that were struck, and how often.
+    failpoints: dict[str, int]
     done: int
     steps: int
 
@@ -99,6 +101,7 @@ class Run:
             simulated_s=world.now / NS,
             trace_hash=world.trace_hash(),
             faults=dict(sorted(world.faults.items())),
+            failpoints=world.failpoints.by_name(),
             done=self.clients.done,
             steps=world.scheduler.steps,
         )

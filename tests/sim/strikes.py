@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mesh.failpoints.arming import Action, Arming
 from mesh.ids import HostId
 from tests.sim.clock import MS, NS
+from tests.sim.failpoints import PAIRS
 from tests.sim.trace import Pause, Resume
 
 if TYPE_CHECKING:
@@ -255,6 +257,28 @@ def _garble(faults: "Faults") -> None:
     faults.after(faults.seconds(0.5, 8), repair)
 
 
+def _failpoint(faults: "Faults") -> None:
+    """Something happens at one place in the code, as soon as it has been come by so often."""
+    machine, chance = faults.running(), faults.chance
+    if machine is not None:
+        name, action = chance.choice(PAIRS)
+        count, skip = chance.choice((1, 1, 1, 3)), chance.choice((0, 0, 2, 10, 100))
+        arming = Arming(name, action, stall_ms(faults, action), count, skip)
+        arm(faults, arming, {machine.name}, faults.seconds(5, 60))
+
+
+def stall_ms(faults: "Faults", action: Action) -> int:
+    """How long it takes there."""
+    return faults.seconds(0.01, 4) // MS if action is Action.STALL else 0
+
+
+def arm(faults: "Faults", arming: Arming, hosts: set[HostId], for_ns: int) -> None:
+    """Have it happen on these machines, for a while."""
+    places = faults.world.failpoints
+    trap = places.arm(arming, hosts, faults)
+    faults.after(for_ns, lambda: places.disarm(trap))
+
+
 # ---- disks ----------------------------------------------------------------------------
 
 
@@ -333,4 +357,5 @@ KINDS: dict[str, Strike] = {
     "full": _full,
     "misread": _misread,
     "garble": _garble,
+    "failpoint": _failpoint,
 }

@@ -22,6 +22,7 @@ class Summary:
     def __init__(self) -> None:
         self.violations: list[dict[str, Any]] = []
         self.faults: Counter[str] = Counter()
+        self.failpoints: Counter[str] = Counter()
         self.simulated_s = 0.0
         self.seeds = 0
         self.elections = 0
@@ -34,6 +35,7 @@ class Summary:
         """One more."""
         outcome = result.outcome
         self.faults.update(outcome.faults)
+        self.failpoints.update(outcome.failpoints)
         self.simulated_s += outcome.simulated_s
         self.seeds += 1
         self.elections += result.elections
@@ -58,6 +60,7 @@ class Summary:
             "elections": self.elections,
             "without_ms": {name: figures(lengths) for name, lengths in self.gaps.items()},
             "faults": dict(sorted(self.faults.items())),
+            "failpoints": dict(sorted(self.failpoints.items())),
         }
 
 

@@ -133,8 +133,8 @@ def leads(host: str, term: int, last: int = 1) -> RoleChanged:
     )
 
 
-def granted(host: str, term: int, to: str) -> Granted:
-    return Granted(0, HostId(host), member(host), Term(term), member(to))
+def granted(host: str, term: int, to: str, decided_ns: int = 0) -> Granted:
+    return Granted(0, HostId(host), member(host), Term(term), member(to), decided_ns)
 
 
 def voted(host: str, term: int, candidate: str) -> Voted:

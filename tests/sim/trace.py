@@ -216,13 +216,17 @@ class Removed(NamedTuple):
 
 
 class Granted(NamedTuple):
-    """The leader of `term` answers a beat of `to` with *granted*."""
+    """The leader of `term` answers a beat of `to` with *granted*, as it decided at `decided_ns`.
+
+    Its process may have stood still in between.
+    """
 
     at_ns: int
     host: HostId
     member: MemberId
     term: Term
     to: MemberId
+    decided_ns: int
 
 
 class LeaseExtended(NamedTuple):

@@ -21,6 +21,7 @@ from mesh.raft.model import Entry, EntryId, HardState, Message, RaftSettings, Ro
 from tests.sim.clock import MS, NS, Clock
 from tests.sim.cluster import CLUSTER, address_of, founding
 from tests.sim.disk import Disk
+from tests.sim.failpoints import Failpoints
 from tests.sim.host import Life
 from tests.sim.loop import Scheduler
 from tests.sim.machine import Machine
@@ -66,6 +67,7 @@ class World:
         self.timers = timing.leases
         self.margin_ns = timing.margin_ns
         self.faults: Counter[str] = Counter()
+        self.failpoints = Failpoints(self)
         self.failure: BaseException | None = None
         self.events = 0
         self.is_over = False
@@ -169,13 +171,14 @@ class World:
 
     def run_until(self, when: int) -> None:
         """Let everything happen. Fails: `Violation`, or a bug of the production code."""
-        with contextlib.suppress(Halt):
+        with self.failpoints, contextlib.suppress(Halt):
             self.scheduler.run_until(when)
         self.check()
 
     def close(self) -> None:
         """End what dead processes left suspended, and forget everything."""
         self.is_over = True
+        self.failpoints.clear()
         for life in self._graveyard:
             life.loop.close()
         self._graveyard.clear()

@@ -1,8 +1,9 @@
 """When voters have waited, what earlier leaders could promise is over (mesh/lease/grantor.py, the proof).
 
 Proves: at the moment at which a member is elected that stood because it had heard nobody, the own lease of
-no living leader of an earlier term runs, on its own clock; and from then on no such leader grants. Two hosts
-that act at once come of it only if more goes wrong, so this notices sooner than `one_owner`.
+no living leader of an earlier term runs, on its own clock; and from then on no such leader decides to grant
+(what it decided before may leave later: the lease counts from the beat). Two hosts that act at once come of
+it only if more goes wrong, so this notices sooner than `one_owner`.
 Would not notice: elections by hand-over or crash proof, after which the new leader waits instead.
 """
 
@@ -23,8 +24,8 @@ class LeasesOfOneTerm:
         self._leads: dict[HostId, Term] = {}
         #: Own leases of leaders: the term, and the end on the host's clock.
         self._leases: dict[HostId, tuple[Term, int]] = {}
-        #: The newest leader for whom voters had waited.
-        self._elected: tuple[Term, MemberId | None] = (Term(0), None)
+        #: The newest leader for whom voters had waited, and when it was elected.
+        self._elected: tuple[Term, MemberId | None, int] = (Term(0), None, 0)
 
     def seen(self, event: Event) -> None:
         if type(event) is LeaseExtended:
@@ -32,8 +33,8 @@ class LeasesOfOneTerm:
         elif type(event) is RoleChanged:
             self._change_role(event)
         elif type(event) is Granted:
-            term, leader = self._elected
-            if event.term < term:
+            term, leader, elected_ns = self._elected
+            if event.term < term and event.decided_ns >= elected_ns:
                 raise Violation(
                     self.name,
                     f"{event.member} grants {event.to} a lease in term {event.term},"
@@ -58,7 +59,7 @@ class LeasesOfOneTerm:
             return
         self._leads[event.host] = event.term
         if event.stood_for is Standing.TIMEOUT and event.term > self._elected[0]:
-            self._elected = event.term, event.member
+            self._elected = event.term, event.member, event.at_ns
             self._check(event)
 
     def _check(self, event: RoleChanged) -> None:
