@@ -14,6 +14,7 @@ from trellis.certificate.v1 import certificate_pb2
 from trellis.cluster.v1 import cluster_pb2
 from trellis.common.v1 import policy_pb2
 from trellis.config_sync.v1 import config_sync_pb2
+from trellis.database.v1 import database_pb2
 from trellis.echo.v1 import echo_pb2
 from trellis.election.v1 import election_pb2
 from trellis.heartbeat.v1 import heartbeat_pb2
@@ -38,6 +39,7 @@ CONTRACTS: Final[tuple[FileDescriptor, ...]] = (
     certificate_pb2.DESCRIPTOR,
     cluster_pb2.DESCRIPTOR,
     config_sync_pb2.DESCRIPTOR,
+    database_pb2.DESCRIPTOR,
     echo_pb2.DESCRIPTOR,
     election_pb2.DESCRIPTOR,
     heartbeat_pb2.DESCRIPTOR,
@@ -56,6 +58,9 @@ NAMED: Final[Table] = MappingProxyType(
         "/trellis.replication.v1.ReplicationService/Propose": HOSTS,
         "/trellis.replication.v1.ReplicationService/ReadIndex": HOSTS,
         "/trellis.heartbeat.v1.HeartbeatService/Beat": HOSTS,
+        # Between members too: a sealed host gives up following its primary.
+        "/trellis.database.v1.DatabasePeerService/Seal": HOSTS,
+        "/trellis.database.v1.DatabasePeerService/Checkpoint": HOSTS,
         # Proven by a token instead of a certificate.
         "/trellis.membership.v1.MembershipService/Join": ANYONE,
         "/trellis.membership.v1.MembershipService/ListHosts": MEMBERS,
@@ -70,6 +75,7 @@ NAMED: Final[Table] = MappingProxyType(
         "/trellis.config_sync.v1.ConfigSyncService/GetDocumentHistory": MEMBERS,
         "/trellis.config_sync.v1.ConfigSyncService/WatchDocuments": MEMBERS,
         "/trellis.supervisor.v1.SupervisorService/ListServices": MEMBERS,
+        "/trellis.database.v1.DatabaseService/GetStatus": MEMBERS,
         # Served by an instance behind Envoy, not by the sidecar.
         "/trellis.echo.v1.EchoService/Echo": ANYONE,
         "/trellis.echo.v1.EchoService/Count": ANYONE,

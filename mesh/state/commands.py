@@ -23,6 +23,7 @@ from mesh.ids import (
     ServiceName,
     SessionId,
 )
+from mesh.state.database_commands import DatabaseCommand
 from mesh.state.model import HostStatus, JoinToken, Member, MemberRole, Slot
 from mesh.state.service import InstanceStatus, ServiceSpec
 
@@ -194,12 +195,15 @@ class AssignOwner:
 
     Only the leader knows that the earlier holder can no longer act; this
     checks that nothing was assigned since it looked: StaleTerm when
-    `expected_fencing_term` (0: never assigned) is not the latest.
+    `expected_fencing_term` (0: never assigned) is not the latest. A successor of the
+    database's primary was chosen by a published sync set: VersionConflict when
+    `expected_sync_version` is given and another one was published since.
     """
 
     name: OwnedName
     holder: HostId
     expected_fencing_term: FencingTerm
+    expected_sync_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +322,7 @@ SingleCommand: TypeAlias = (
     | SetTrust
     | PutSecret
     | RecordEvents
+    | DatabaseCommand
 )
 Command: TypeAlias = SingleCommand | Batch
 

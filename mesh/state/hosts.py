@@ -17,6 +17,7 @@ from mesh.state.commands import (
     SetVirtualAddress,
     UpdateMember,
 )
+from mesh.state.database import close_database_of, forget_database_of
 from mesh.state.model import ChangeKind, ClusterInfo, HostRecord, HostStatus, JoinToken, Member, MemberRole
 from mesh.state.security import check_token, consume, revoke
 from mesh.state.services import close_instances_of, forget_instances_of
@@ -112,6 +113,7 @@ def set_host_status(at: Applying, command: SetHostStatus) -> Applied:
     at.changed(ChangeKind.HOST, command.host)
     if command.status is HostStatus.LOST:
         close_instances_of(at, command.host)
+        close_database_of(at, command.host)
     why = f": {command.reason}" if command.reason else ""
     at.record(
         f"host-{command.status.value}",
@@ -182,6 +184,7 @@ def _forget_member(at: Applying, member: Member) -> None:
     at.state.members.drop(member.member)
     at.changed(ChangeKind.MEMBER, member.member)
     forget_instances_of(at, member.host)
+    forget_database_of(at, member.host)
 
 
 def _put_member(at: Applying, present: Member, member: Member) -> Applied:

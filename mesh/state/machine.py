@@ -16,7 +16,8 @@ from mesh.errors import InvalidRequest, InvariantBroken, Problem, Refused, Trell
 from mesh.ids import Index
 from mesh.limits import EVENT_FACTS_MAX, EVENTS_MAX
 from mesh.state import commands as c
-from mesh.state import documents, hosts, ownership, security, services
+from mesh.state import database, documents, hosts, ownership, security, services
+from mesh.state import database_commands as d
 from mesh.state.applying import Applying, shortened
 from mesh.state.commands import Applied, Outcome, Rejected, Request
 from mesh.state.hash import fold
@@ -191,6 +192,12 @@ _FUNCTIONS: Final[dict[type, Callable[[Applying, Any], Applied]]] = {
     c.SetTrust: security.set_trust,
     c.PutSecret: security.put_secret,
     c.RecordEvents: _journal,
+    d.DeclareDatabase: database.declare_database,
+    d.RecordBootstrap: database.record_bootstrap,
+    d.PublishSyncSet: database.publish_sync_set,
+    d.RecordPromotion: database.record_promotion,
+    d.ReportDatabase: database.report_database,
+    d.AcceptDataLoss: database.accept_data_loss,
 }
 
 _BY_REASON: Final[dict[str, type[TrellisError]]] = {

@@ -247,6 +247,8 @@ class ChangeKind(Enum):
     REVOKED = "revoked"
     TRUST = "trust"
     SECRET = "secret"  # noqa: S105 - the name of a table
+    DATABASE = "database"
+    DATABASE_MEMBER = "database-member"
 
 
 @dataclass(frozen=True, slots=True)

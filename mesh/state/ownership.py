@@ -10,8 +10,8 @@ leases, and the leader decides it before it proposes.
 from dataclasses import replace
 
 from mesh.errors import Conflict, InvalidRequest, NotFound, StaleTerm
-from mesh.ids import VIP, FencingTerm, OwnedName, ServiceName
-from mesh.state.applying import Applying, check_name
+from mesh.ids import PRIMARY, VIP, FencingTerm, OwnedName, ServiceName
+from mesh.state.applying import Applying, check_name, check_version
 from mesh.state.commands import NEVER_ASSIGNED, Applied, AssignOwner, RequestRelease, Unassign
 from mesh.state.model import ChangeKind, HostStatus, Ownership
 
@@ -20,6 +20,7 @@ def assign_owner(at: Applying, command: AssignOwner) -> Applied:
     _check_owned_name(command.name)
     record = at.host(command.holder)
     _check_term(at, command.name, command.expected_fencing_term)
+    _check_sync_version(at, command)
     if record.status is HostStatus.LOST:
         raise Conflict(
             f"{command.holder} is lost and can own nothing; choose another host", host=command.holder
@@ -102,6 +103,13 @@ def _check_term(at: Applying, name: OwnedName, expected: FencingTerm) -> None:
             fencing_term=present,
             expected=expected,
         )
+
+
+def _check_sync_version(at: Applying, command: AssignOwner) -> None:
+    """A set that was published since the successor was chosen may have let others acknowledge."""
+    database = at.state.database
+    if command.name == PRIMARY and database is not None:
+        check_version("the published sync set", database.published.version, command.expected_sync_version)
 
 
 def _check_owned_name(name: OwnedName) -> None:

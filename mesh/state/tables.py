@@ -21,6 +21,7 @@ from mesh.ids import (
     SessionId,
 )
 from mesh.state.commands import Outcome
+from mesh.state.database_model import MAIN, DatabaseMember, DatabaseRecord
 from mesh.state.model import (
     ClusterInfo,
     DeclaredService,
@@ -73,6 +74,9 @@ class ClusterState:
         self.counters: Final = Table[str, int]("counter", ledger)
         self.sessions: Final = Table[SessionId, Session]("session", ledger)
         self.outcomes: Final = Table[tuple[SessionId, int], Outcome]("outcome", ledger)
+        #: What is decided about the database, under the key `database_model.MAIN`.
+        self.databases: Final = Table[str, DatabaseRecord]("database", ledger)
+        self.database_members: Final = Table[HostId, DatabaseMember]("database-member", ledger)
         self.tables: Final[tuple[Table[Any, Any], ...]] = (
             self.cluster,
             self.members,
@@ -90,6 +94,8 @@ class ClusterState:
             self.counters,
             self.sessions,
             self.outcomes,
+            self.databases,
+            self.database_members,
         )
         #: Sum of the row hashes, without the rows marked dirty.
         self.row_sum = 0
@@ -111,6 +117,11 @@ class ClusterState:
     def info(self) -> ClusterInfo | None:
         """None before InitCluster was applied."""
         return self.cluster.get(ONLY)
+
+    @property
+    def database(self) -> DatabaseRecord | None:
+        """None while no database is declared."""
+        return self.databases.get(MAIN)
 
     @property
     def ca_pem(self) -> bytes:

@@ -25,6 +25,7 @@ from mesh.ids import (
 )
 from mesh.state import commands as c
 from mesh.state.commands import Command, Request
+from mesh.wire import database
 from mesh.wire.enums import HOST_STATUS, MEMBER_ROLE
 from mesh.wire.rows import (
     decode_facts,
@@ -248,8 +249,18 @@ _TABLE: Final[tuple[tuple[type, str, _Encode, _Decode], ...]] = (
     (
         c.AssignOwner,
         "assign_owner",
-        lambda x: pb.AssignOwner(name=x.name, holder=x.holder, expected_fencing_term=x.expected_fencing_term),
-        lambda m: c.AssignOwner(OwnedName(m.name), HostId(m.holder), FencingTerm(m.expected_fencing_term)),
+        lambda x: pb.AssignOwner(
+            name=x.name,
+            holder=x.holder,
+            expected_fencing_term=x.expected_fencing_term,
+            expected_sync_version=x.expected_sync_version,
+        ),
+        lambda m: c.AssignOwner(
+            OwnedName(m.name),
+            HostId(m.holder),
+            FencingTerm(m.expected_fencing_term),
+            m.expected_sync_version if m.HasField("expected_sync_version") else None,
+        ),
     ),
     (
         c.RequestRelease,
@@ -306,6 +317,7 @@ _TABLE: Final[tuple[tuple[type, str, _Encode, _Decode], ...]] = (
         lambda m: c.RecordEvents(tuple(_decode_draft(each) for each in m.events)),
     ),
     (c.Batch, "batch", _encode_batch, _decode_batch),
+    *database.TABLE,
 )
 _ENCODERS: Final[dict[type, tuple[str, _Encode]]] = {kind: (name, encode) for kind, name, encode, _ in _TABLE}
 _DECODERS: Final[dict[str, _Decode]] = {name: decode for _, name, _, decode in _TABLE}

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Generic, TypeVar
 
+from trellis.database.v1 import database_pb2 as database
 from trellis.heartbeat.v1 import heartbeat_pb2 as heartbeat
 from trellis.membership.v1 import membership_pb2 as membership
 from trellis.supervisor.v1 import supervisor_pb2 as supervisor
 
 from mesh.errors import InvalidRequest, Problem
+from mesh.state.database_model import DatabaseRole, Lag
 from mesh.state.model import HostStatus, MemberRole
 from mesh.state.service import InstanceState, ProbeKind, RestartWhen, ServiceMode
 
@@ -90,5 +92,25 @@ INSTANCE_STATE = EnumCodec(
         InstanceState.BACKOFF: heartbeat.INSTANCE_STATE_BACKOFF,
         InstanceState.STOPPING: heartbeat.INSTANCE_STATE_STOPPING,
         InstanceState.EXITED: heartbeat.INSTANCE_STATE_EXITED,
+    },
+)
+DATABASE_ROLE = EnumCodec(
+    "role",
+    {
+        DatabaseRole.NONE: database.DATABASE_ROLE_NONE,
+        DatabaseRole.PREPARING: database.DATABASE_ROLE_PREPARING,
+        DatabaseRole.STOPPED: database.DATABASE_ROLE_STOPPED,
+        DatabaseRole.RECOVERING: database.DATABASE_ROLE_RECOVERING,
+        DatabaseRole.STANDBY: database.DATABASE_ROLE_STANDBY,
+        DatabaseRole.PRIMARY: database.DATABASE_ROLE_PRIMARY,
+    },
+)
+LAG = EnumCodec(
+    "lag",
+    {
+        Lag.UNKNOWN: database.LAG_UNKNOWN,
+        Lag.CLOSE: database.LAG_CLOSE,
+        Lag.BEHIND: database.LAG_BEHIND,
+        Lag.FAR: database.LAG_FAR,
     },
 )

@@ -20,8 +20,15 @@ from mesh.ids import (
     SessionId,
 )
 from mesh.state import model
+from mesh.state.database_model import MAIN
 from mesh.state.hash import checkpoint
 from mesh.state.tables import ONLY, ClusterState
+from mesh.wire.database import (
+    decode_database_member,
+    decode_database_row,
+    encode_database_member,
+    encode_database_row,
+)
 from mesh.wire.enums import HOST_STATUS
 from mesh.wire.outcome import decode_outcome, encode_outcome
 from mesh.wire.rows import (
@@ -68,6 +75,9 @@ def encode_snapshot(state: ClusterState) -> bytes:
         pb.RevokedRow(serial=each.serial, reason=each.reason, since=each.since)
         for each in state.revoked.values()
     )
+    if state.database is not None:
+        message.database.CopyFrom(encode_database_row(state.database))
+    message.database_members.extend(encode_database_member(each) for each in state.database_members.values())
     message.sessions.extend(_encode_session(state, each) for each in state.sessions.rows.values())
     return message.SerializeToString(deterministic=True)
 
@@ -126,6 +136,10 @@ def _fill_services(state: ClusterState, message: pb.ClusterStateSnapshot) -> Non
         state.placements.put(ServiceName(placement.service), _decode_placement(placement))
     for owner in message.owners:
         state.owners.put(OwnedName(owner.name), _decode_ownership(owner))
+    if message.HasField("database"):
+        state.databases.put(MAIN, decode_database_row(message.database))
+    for member in message.database_members:
+        state.database_members.put(HostId(member.host), decode_database_member(member))
     for instance in message.instances:
         status = decode_instance(instance.report, HostId(instance.host))
         state.instances.put(InstanceId(status.instance), status)

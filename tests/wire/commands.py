@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from mesh.errors import Problem
 from mesh.ids import (
+    PRIMARY,
     VIP,
     ClusterId,
     DocumentName,
@@ -34,6 +35,7 @@ from mesh.state.service import (
     ServiceMode,
     ServiceSpec,
 )
+from tests.wire import database_commands
 
 text = st.text(max_size=12)
 blob = st.binary(max_size=40)
@@ -41,7 +43,7 @@ numbers = st.integers(0, 2**40)
 small = st.integers(0, 2**20)
 hosts = st.sampled_from([HostId(f"host{number}") for number in range(1, 5)])
 services = st.sampled_from([ServiceName(name) for name in ("echo", "lcm", "web")])
-owned = st.sampled_from([VIP, OwnedName("service/echo")])
+owned = st.sampled_from([VIP, PRIMARY, OwnedName("service/echo")])
 documents = st.sampled_from([DocumentName(name) for name in ("a", "network/dns", "b.c")])
 terms = st.integers(0, 5).map(FencingTerm)
 expected = st.one_of(st.none(), st.integers(0, 5))
@@ -122,7 +124,7 @@ SINGLE: dict[type, st.SearchStrategy[Any]] = {
     c.RestartService: st.builds(c.RestartService, services),
     c.SetPlacement: st.builds(c.SetPlacement, services, slots, expected),
     c.ReportInstances: reports(),
-    c.AssignOwner: st.builds(c.AssignOwner, owned, hosts, terms),
+    c.AssignOwner: st.builds(c.AssignOwner, owned, hosts, terms, expected),
     c.RequestRelease: st.builds(c.RequestRelease, owned, st.one_of(st.none(), hosts), terms),
     c.Unassign: st.builds(c.Unassign, owned, terms),
     c.AddToken: st.builds(c.AddToken, tokens),
@@ -133,7 +135,7 @@ SINGLE: dict[type, st.SearchStrategy[Any]] = {
     c.RecordEvents: st.builds(
         c.RecordEvents, st.lists(st.builds(c.EventDraft, text, text, text, facts), max_size=2).map(tuple)
     ),
-}
+} | database_commands.SINGLE
 assert set(SINGLE) == set(get_args(c.SingleCommand)), "a strategy for every command"
 
 single_commands: st.SearchStrategy[Any] = st.one_of(*SINGLE.values())

@@ -1,6 +1,7 @@
 """Snapshots: the whole state there and back, hash and future behaviour included."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from trellis.replication.v1 import state_pb2 as pb
 
 from mesh.errors import Corruption, OutOfRange, UnknownCommand
 from mesh.ids import (
+    PRIMARY,
     VIP,
     ClusterId,
     DocumentName,
@@ -38,6 +40,15 @@ from mesh.state.commands import (
     SetPlacement,
     StopService,
 )
+from mesh.state.database_commands import (
+    AcceptDataLoss,
+    DeclareDatabase,
+    PublishSyncSet,
+    RecordBootstrap,
+    RecordPromotion,
+    ReportDatabase,
+)
+from mesh.state.database_model import DatabaseRole, DatabaseSpec, DatabaseStatus, Lag
 from mesh.state.model import HostStatus, JoinToken, Member, MemberRole, Slot
 from mesh.state.service import Probe, ProbeKind, Probes, ServiceMode
 from mesh.wire.command import decode_request, encode_request
@@ -147,8 +158,8 @@ def test_what_a_restored_host_no_longer_knows_for_watchers_is_refused() -> None:
     assert restored.kept.since(Index(199)) == ()
 
 
-def full() -> Cluster:
-    """A state with something in every table."""
+def before_database() -> Cluster:
+    """A state with something in every table that there was before the database's."""
     cluster = Cluster()
     probe = Probe(ProbeKind.HTTP, 500, 200, 2, 4, "/ready", ("true",))
     for command in (
@@ -174,6 +185,38 @@ def full() -> Cluster:
     cluster.apply(PutDocument(DocumentName("b"), b"x", 7), "s", 1)
     cluster.apply(PutDocument(DocumentName("b"), b"x"), "s", 2)
     return cluster
+
+
+def full() -> Cluster:
+    """A state with something in every table."""
+    cluster = before_database()
+    primary = DatabaseStatus(
+        DatabaseRole.PRIMARY, "slow disk", "7301", 2, False, True, Lag.UNKNOWN, "i:1", "15.18", FencingTerm(1)
+    )
+    for command in (
+        DeclareDatabase(DatabaseSpec(5433, (("work_mem", "4MB"),), 1, (A, HostId("host3"), HostId("host4")))),
+        AssignOwner(PRIMARY, A, FencingTerm(0)),
+        RecordBootstrap(A, "7301", 1, FencingTerm(1)),
+        PublishSyncSet(A, (HostId("host3"),), 1, 0, FencingTerm(1)),
+        RecordPromotion(A, 2, FencingTerm(1)),
+        AcceptDataLoss(FencingTerm(1), "ann", "host1 burnt down"),
+        ReportDatabase(A, member(A).member, primary),
+    ):
+        cluster.do(command)
+    return cluster
+
+
+#: Written by the version before the database came, of the same commands as `before_database`.
+OLD = Path(__file__).parent / "snapshots" / "before_database.binpb"
+OLD_HASH = "6feb1fbae33b265bd43ac1afecaf0551d63818d0c7389b942966b4b4dac0b024"
+
+
+def test_a_snapshot_of_before_the_database_is_read_and_hashes_as_then() -> None:
+    """Goal: a cluster is upgraded host by host. Method: bytes and hash that the earlier version wrote."""
+    restored, now = decode_snapshot(OLD.read_bytes()), before_database().state
+    assert checkpoint(restored).hex() == OLD_HASH == checkpoint(now).hex()
+    assert restored.database is None
+    assert encode_snapshot(now) == OLD.read_bytes()
 
 
 def test_every_table_comes_back_row_by_row() -> None:

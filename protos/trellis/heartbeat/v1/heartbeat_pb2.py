@@ -23,27 +23,28 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from trellis.database.v1 import database_pb2 as trellis_dot_database_dot_v1_dot_database__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$trellis/heartbeat/v1/heartbeat.proto\x12\x14trellis.heartbeat.v1\x1a\x1egoogle/protobuf/duration.proto\"\xc8\x02\n\x0b\x42\x65\x61tRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0e\n\x06member\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x15\n\rapplied_index\x18\x04 \x01(\x04\x12\x18\n\x10state_hash_index\x18\x05 \x01(\x04\x12\x12\n\nstate_hash\x18\x06 \x01(\x0c\x12\x30\n\x08\x63\x61pacity\x18\x07 \x01(\x0b\x32\x1e.trellis.heartbeat.v1.Capacity\x12\x37\n\tinstances\x18\x08 \x03(\x0b\x32$.trellis.heartbeat.v1.InstanceReport\x12\x10\n\x08\x63omplete\x18\t \x01(\x08\x12/\n\x08releases\x18\n \x03(\x0b\x32\x1d.trellis.heartbeat.v1.Release\x12\x10\n\x08\x64raining\x18\x0b \x01(\x08\"\xb0\x01\n\x08\x43\x61pacity\x12\x1e\n\x16memory_available_bytes\x18\x01 \x01(\x04\x12\x1a\n\x12memory_total_bytes\x18\x02 \x01(\x04\x12\x1c\n\x14\x64isk_available_bytes\x18\x03 \x01(\x04\x12\x0c\n\x04\x63pus\x18\x04 \x01(\r\x12\x12\n\nload_centi\x18\x05 \x01(\r\x12(\n\x05\x66sync\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x88\x02\n\x0eInstanceReport\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x32\n\x05state\x18\x04 \x01(\x0e\x32#.trellis.heartbeat.v1.InstanceState\x12\r\n\x05ready\x18\x05 \x01(\x08\x12\x0b\n\x03pid\x18\x06 \x01(\r\x12\x10\n\x08restarts\x18\x07 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x08 \x01(\t\x12\x0f\n\x07ingress\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x14\n\x0cspec_version\x18\x0b \x01(\x04\x12\x15\n\rrestart_nonce\x18\x0c \x01(\x04\"-\n\x07Release\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x66\x65ncing_term\x18\x02 \x01(\x04\"\x91\x01\n\x0c\x42\x65\x61tResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07granted\x18\x02 \x01(\x08\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x0e\n\x06leader\x18\x05 \x01(\t\x12\x16\n\x0estate_diverged\x18\x06 \x01(\x08*\xd8\x01\n\rInstanceState\x12\x1e\n\x1aINSTANCE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16INSTANCE_STATE_STOPPED\x10\x01\x12\x1b\n\x17INSTANCE_STATE_STARTING\x10\x02\x12\x1a\n\x16INSTANCE_STATE_RUNNING\x10\x03\x12\x1a\n\x16INSTANCE_STATE_BACKOFF\x10\x04\x12\x1b\n\x17INSTANCE_STATE_STOPPING\x10\x05\x12\x19\n\x15INSTANCE_STATE_EXITED\x10\x06\x32\x65\n\x10HeartbeatService\x12Q\n\x04\x42\x65\x61t\x12!.trellis.heartbeat.v1.BeatRequest\x1a\".trellis.heartbeat.v1.BeatResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$trellis/heartbeat/v1/heartbeat.proto\x12\x14trellis.heartbeat.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\"trellis/database/v1/database.proto\"\xff\x02\n\x0b\x42\x65\x61tRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0e\n\x06member\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x15\n\rapplied_index\x18\x04 \x01(\x04\x12\x18\n\x10state_hash_index\x18\x05 \x01(\x04\x12\x12\n\nstate_hash\x18\x06 \x01(\x0c\x12\x30\n\x08\x63\x61pacity\x18\x07 \x01(\x0b\x32\x1e.trellis.heartbeat.v1.Capacity\x12\x37\n\tinstances\x18\x08 \x03(\x0b\x32$.trellis.heartbeat.v1.InstanceReport\x12\x10\n\x08\x63omplete\x18\t \x01(\x08\x12/\n\x08releases\x18\n \x03(\x0b\x32\x1d.trellis.heartbeat.v1.Release\x12\x10\n\x08\x64raining\x18\x0b \x01(\x08\x12\x35\n\x08\x64\x61tabase\x18\x0c \x01(\x0b\x32#.trellis.database.v1.DatabaseStatus\"\xb0\x01\n\x08\x43\x61pacity\x12\x1e\n\x16memory_available_bytes\x18\x01 \x01(\x04\x12\x1a\n\x12memory_total_bytes\x18\x02 \x01(\x04\x12\x1c\n\x14\x64isk_available_bytes\x18\x03 \x01(\x04\x12\x0c\n\x04\x63pus\x18\x04 \x01(\r\x12\x12\n\nload_centi\x18\x05 \x01(\r\x12(\n\x05\x66sync\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x88\x02\n\x0eInstanceReport\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x32\n\x05state\x18\x04 \x01(\x0e\x32#.trellis.heartbeat.v1.InstanceState\x12\r\n\x05ready\x18\x05 \x01(\x08\x12\x0b\n\x03pid\x18\x06 \x01(\r\x12\x10\n\x08restarts\x18\x07 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x08 \x01(\t\x12\x0f\n\x07ingress\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x14\n\x0cspec_version\x18\x0b \x01(\x04\x12\x15\n\rrestart_nonce\x18\x0c \x01(\x04\"-\n\x07Release\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x66\x65ncing_term\x18\x02 \x01(\x04\"\x91\x01\n\x0c\x42\x65\x61tResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07granted\x18\x02 \x01(\x08\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x0e\n\x06leader\x18\x05 \x01(\t\x12\x16\n\x0estate_diverged\x18\x06 \x01(\x08*\xd8\x01\n\rInstanceState\x12\x1e\n\x1aINSTANCE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16INSTANCE_STATE_STOPPED\x10\x01\x12\x1b\n\x17INSTANCE_STATE_STARTING\x10\x02\x12\x1a\n\x16INSTANCE_STATE_RUNNING\x10\x03\x12\x1a\n\x16INSTANCE_STATE_BACKOFF\x10\x04\x12\x1b\n\x17INSTANCE_STATE_STOPPING\x10\x05\x12\x19\n\x15INSTANCE_STATE_EXITED\x10\x06\x32\x65\n\x10HeartbeatService\x12Q\n\x04\x42\x65\x61t\x12!.trellis.heartbeat.v1.BeatRequest\x1a\".trellis.heartbeat.v1.BeatResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trellis.heartbeat.v1.heartbeat_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INSTANCESTATE']._serialized_start=1067
-  _globals['_INSTANCESTATE']._serialized_end=1283
-  _globals['_BEATREQUEST']._serialized_start=95
-  _globals['_BEATREQUEST']._serialized_end=423
-  _globals['_CAPACITY']._serialized_start=426
-  _globals['_CAPACITY']._serialized_end=602
-  _globals['_INSTANCEREPORT']._serialized_start=605
-  _globals['_INSTANCEREPORT']._serialized_end=869
-  _globals['_RELEASE']._serialized_start=871
-  _globals['_RELEASE']._serialized_end=916
-  _globals['_BEATRESPONSE']._serialized_start=919
-  _globals['_BEATRESPONSE']._serialized_end=1064
-  _globals['_HEARTBEATSERVICE']._serialized_start=1285
-  _globals['_HEARTBEATSERVICE']._serialized_end=1386
+  _globals['_INSTANCESTATE']._serialized_start=1158
+  _globals['_INSTANCESTATE']._serialized_end=1374
+  _globals['_BEATREQUEST']._serialized_start=131
+  _globals['_BEATREQUEST']._serialized_end=514
+  _globals['_CAPACITY']._serialized_start=517
+  _globals['_CAPACITY']._serialized_end=693
+  _globals['_INSTANCEREPORT']._serialized_start=696
+  _globals['_INSTANCEREPORT']._serialized_end=960
+  _globals['_RELEASE']._serialized_start=962
+  _globals['_RELEASE']._serialized_end=1007
+  _globals['_BEATRESPONSE']._serialized_start=1010
+  _globals['_BEATRESPONSE']._serialized_end=1155
+  _globals['_HEARTBEATSERVICE']._serialized_start=1376
+  _globals['_HEARTBEATSERVICE']._serialized_end=1477
 # @@protoc_insertion_point(module_scope)

@@ -11,6 +11,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from trellis.database.v1 import database_pb2 as _database_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -79,6 +80,7 @@ class BeatRequest(_message.Message):
     COMPLETE_FIELD_NUMBER: _builtins.int
     RELEASES_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    DATABASE_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """Cluster the host belongs to."""
     member: _builtins.str
@@ -107,6 +109,12 @@ class BeatRequest(_message.Message):
     def releases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Release]:
         """Exclusive things this host has given up since its last beat, and will not act for again."""
 
+    @_builtins.property
+    def database(self) -> _database_pb2.DatabaseStatus:
+        """The host's database when it changed since the last beat of this stream; on a complete beat, unset:
+        the host has none.
+        """
+
     def __init__(
         self,
         *,
@@ -121,10 +129,11 @@ class BeatRequest(_message.Message):
         complete: _builtins.bool = ...,
         releases: _abc.Iterable[Global___Release] | None = ...,
         draining: _builtins.bool = ...,
+        database: _database_pb2.DatabaseStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "database", b"database"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "capacity", b"capacity", "cluster_id", b"cluster_id", "complete", b"complete", "draining", b"draining", "instances", b"instances", "member", b"member", "releases", b"releases", "sequence", b"sequence", "state_hash", b"state_hash", "state_hash_index", b"state_hash_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "capacity", b"capacity", "cluster_id", b"cluster_id", "complete", b"complete", "database", b"database", "draining", b"draining", "instances", b"instances", "member", b"member", "releases", b"releases", "sequence", b"sequence", "state_hash", b"state_hash", "state_hash_index", b"state_hash_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,77 +22,90 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from trellis.database.v1 import database_pb2 as trellis_dot_database_dot_v1_dot_database__pb2
 from trellis.heartbeat.v1 import heartbeat_pb2 as trellis_dot_heartbeat_dot_v1_dot_heartbeat__pb2
 from trellis.membership.v1 import membership_pb2 as trellis_dot_membership_dot_v1_dot_membership__pb2
 from trellis.replication.v1 import state_pb2 as trellis_dot_replication_dot_v1_dot_state__pb2
 from trellis.supervisor.v1 import supervisor_pb2 as trellis_dot_supervisor_dot_v1_dot_supervisor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$trellis/replication/v1/command.proto\x12\x16trellis.replication.v1\x1a$trellis/heartbeat/v1/heartbeat.proto\x1a&trellis/membership/v1/membership.proto\x1a\"trellis/replication/v1/state.proto\x1a&trellis/supervisor/v1/supervisor.proto\"\xee\x0c\n\x07\x43ommand\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05\x61t_ns\x18\x03 \x01(\x04\x12\x10\n\x08trace_id\x18\x04 \x01(\t\x12;\n\x0cinit_cluster\x18\x10 \x01(\x0b\x32#.trellis.replication.v1.InitClusterH\x00\x12H\n\x13set_virtual_address\x18\x11 \x01(\x0b\x32).trellis.replication.v1.SetVirtualAddressH\x00\x12;\n\x0c\x61\x64mit_member\x18\x12 \x01(\x0b\x32#.trellis.replication.v1.AdmitMemberH\x00\x12=\n\rupdate_member\x18\x13 \x01(\x0b\x32$.trellis.replication.v1.UpdateMemberH\x00\x12@\n\x0fset_member_role\x18\x14 \x01(\x0b\x32%.trellis.replication.v1.SetMemberRoleH\x00\x12=\n\rremove_member\x18\x15 \x01(\x0b\x32$.trellis.replication.v1.RemoveMemberH\x00\x12@\n\x0fset_host_status\x18\x16 \x01(\x0b\x32%.trellis.replication.v1.SetHostStatusH\x00\x12\x37\n\ndrain_host\x18\x17 \x01(\x0b\x32!.trellis.replication.v1.DrainHostH\x00\x12;\n\x0cput_document\x18\x18 \x01(\x0b\x32#.trellis.replication.v1.PutDocumentH\x00\x12\x41\n\x0f\x64\x65lete_document\x18\x19 \x01(\x0b\x32&.trellis.replication.v1.DeleteDocumentH\x00\x12=\n\rapply_service\x18\x1a \x01(\x0b\x32$.trellis.replication.v1.ApplyServiceH\x00\x12;\n\x0cstop_service\x18\x1b \x01(\x0b\x32#.trellis.replication.v1.StopServiceH\x00\x12\x41\n\x0frestart_service\x18\x1c \x01(\x0b\x32&.trellis.replication.v1.RestartServiceH\x00\x12=\n\rset_placement\x18\x1d \x01(\x0b\x32$.trellis.replication.v1.SetPlacementH\x00\x12\x43\n\x10report_instances\x18\x1e \x01(\x0b\x32\'.trellis.replication.v1.ReportInstancesH\x00\x12;\n\x0c\x61ssign_owner\x18\x1f \x01(\x0b\x32#.trellis.replication.v1.AssignOwnerH\x00\x12\x41\n\x0frequest_release\x18  \x01(\x0b\x32&.trellis.replication.v1.RequestReleaseH\x00\x12\x34\n\x08unassign\x18! \x01(\x0b\x32 .trellis.replication.v1.UnassignH\x00\x12\x35\n\tadd_token\x18\" \x01(\x0b\x32 .trellis.replication.v1.AddTokenH\x00\x12=\n\rconsume_token\x18# \x01(\x0b\x32$.trellis.replication.v1.ConsumeTokenH\x00\x12G\n\x12revoke_certificate\x18$ \x01(\x0b\x32).trellis.replication.v1.RevokeCertificateH\x00\x12\x35\n\tset_trust\x18% \x01(\x0b\x32 .trellis.replication.v1.SetTrustH\x00\x12\x37\n\nput_secret\x18& \x01(\x0b\x32!.trellis.replication.v1.PutSecretH\x00\x12=\n\rrecord_events\x18\' \x01(\x0b\x32$.trellis.replication.v1.RecordEventsH\x00\x12.\n\x05\x62\x61tch\x18( \x01(\x0b\x32\x1d.trellis.replication.v1.BatchH\x00\x42\t\n\x07\x63ommand\"}\n\x0bInitCluster\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x31\n\x06member\x18\x02 \x01(\x0b\x32!.trellis.replication.v1.MemberRow\x12\x17\n\x0fvirtual_address\x18\x03 \x01(\t\x12\x0e\n\x06\x63\x61_pem\x18\x04 \x01(\x0c\",\n\x11SetVirtualAddress\x12\x17\n\x0fvirtual_address\x18\x01 \x01(\t\"V\n\x0b\x41\x64mitMember\x12\x31\n\x06member\x18\x01 \x01(\x0b\x32!.trellis.replication.v1.MemberRow\x12\x14\n\x0ctoken_sha256\x18\x02 \x01(\t\"A\n\x0cUpdateMember\x12\x31\n\x06member\x18\x01 \x01(\x0b\x32!.trellis.replication.v1.MemberRow\"P\n\rSetMemberRole\x12\x0e\n\x06member\x18\x01 \x01(\t\x12/\n\x04role\x18\x02 \x01(\x0e\x32!.trellis.membership.v1.MemberRole\"\x1e\n\x0cRemoveMember\x12\x0e\n\x06member\x18\x01 \x01(\t\"p\n\rSetHostStatus\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0e\n\x06member\x18\x02 \x01(\t\x12\x31\n\x06status\x18\x03 \x01(\x0e\x32!.trellis.membership.v1.HostStatus\x12\x0e\n\x06reason\x18\x04 \x01(\t\"+\n\tDrainHost\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"^\n\x0bPutDocument\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"R\n\x0e\x44\x65leteDocument\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1d\n\x10\x65xpected_version\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"t\n\x0c\x41pplyService\x12\x30\n\x04spec\x18\x01 \x01(\x0b\x32\".trellis.supervisor.v1.ServiceSpec\x12\x1d\n\x10\x65xpected_version\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\")\n\x0bStopService\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04keep\x18\x02 \x01(\x08\"\x1e\n\x0eRestartService\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x80\x01\n\x0cSetPlacement\x12\x0f\n\x07service\x18\x01 \x01(\t\x12+\n\x05slots\x18\x02 \x03(\x0b\x32\x1c.trellis.replication.v1.Slot\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"z\n\x0fReportInstances\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0e\n\x06member\x18\x02 \x01(\t\x12\x37\n\tinstances\x18\x03 \x03(\x0b\x32$.trellis.heartbeat.v1.InstanceReport\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\"J\n\x0b\x41ssignOwner\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12\x1d\n\x15\x65xpected_fencing_term\x18\x03 \x01(\x04\"P\n\x0eRequestRelease\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tsuccessor\x18\x02 \x01(\t\x12\x1d\n\x15\x65xpected_fencing_term\x18\x03 \x01(\x04\"7\n\x08Unassign\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1d\n\x15\x65xpected_fencing_term\x18\x02 \x01(\x04\";\n\x08\x41\x64\x64Token\x12/\n\x05token\x18\x01 \x01(\x0b\x32 .trellis.replication.v1.TokenRow\"P\n\x0c\x43onsumeToken\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x12\n\nkey_sha256\x18\x03 \x01(\t\x12\x0e\n\x06member\x18\x04 \x01(\t\"3\n\x11RevokeCertificate\x12\x0e\n\x06serial\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1a\n\x08SetTrust\x12\x0e\n\x06\x63\x61_pem\x18\x01 \x01(\x0c\")\n\tPutSecret\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sealed\x18\x02 \x01(\x0c\"@\n\x0cRecordEvents\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .trellis.replication.v1.EventRow\":\n\x05\x42\x61tch\x12\x31\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x1f.trellis.replication.v1.Command\"~\n\x07Outcome\x12\x32\n\x07\x61pplied\x18\x01 \x01(\x0b\x32\x1f.trellis.replication.v1.AppliedH\x00\x12\x34\n\x08rejected\x18\x02 \x01(\x0b\x32 .trellis.replication.v1.RejectedH\x00\x42\t\n\x07outcome\"\x92\x01\n\x07\x41pplied\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x14\n\x0c\x66\x65ncing_term\x18\x03 \x01(\x04\x12\x0e\n\x06member\x18\x04 \x01(\t\x12\x11\n\tunchanged\x18\x05 \x01(\x08\x12.\n\x05parts\x18\x06 \x03(\x0b\x32\x1f.trellis.replication.v1.Applied\"\x90\x01\n\x08Rejected\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12+\n\x05\x66\x61\x63ts\x18\x03 \x03(\x0b\x32\x1c.trellis.replication.v1.Fact\x12\x36\n\x08problems\x18\x04 \x03(\x0b\x32$.trellis.replication.v1.FieldProblem\">\n\x0c\x46ieldProblem\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\x0f\n\x07\x65xample\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$trellis/replication/v1/command.proto\x12\x16trellis.replication.v1\x1a\"trellis/database/v1/database.proto\x1a$trellis/heartbeat/v1/heartbeat.proto\x1a&trellis/membership/v1/membership.proto\x1a\"trellis/replication/v1/state.proto\x1a&trellis/supervisor/v1/supervisor.proto\"\x88\x10\n\x07\x43ommand\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05\x61t_ns\x18\x03 \x01(\x04\x12\x10\n\x08trace_id\x18\x04 \x01(\t\x12;\n\x0cinit_cluster\x18\x10 \x01(\x0b\x32#.trellis.replication.v1.InitClusterH\x00\x12H\n\x13set_virtual_address\x18\x11 \x01(\x0b\x32).trellis.replication.v1.SetVirtualAddressH\x00\x12;\n\x0c\x61\x64mit_member\x18\x12 \x01(\x0b\x32#.trellis.replication.v1.AdmitMemberH\x00\x12=\n\rupdate_member\x18\x13 \x01(\x0b\x32$.trellis.replication.v1.UpdateMemberH\x00\x12@\n\x0fset_member_role\x18\x14 \x01(\x0b\x32%.trellis.replication.v1.SetMemberRoleH\x00\x12=\n\rremove_member\x18\x15 \x01(\x0b\x32$.trellis.replication.v1.RemoveMemberH\x00\x12@\n\x0fset_host_status\x18\x16 \x01(\x0b\x32%.trellis.replication.v1.SetHostStatusH\x00\x12\x37\n\ndrain_host\x18\x17 \x01(\x0b\x32!.trellis.replication.v1.DrainHostH\x00\x12;\n\x0cput_document\x18\x18 \x01(\x0b\x32#.trellis.replication.v1.PutDocumentH\x00\x12\x41\n\x0f\x64\x65lete_document\x18\x19 \x01(\x0b\x32&.trellis.replication.v1.DeleteDocumentH\x00\x12=\n\rapply_service\x18\x1a \x01(\x0b\x32$.trellis.replication.v1.ApplyServiceH\x00\x12;\n\x0cstop_service\x18\x1b \x01(\x0b\x32#.trellis.replication.v1.StopServiceH\x00\x12\x41\n\x0frestart_service\x18\x1c \x01(\x0b\x32&.trellis.replication.v1.RestartServiceH\x00\x12=\n\rset_placement\x18\x1d \x01(\x0b\x32$.trellis.replication.v1.SetPlacementH\x00\x12\x43\n\x10report_instances\x18\x1e \x01(\x0b\x32\'.trellis.replication.v1.ReportInstancesH\x00\x12;\n\x0c\x61ssign_owner\x18\x1f \x01(\x0b\x32#.trellis.replication.v1.AssignOwnerH\x00\x12\x41\n\x0frequest_release\x18  \x01(\x0b\x32&.trellis.replication.v1.RequestReleaseH\x00\x12\x34\n\x08unassign\x18! \x01(\x0b\x32 .trellis.replication.v1.UnassignH\x00\x12\x35\n\tadd_token\x18\" \x01(\x0b\x32 .trellis.replication.v1.AddTokenH\x00\x12=\n\rconsume_token\x18# \x01(\x0b\x32$.trellis.replication.v1.ConsumeTokenH\x00\x12G\n\x12revoke_certificate\x18$ \x01(\x0b\x32).trellis.replication.v1.RevokeCertificateH\x00\x12\x35\n\tset_trust\x18% \x01(\x0b\x32 .trellis.replication.v1.SetTrustH\x00\x12\x37\n\nput_secret\x18& \x01(\x0b\x32!.trellis.replication.v1.PutSecretH\x00\x12=\n\rrecord_events\x18\' \x01(\x0b\x32$.trellis.replication.v1.RecordEventsH\x00\x12.\n\x05\x62\x61tch\x18( \x01(\x0b\x32\x1d.trellis.replication.v1.BatchH\x00\x12\x43\n\x10\x64\x65\x63lare_database\x18) \x01(\x0b\x32\'.trellis.replication.v1.DeclareDatabaseH\x00\x12\x43\n\x10record_bootstrap\x18* \x01(\x0b\x32\'.trellis.replication.v1.RecordBootstrapH\x00\x12\x42\n\x10publish_sync_set\x18+ \x01(\x0b\x32&.trellis.replication.v1.PublishSyncSetH\x00\x12\x43\n\x10record_promotion\x18, \x01(\x0b\x32\'.trellis.replication.v1.RecordPromotionH\x00\x12\x41\n\x0freport_database\x18- \x01(\x0b\x32&.trellis.replication.v1.ReportDatabaseH\x00\x12\x42\n\x10\x61\x63\x63\x65pt_data_loss\x18. \x01(\x0b\x32&.trellis.replication.v1.AcceptDataLossH\x00\x42\t\n\x07\x63ommand\"}\n\x0bInitCluster\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x31\n\x06member\x18\x02 \x01(\x0b\x32!.trellis.replication.v1.MemberRow\x12\x17\n\x0fvirtual_address\x18\x03 \x01(\t\x12\x0e\n\x06\x63\x61_pem\x18\x04 \x01(\x0c\",\n\x11SetVirtualAddress\x12\x17\n\x0fvirtual_address\x18\x01 \x01(\t\"V\n\x0b\x41\x64mitMember\x12\x31\n\x06member\x18\x01 \x01(\x0b\x32!.trellis.replication.v1.MemberRow\x12\x14\n\x0ctoken_sha256\x18\x02 \x01(\t\"A\n\x0cUpdateMember\x12\x31\n\x06member\x18\x01 \x01(\x0b\x32!.trellis.replication.v1.MemberRow\"P\n\rSetMemberRole\x12\x0e\n\x06member\x18\x01 \x01(\t\x12/\n\x04role\x18\x02 \x01(\x0e\x32!.trellis.membership.v1.MemberRole\"\x1e\n\x0cRemoveMember\x12\x0e\n\x06member\x18\x01 \x01(\t\"p\n\rSetHostStatus\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0e\n\x06member\x18\x02 \x01(\t\x12\x31\n\x06status\x18\x03 \x01(\x0e\x32!.trellis.membership.v1.HostStatus\x12\x0e\n\x06reason\x18\x04 \x01(\t\"+\n\tDrainHost\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"^\n\x0bPutDocument\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"R\n\x0e\x44\x65leteDocument\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1d\n\x10\x65xpected_version\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"t\n\x0c\x41pplyService\x12\x30\n\x04spec\x18\x01 \x01(\x0b\x32\".trellis.supervisor.v1.ServiceSpec\x12\x1d\n\x10\x65xpected_version\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\")\n\x0bStopService\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04keep\x18\x02 \x01(\x08\"\x1e\n\x0eRestartService\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x80\x01\n\x0cSetPlacement\x12\x0f\n\x07service\x18\x01 \x01(\t\x12+\n\x05slots\x18\x02 \x03(\x0b\x32\x1c.trellis.replication.v1.Slot\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"z\n\x0fReportInstances\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0e\n\x06member\x18\x02 \x01(\t\x12\x37\n\tinstances\x18\x03 \x03(\x0b\x32$.trellis.heartbeat.v1.InstanceReport\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\"\x88\x01\n\x0b\x41ssignOwner\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12\x1d\n\x15\x65xpected_fencing_term\x18\x03 \x01(\x04\x12\"\n\x15\x65xpected_sync_version\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x18\n\x16_expected_sync_version\"P\n\x0eRequestRelease\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tsuccessor\x18\x02 \x01(\t\x12\x1d\n\x15\x65xpected_fencing_term\x18\x03 \x01(\x04\"7\n\x08Unassign\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1d\n\x15\x65xpected_fencing_term\x18\x02 \x01(\x04\";\n\x08\x41\x64\x64Token\x12/\n\x05token\x18\x01 \x01(\x0b\x32 .trellis.replication.v1.TokenRow\"P\n\x0c\x43onsumeToken\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x12\n\nkey_sha256\x18\x03 \x01(\t\x12\x0e\n\x06member\x18\x04 \x01(\t\"3\n\x11RevokeCertificate\x12\x0e\n\x06serial\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1a\n\x08SetTrust\x12\x0e\n\x06\x63\x61_pem\x18\x01 \x01(\x0c\")\n\tPutSecret\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sealed\x18\x02 \x01(\x0c\"@\n\x0cRecordEvents\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .trellis.replication.v1.EventRow\":\n\x05\x42\x61tch\x12\x31\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x1f.trellis.replication.v1.Command\"v\n\x0f\x44\x65\x63lareDatabase\x12/\n\x04spec\x18\x01 \x01(\x0b\x32!.trellis.database.v1.DatabaseSpec\x12\x1d\n\x10\x65xpected_version\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"b\n\x0fRecordBootstrap\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x19\n\x11system_identifier\x18\x02 \x01(\t\x12\x10\n\x08timeline\x18\x03 \x01(\r\x12\x14\n\x0c\x66\x65ncing_term\x18\x04 \x01(\x04\"n\n\x0ePublishSyncSet\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0e\n\x06voters\x18\x02 \x03(\t\x12\x0e\n\x06quorum\x18\x03 \x01(\r\x12\x18\n\x10\x65xpected_version\x18\x04 \x01(\x04\x12\x14\n\x0c\x66\x65ncing_term\x18\x05 \x01(\x04\"G\n\x0fRecordPromotion\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x10\n\x08timeline\x18\x02 \x01(\r\x12\x14\n\x0c\x66\x65ncing_term\x18\x03 \x01(\x04\"c\n\x0eReportDatabase\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0e\n\x06member\x18\x02 \x01(\t\x12\x33\n\x06status\x18\x03 \x01(\x0b\x32#.trellis.database.v1.DatabaseStatus\"?\n\x0e\x41\x63\x63\x65ptDataLoss\x12\x14\n\x0c\x66\x65ncing_term\x18\x01 \x01(\x04\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\x0b\n\x03why\x18\x03 \x01(\t\"~\n\x07Outcome\x12\x32\n\x07\x61pplied\x18\x01 \x01(\x0b\x32\x1f.trellis.replication.v1.AppliedH\x00\x12\x34\n\x08rejected\x18\x02 \x01(\x0b\x32 .trellis.replication.v1.RejectedH\x00\x42\t\n\x07outcome\"\x92\x01\n\x07\x41pplied\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x14\n\x0c\x66\x65ncing_term\x18\x03 \x01(\x04\x12\x0e\n\x06member\x18\x04 \x01(\t\x12\x11\n\tunchanged\x18\x05 \x01(\x08\x12.\n\x05parts\x18\x06 \x03(\x0b\x32\x1f.trellis.replication.v1.Applied\"\x90\x01\n\x08Rejected\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12+\n\x05\x66\x61\x63ts\x18\x03 \x03(\x0b\x32\x1c.trellis.replication.v1.Fact\x12\x36\n\x08problems\x18\x04 \x03(\x0b\x32$.trellis.replication.v1.FieldProblem\">\n\x0c\x46ieldProblem\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\x0f\n\x07\x65xample\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trellis.replication.v1.command_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COMMAND']._serialized_start=219
-  _globals['_COMMAND']._serialized_end=1865
-  _globals['_INITCLUSTER']._serialized_start=1867
-  _globals['_INITCLUSTER']._serialized_end=1992
-  _globals['_SETVIRTUALADDRESS']._serialized_start=1994
-  _globals['_SETVIRTUALADDRESS']._serialized_end=2038
-  _globals['_ADMITMEMBER']._serialized_start=2040
-  _globals['_ADMITMEMBER']._serialized_end=2126
-  _globals['_UPDATEMEMBER']._serialized_start=2128
-  _globals['_UPDATEMEMBER']._serialized_end=2193
-  _globals['_SETMEMBERROLE']._serialized_start=2195
-  _globals['_SETMEMBERROLE']._serialized_end=2275
-  _globals['_REMOVEMEMBER']._serialized_start=2277
-  _globals['_REMOVEMEMBER']._serialized_end=2307
-  _globals['_SETHOSTSTATUS']._serialized_start=2309
-  _globals['_SETHOSTSTATUS']._serialized_end=2421
-  _globals['_DRAINHOST']._serialized_start=2423
-  _globals['_DRAINHOST']._serialized_end=2466
-  _globals['_PUTDOCUMENT']._serialized_start=2468
-  _globals['_PUTDOCUMENT']._serialized_end=2562
-  _globals['_DELETEDOCUMENT']._serialized_start=2564
-  _globals['_DELETEDOCUMENT']._serialized_end=2646
-  _globals['_APPLYSERVICE']._serialized_start=2648
-  _globals['_APPLYSERVICE']._serialized_end=2764
-  _globals['_STOPSERVICE']._serialized_start=2766
-  _globals['_STOPSERVICE']._serialized_end=2807
-  _globals['_RESTARTSERVICE']._serialized_start=2809
-  _globals['_RESTARTSERVICE']._serialized_end=2839
-  _globals['_SETPLACEMENT']._serialized_start=2842
-  _globals['_SETPLACEMENT']._serialized_end=2970
-  _globals['_REPORTINSTANCES']._serialized_start=2972
-  _globals['_REPORTINSTANCES']._serialized_end=3094
-  _globals['_ASSIGNOWNER']._serialized_start=3096
-  _globals['_ASSIGNOWNER']._serialized_end=3170
-  _globals['_REQUESTRELEASE']._serialized_start=3172
-  _globals['_REQUESTRELEASE']._serialized_end=3252
-  _globals['_UNASSIGN']._serialized_start=3254
-  _globals['_UNASSIGN']._serialized_end=3309
-  _globals['_ADDTOKEN']._serialized_start=3311
-  _globals['_ADDTOKEN']._serialized_end=3370
-  _globals['_CONSUMETOKEN']._serialized_start=3372
-  _globals['_CONSUMETOKEN']._serialized_end=3452
-  _globals['_REVOKECERTIFICATE']._serialized_start=3454
-  _globals['_REVOKECERTIFICATE']._serialized_end=3505
-  _globals['_SETTRUST']._serialized_start=3507
-  _globals['_SETTRUST']._serialized_end=3533
-  _globals['_PUTSECRET']._serialized_start=3535
-  _globals['_PUTSECRET']._serialized_end=3576
-  _globals['_RECORDEVENTS']._serialized_start=3578
-  _globals['_RECORDEVENTS']._serialized_end=3642
-  _globals['_BATCH']._serialized_start=3644
-  _globals['_BATCH']._serialized_end=3702
-  _globals['_OUTCOME']._serialized_start=3704
-  _globals['_OUTCOME']._serialized_end=3830
-  _globals['_APPLIED']._serialized_start=3833
-  _globals['_APPLIED']._serialized_end=3979
-  _globals['_REJECTED']._serialized_start=3982
-  _globals['_REJECTED']._serialized_end=4126
-  _globals['_FIELDPROBLEM']._serialized_start=4128
-  _globals['_FIELDPROBLEM']._serialized_end=4190
+  _globals['_COMMAND']._serialized_start=255
+  _globals['_COMMAND']._serialized_end=2311
+  _globals['_INITCLUSTER']._serialized_start=2313
+  _globals['_INITCLUSTER']._serialized_end=2438
+  _globals['_SETVIRTUALADDRESS']._serialized_start=2440
+  _globals['_SETVIRTUALADDRESS']._serialized_end=2484
+  _globals['_ADMITMEMBER']._serialized_start=2486
+  _globals['_ADMITMEMBER']._serialized_end=2572
+  _globals['_UPDATEMEMBER']._serialized_start=2574
+  _globals['_UPDATEMEMBER']._serialized_end=2639
+  _globals['_SETMEMBERROLE']._serialized_start=2641
+  _globals['_SETMEMBERROLE']._serialized_end=2721
+  _globals['_REMOVEMEMBER']._serialized_start=2723
+  _globals['_REMOVEMEMBER']._serialized_end=2753
+  _globals['_SETHOSTSTATUS']._serialized_start=2755
+  _globals['_SETHOSTSTATUS']._serialized_end=2867
+  _globals['_DRAINHOST']._serialized_start=2869
+  _globals['_DRAINHOST']._serialized_end=2912
+  _globals['_PUTDOCUMENT']._serialized_start=2914
+  _globals['_PUTDOCUMENT']._serialized_end=3008
+  _globals['_DELETEDOCUMENT']._serialized_start=3010
+  _globals['_DELETEDOCUMENT']._serialized_end=3092
+  _globals['_APPLYSERVICE']._serialized_start=3094
+  _globals['_APPLYSERVICE']._serialized_end=3210
+  _globals['_STOPSERVICE']._serialized_start=3212
+  _globals['_STOPSERVICE']._serialized_end=3253
+  _globals['_RESTARTSERVICE']._serialized_start=3255
+  _globals['_RESTARTSERVICE']._serialized_end=3285
+  _globals['_SETPLACEMENT']._serialized_start=3288
+  _globals['_SETPLACEMENT']._serialized_end=3416
+  _globals['_REPORTINSTANCES']._serialized_start=3418
+  _globals['_REPORTINSTANCES']._serialized_end=3540
+  _globals['_ASSIGNOWNER']._serialized_start=3543
+  _globals['_ASSIGNOWNER']._serialized_end=3679
+  _globals['_REQUESTRELEASE']._serialized_start=3681
+  _globals['_REQUESTRELEASE']._serialized_end=3761
+  _globals['_UNASSIGN']._serialized_start=3763
+  _globals['_UNASSIGN']._serialized_end=3818
+  _globals['_ADDTOKEN']._serialized_start=3820
+  _globals['_ADDTOKEN']._serialized_end=3879
+  _globals['_CONSUMETOKEN']._serialized_start=3881
+  _globals['_CONSUMETOKEN']._serialized_end=3961
+  _globals['_REVOKECERTIFICATE']._serialized_start=3963
+  _globals['_REVOKECERTIFICATE']._serialized_end=4014
+  _globals['_SETTRUST']._serialized_start=4016
+  _globals['_SETTRUST']._serialized_end=4042
+  _globals['_PUTSECRET']._serialized_start=4044
+  _globals['_PUTSECRET']._serialized_end=4085
+  _globals['_RECORDEVENTS']._serialized_start=4087
+  _globals['_RECORDEVENTS']._serialized_end=4151
+  _globals['_BATCH']._serialized_start=4153
+  _globals['_BATCH']._serialized_end=4211
+  _globals['_DECLAREDATABASE']._serialized_start=4213
+  _globals['_DECLAREDATABASE']._serialized_end=4331
+  _globals['_RECORDBOOTSTRAP']._serialized_start=4333
+  _globals['_RECORDBOOTSTRAP']._serialized_end=4431
+  _globals['_PUBLISHSYNCSET']._serialized_start=4433
+  _globals['_PUBLISHSYNCSET']._serialized_end=4543
+  _globals['_RECORDPROMOTION']._serialized_start=4545
+  _globals['_RECORDPROMOTION']._serialized_end=4616
+  _globals['_REPORTDATABASE']._serialized_start=4618
+  _globals['_REPORTDATABASE']._serialized_end=4717
+  _globals['_ACCEPTDATALOSS']._serialized_start=4719
+  _globals['_ACCEPTDATALOSS']._serialized_end=4782
+  _globals['_OUTCOME']._serialized_start=4784
+  _globals['_OUTCOME']._serialized_end=4910
+  _globals['_APPLIED']._serialized_start=4913
+  _globals['_APPLIED']._serialized_end=5059
+  _globals['_REJECTED']._serialized_start=5062
+  _globals['_REJECTED']._serialized_end=5206
+  _globals['_FIELDPROBLEM']._serialized_start=5208
+  _globals['_FIELDPROBLEM']._serialized_end=5270
 # @@protoc_insertion_point(module_scope)

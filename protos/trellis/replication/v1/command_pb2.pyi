@@ -11,6 +11,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from trellis.database.v1 import database_pb2 as _database_pb2
 from trellis.heartbeat.v1 import heartbeat_pb2 as _heartbeat_pb2
 from trellis.membership.v1 import membership_pb2 as _membership_pb2
 from trellis.replication.v1 import state_pb2 as _state_pb2
@@ -61,6 +62,12 @@ class Command(_message.Message):
     PUT_SECRET_FIELD_NUMBER: _builtins.int
     RECORD_EVENTS_FIELD_NUMBER: _builtins.int
     BATCH_FIELD_NUMBER: _builtins.int
+    DECLARE_DATABASE_FIELD_NUMBER: _builtins.int
+    RECORD_BOOTSTRAP_FIELD_NUMBER: _builtins.int
+    PUBLISH_SYNC_SET_FIELD_NUMBER: _builtins.int
+    RECORD_PROMOTION_FIELD_NUMBER: _builtins.int
+    REPORT_DATABASE_FIELD_NUMBER: _builtins.int
+    ACCEPT_DATA_LOSS_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """Session of the client; empty: not remembered."""
     sequence: _builtins.int
@@ -169,6 +176,30 @@ class Command(_message.Message):
     def batch(self) -> Global___Batch:
         """Several commands at one index, all or nothing."""
 
+    @_builtins.property
+    def declare_database(self) -> Global___DeclareDatabase:
+        """Declares the database or changes its declaration."""
+
+    @_builtins.property
+    def record_bootstrap(self) -> Global___RecordBootstrap:
+        """The database was made."""
+
+    @_builtins.property
+    def publish_sync_set(self) -> Global___PublishSyncSet:
+        """Whom a promotion without the present primary asks."""
+
+    @_builtins.property
+    def record_promotion(self) -> Global___RecordPromotion:
+        """A host is primary."""
+
+    @_builtins.property
+    def report_database(self) -> Global___ReportDatabase:
+        """What a host says of its database."""
+
+    @_builtins.property
+    def accept_data_loss(self) -> Global___AcceptDataLoss:
+        """One primaryship may be succeeded with less than everything."""
+
     def __init__(
         self,
         *,
@@ -201,12 +232,18 @@ class Command(_message.Message):
         put_secret: Global___PutSecret | None = ...,
         record_events: Global___RecordEvents | None = ...,
         batch: Global___Batch | None = ...,
+        declare_database: Global___DeclareDatabase | None = ...,
+        record_bootstrap: Global___RecordBootstrap | None = ...,
+        publish_sync_set: Global___PublishSyncSet | None = ...,
+        record_promotion: Global___RecordPromotion | None = ...,
+        report_database: Global___ReportDatabase | None = ...,
+        accept_data_loss: Global___AcceptDataLoss | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add_token", b"add_token", "admit_member", b"admit_member", "apply_service", b"apply_service", "assign_owner", b"assign_owner", "batch", b"batch", "command", b"command", "consume_token", b"consume_token", "delete_document", b"delete_document", "drain_host", b"drain_host", "init_cluster", b"init_cluster", "put_document", b"put_document", "put_secret", b"put_secret", "record_events", b"record_events", "remove_member", b"remove_member", "report_instances", b"report_instances", "request_release", b"request_release", "restart_service", b"restart_service", "revoke_certificate", b"revoke_certificate", "set_host_status", b"set_host_status", "set_member_role", b"set_member_role", "set_placement", b"set_placement", "set_trust", b"set_trust", "set_virtual_address", b"set_virtual_address", "stop_service", b"stop_service", "unassign", b"unassign", "update_member", b"update_member"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_data_loss", b"accept_data_loss", "add_token", b"add_token", "admit_member", b"admit_member", "apply_service", b"apply_service", "assign_owner", b"assign_owner", "batch", b"batch", "command", b"command", "consume_token", b"consume_token", "declare_database", b"declare_database", "delete_document", b"delete_document", "drain_host", b"drain_host", "init_cluster", b"init_cluster", "publish_sync_set", b"publish_sync_set", "put_document", b"put_document", "put_secret", b"put_secret", "record_bootstrap", b"record_bootstrap", "record_events", b"record_events", "record_promotion", b"record_promotion", "remove_member", b"remove_member", "report_database", b"report_database", "report_instances", b"report_instances", "request_release", b"request_release", "restart_service", b"restart_service", "revoke_certificate", b"revoke_certificate", "set_host_status", b"set_host_status", "set_member_role", b"set_member_role", "set_placement", b"set_placement", "set_trust", b"set_trust", "set_virtual_address", b"set_virtual_address", "stop_service", b"stop_service", "unassign", b"unassign", "update_member", b"update_member"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_token", b"add_token", "admit_member", b"admit_member", "apply_service", b"apply_service", "assign_owner", b"assign_owner", "at_ns", b"at_ns", "batch", b"batch", "command", b"command", "consume_token", b"consume_token", "delete_document", b"delete_document", "drain_host", b"drain_host", "init_cluster", b"init_cluster", "put_document", b"put_document", "put_secret", b"put_secret", "record_events", b"record_events", "remove_member", b"remove_member", "report_instances", b"report_instances", "request_release", b"request_release", "restart_service", b"restart_service", "revoke_certificate", b"revoke_certificate", "sequence", b"sequence", "session", b"session", "set_host_status", b"set_host_status", "set_member_role", b"set_member_role", "set_placement", b"set_placement", "set_trust", b"set_trust", "set_virtual_address", b"set_virtual_address", "stop_service", b"stop_service", "trace_id", b"trace_id", "unassign", b"unassign", "update_member", b"update_member"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_data_loss", b"accept_data_loss", "add_token", b"add_token", "admit_member", b"admit_member", "apply_service", b"apply_service", "assign_owner", b"assign_owner", "at_ns", b"at_ns", "batch", b"batch", "command", b"command", "consume_token", b"consume_token", "declare_database", b"declare_database", "delete_document", b"delete_document", "drain_host", b"drain_host", "init_cluster", b"init_cluster", "publish_sync_set", b"publish_sync_set", "put_document", b"put_document", "put_secret", b"put_secret", "record_bootstrap", b"record_bootstrap", "record_events", b"record_events", "record_promotion", b"record_promotion", "remove_member", b"remove_member", "report_database", b"report_database", "report_instances", b"report_instances", "request_release", b"request_release", "restart_service", b"restart_service", "revoke_certificate", b"revoke_certificate", "sequence", b"sequence", "session", b"session", "set_host_status", b"set_host_status", "set_member_role", b"set_member_role", "set_placement", b"set_placement", "set_trust", b"set_trust", "set_virtual_address", b"set_virtual_address", "stop_service", b"stop_service", "trace_id", b"trace_id", "unassign", b"unassign", "update_member", b"update_member"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["init_cluster", "set_virtual_address", "admit_member", "update_member", "set_member_role", "remove_member", "set_host_status", "drain_host", "put_document", "delete_document", "apply_service", "stop_service", "restart_service", "set_placement", "report_instances", "assign_owner", "request_release", "unassign", "add_token", "consume_token", "revoke_certificate", "set_trust", "put_secret", "record_events", "batch"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["init_cluster", "set_virtual_address", "admit_member", "update_member", "set_member_role", "remove_member", "set_host_status", "drain_host", "put_document", "delete_document", "apply_service", "stop_service", "restart_service", "set_placement", "report_instances", "assign_owner", "request_release", "unassign", "add_token", "consume_token", "revoke_certificate", "set_trust", "put_secret", "record_events", "batch", "declare_database", "record_bootstrap", "publish_sync_set", "record_promotion", "report_database", "accept_data_loss"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -647,24 +684,32 @@ class AssignOwner(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     HOLDER_FIELD_NUMBER: _builtins.int
     EXPECTED_FENCING_TERM_FIELD_NUMBER: _builtins.int
+    EXPECTED_SYNC_VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Owned name."""
     holder: _builtins.str
     """Host that may act."""
     expected_fencing_term: _builtins.int
     """Latest fencing term as the leader knew it; 0: never assigned."""
+    expected_sync_version: _builtins.int
+    """Of the database's primary: version of the published sync set that the successor was chosen by,
+    set by the leader; refused when another was published. Unset: not checked.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         holder: _builtins.str = ...,
         expected_fencing_term: _builtins.int = ...,
+        expected_sync_version: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_sync_version", b"_expected_sync_version", "expected_sync_version", b"expected_sync_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_fencing_term", b"expected_fencing_term", "holder", b"holder", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_sync_version", b"_expected_sync_version", "expected_fencing_term", b"expected_fencing_term", "expected_sync_version", b"expected_sync_version", "holder", b"holder", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__expected_sync_version: _TypeAlias = _typing.Literal["expected_sync_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_sync_version: _TypeAlias = _typing.Literal["_expected_sync_version", b"_expected_sync_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_sync_version) -> _WhichOneofReturnType__expected_sync_version | None: ...
 
 Global___AssignOwner: _TypeAlias = AssignOwner  # noqa: Y015
 
@@ -903,6 +948,202 @@ class Batch(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Batch: _TypeAlias = Batch  # noqa: Y015
+
+@_typing.final
+class DeclareDatabase(_message.Message):
+    """Declares the database or changes its declaration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    expected_version: _builtins.int
+    """Only if this is the present version; 0: only if none is declared."""
+    @_builtins.property
+    def spec(self) -> _database_pb2.DatabaseSpec:
+        """The declaration."""
+
+    def __init__(
+        self,
+        *,
+        spec: _database_pb2.DatabaseSpec | None = ...,
+        expected_version: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___DeclareDatabase: _TypeAlias = DeclareDatabase  # noqa: Y015
+
+@_typing.final
+class RecordBootstrap(_message.Message):
+    """The database was made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    SYSTEM_IDENTIFIER_FIELD_NUMBER: _builtins.int
+    TIMELINE_FIELD_NUMBER: _builtins.int
+    FENCING_TERM_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Host that made it; owns the primaryship."""
+    system_identifier: _builtins.str
+    """PostgreSQL's system identifier, decimal."""
+    timeline: _builtins.int
+    """Timeline that it begins with, from 1."""
+    fencing_term: _builtins.int
+    """Fencing term of the primaryship."""
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        system_identifier: _builtins.str = ...,
+        timeline: _builtins.int = ...,
+        fencing_term: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fencing_term", b"fencing_term", "host", b"host", "system_identifier", b"system_identifier", "timeline", b"timeline"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordBootstrap: _TypeAlias = RecordBootstrap  # noqa: Y015
+
+@_typing.final
+class PublishSyncSet(_message.Message):
+    """Whom a promotion without the present primary asks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    VOTERS_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    FENCING_TERM_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Host that says it; owns the primaryship."""
+    quorum: _builtins.int
+    """How many must answer; 0 only without voters."""
+    expected_version: _builtins.int
+    """Version that was published when this was decided; 0: none was."""
+    fencing_term: _builtins.int
+    """Fencing term of the primaryship."""
+    @_builtins.property
+    def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hosts to ask."""
+
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        voters: _abc.Iterable[_builtins.str] | None = ...,
+        quorum: _builtins.int = ...,
+        expected_version: _builtins.int = ...,
+        fencing_term: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_version", b"expected_version", "fencing_term", b"fencing_term", "host", b"host", "quorum", b"quorum", "voters", b"voters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishSyncSet: _TypeAlias = PublishSyncSet  # noqa: Y015
+
+@_typing.final
+class RecordPromotion(_message.Message):
+    """A host is primary."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    TIMELINE_FIELD_NUMBER: _builtins.int
+    FENCING_TERM_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Host; owns the primaryship."""
+    timeline: _builtins.int
+    """Timeline that it writes."""
+    fencing_term: _builtins.int
+    """Fencing term of the primaryship."""
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        timeline: _builtins.int = ...,
+        fencing_term: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fencing_term", b"fencing_term", "host", b"host", "timeline", b"timeline"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordPromotion: _TypeAlias = RecordPromotion  # noqa: Y015
+
+@_typing.final
+class ReportDatabase(_message.Message):
+    """What a host says of its database."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Name of the host."""
+    member: _builtins.str
+    """Member that says it."""
+    @_builtins.property
+    def status(self) -> _database_pb2.DatabaseStatus:
+        """What it says; unset: it has none."""
+
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        member: _builtins.str = ...,
+        status: _database_pb2.DatabaseStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "member", b"member", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportDatabase: _TypeAlias = ReportDatabase  # noqa: Y015
+
+@_typing.final
+class AcceptDataLoss(_message.Message):
+    """One primaryship may be succeeded with less than everything."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FENCING_TERM_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    fencing_term: _builtins.int
+    """Number of the primaryship."""
+    by: _builtins.str
+    """Who accepts it."""
+    why: _builtins.str
+    """Why, as a sentence."""
+    def __init__(
+        self,
+        *,
+        fencing_term: _builtins.int = ...,
+        by: _builtins.str = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "fencing_term", b"fencing_term", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptDataLoss: _TypeAlias = AcceptDataLoss  # noqa: Y015
 
 @_typing.final
 class Outcome(_message.Message):

@@ -22,52 +22,59 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from trellis.database.v1 import database_pb2 as trellis_dot_database_dot_v1_dot_database__pb2
 from trellis.heartbeat.v1 import heartbeat_pb2 as trellis_dot_heartbeat_dot_v1_dot_heartbeat__pb2
 from trellis.membership.v1 import membership_pb2 as trellis_dot_membership_dot_v1_dot_membership__pb2
 from trellis.supervisor.v1 import supervisor_pb2 as trellis_dot_supervisor_dot_v1_dot_supervisor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"trellis/replication/v1/state.proto\x12\x16trellis.replication.v1\x1a$trellis/heartbeat/v1/heartbeat.proto\x1a&trellis/membership/v1/membership.proto\x1a&trellis/supervisor/v1/supervisor.proto\"\xb4\x06\n\x14\x43lusterStateSnapshot\x12\x0f\n\x07\x61pplied\x18\x01 \x01(\x04\x12\x12\n\nstate_hash\x18\x02 \x01(\x0c\x12\x34\n\x07\x63luster\x18\x03 \x01(\x0b\x32#.trellis.replication.v1.ClusterInfo\x12\x32\n\x07members\x18\x04 \x03(\x0b\x32!.trellis.replication.v1.MemberRow\x12.\n\x05hosts\x18\x05 \x03(\x0b\x32\x1f.trellis.replication.v1.HostRow\x12\x36\n\tdocuments\x18\x06 \x03(\x0b\x32#.trellis.replication.v1.DocumentRow\x12\x34\n\x08services\x18\x08 \x03(\x0b\x32\".trellis.replication.v1.ServiceRow\x12\x38\n\nplacements\x18\t \x03(\x0b\x32$.trellis.replication.v1.PlacementRow\x12\x34\n\x06owners\x18\n \x03(\x0b\x32$.trellis.replication.v1.OwnershipRow\x12\x36\n\tinstances\x18\x0b \x03(\x0b\x32#.trellis.replication.v1.InstanceRow\x12\x30\n\x06\x65vents\x18\x0c \x03(\x0b\x32 .trellis.replication.v1.EventRow\x12\x30\n\x06tokens\x18\r \x03(\x0b\x32 .trellis.replication.v1.TokenRow\x12\x33\n\x07revoked\x18\x0e \x03(\x0b\x32\".trellis.replication.v1.RevokedRow\x12\x0e\n\x06\x63\x61_pem\x18\x0f \x01(\x0c\x12\x32\n\x07secrets\x18\x10 \x03(\x0b\x32!.trellis.replication.v1.SecretRow\x12\x34\n\x08\x63ounters\x18\x11 \x03(\x0b\x32\".trellis.replication.v1.CounterRow\x12\x34\n\x08sessions\x18\x07 \x03(\x0b\x32\".trellis.replication.v1.SessionRow\"N\n\x0b\x43lusterInfo\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x17\n\x0fvirtual_address\x18\x02 \x01(\t\x12\x12\n\ncreated_ns\x18\x03 \x01(\x04\"\xeb\x01\n\tMemberRow\x12\x0e\n\x06member\x18\x01 \x01(\t\x12/\n\x04role\x18\x02 \x01(\x0e\x32!.trellis.membership.v1.MemberRole\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x12\n\nnorthbound\x18\x04 \x01(\t\x12\x0f\n\x07ingress\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x1a\n\x12\x63\x65rtificate_serial\x18\x07 \x01(\t\x12\x12\n\nkey_sha256\x18\x08 \x01(\t\x12\x10\n\x08\x61\x64mitted\x18\t \x01(\x04\x12\x14\n\x0cjoin_address\x18\n \x01(\t\"\x8b\x01\n\x07HostRow\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0e\n\x06member\x18\x02 \x01(\t\x12\x31\n\x06status\x18\x03 \x01(\x0e\x32!.trellis.membership.v1.HostStatus\x12\x10\n\x08\x64raining\x18\x04 \x01(\x08\x12\r\n\x05since\x18\x05 \x01(\x04\x12\x0e\n\x06reason\x18\x06 \x01(\t\"r\n\x0b\x44ocumentRow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05value\x18\x03 \x01(\x0c\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\x12\n\nwritten_ns\x18\x05 \x01(\x04\x12\x0f\n\x07\x64\x65leted\x18\x06 \x01(\x08\"w\n\nServiceRow\x12\x30\n\x04spec\x18\x01 \x01(\x0b\x32\".trellis.supervisor.v1.ServiceSpec\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0f\n\x07stopped\x18\x03 \x01(\x08\x12\x15\n\rrestart_nonce\x18\x04 \x01(\x04\"%\n\x04Slot\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0f\n\x07ordinal\x18\x02 \x01(\r\"]\n\x0cPlacementRow\x12\x0f\n\x07service\x18\x01 \x01(\t\x12+\n\x05slots\x18\x02 \x03(\x0b\x32\x1c.trellis.replication.v1.Slot\x12\x0f\n\x07version\x18\x03 \x01(\x04\"d\n\x0cOwnershipRow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12\x14\n\x0c\x66\x65ncing_term\x18\x03 \x01(\x04\x12\r\n\x05since\x18\x04 \x01(\x04\x12\x11\n\tsuccessor\x18\x05 \x01(\t\"Q\n\x0bInstanceRow\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x34\n\x06report\x18\x02 \x01(\x0b\x32$.trellis.heartbeat.v1.InstanceReport\"#\n\x04\x46\x61\x63t\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xa9\x01\n\x08\x45ventRow\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x10\n\x08position\x18\x02 \x01(\r\x12\r\n\x05\x61t_ns\x18\x03 \x01(\x04\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12+\n\x05\x66\x61\x63ts\x18\x07 \x03(\x0b\x32\x1c.trellis.replication.v1.Fact\x12\x10\n\x08trace_id\x18\x08 \x01(\t\"r\n\x08TokenRow\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nexpires_ns\x18\x02 \x01(\x04\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0f\n\x07witness\x18\x04 \x01(\x08\x12\x13\n\x0b\x63onsumed_by\x18\x05 \x01(\t\x12\x0e\n\x06member\x18\x06 \x01(\t\";\n\nRevokedRow\x12\x0e\n\x06serial\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05since\x18\x03 \x01(\x04\")\n\tSecretRow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sealed\x18\x02 \x01(\x0c\")\n\nCounterRow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04\"w\n\nSessionRow\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x12\n\nlast_index\x18\x02 \x01(\x04\x12\r\n\x05\x66loor\x18\x03 \x01(\x04\x12\x35\n\x08outcomes\x18\x04 \x03(\x0b\x32#.trellis.replication.v1.KeptOutcome\"0\n\x0bKeptOutcome\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07outcome\x18\x02 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"trellis/replication/v1/state.proto\x12\x16trellis.replication.v1\x1a\"trellis/database/v1/database.proto\x1a$trellis/heartbeat/v1/heartbeat.proto\x1a&trellis/membership/v1/membership.proto\x1a&trellis/supervisor/v1/supervisor.proto\"\xb0\x07\n\x14\x43lusterStateSnapshot\x12\x0f\n\x07\x61pplied\x18\x01 \x01(\x04\x12\x12\n\nstate_hash\x18\x02 \x01(\x0c\x12\x34\n\x07\x63luster\x18\x03 \x01(\x0b\x32#.trellis.replication.v1.ClusterInfo\x12\x32\n\x07members\x18\x04 \x03(\x0b\x32!.trellis.replication.v1.MemberRow\x12.\n\x05hosts\x18\x05 \x03(\x0b\x32\x1f.trellis.replication.v1.HostRow\x12\x36\n\tdocuments\x18\x06 \x03(\x0b\x32#.trellis.replication.v1.DocumentRow\x12\x34\n\x08services\x18\x08 \x03(\x0b\x32\".trellis.replication.v1.ServiceRow\x12\x38\n\nplacements\x18\t \x03(\x0b\x32$.trellis.replication.v1.PlacementRow\x12\x34\n\x06owners\x18\n \x03(\x0b\x32$.trellis.replication.v1.OwnershipRow\x12\x36\n\tinstances\x18\x0b \x03(\x0b\x32#.trellis.replication.v1.InstanceRow\x12\x30\n\x06\x65vents\x18\x0c \x03(\x0b\x32 .trellis.replication.v1.EventRow\x12\x30\n\x06tokens\x18\r \x03(\x0b\x32 .trellis.replication.v1.TokenRow\x12\x33\n\x07revoked\x18\x0e \x03(\x0b\x32\".trellis.replication.v1.RevokedRow\x12\x0e\n\x06\x63\x61_pem\x18\x0f \x01(\x0c\x12\x32\n\x07secrets\x18\x10 \x03(\x0b\x32!.trellis.replication.v1.SecretRow\x12\x34\n\x08\x63ounters\x18\x11 \x03(\x0b\x32\".trellis.replication.v1.CounterRow\x12\x34\n\x08sessions\x18\x07 \x03(\x0b\x32\".trellis.replication.v1.SessionRow\x12\x35\n\x08\x64\x61tabase\x18\x12 \x01(\x0b\x32#.trellis.replication.v1.DatabaseRow\x12\x43\n\x10\x64\x61tabase_members\x18\x13 \x03(\x0b\x32).trellis.replication.v1.DatabaseMemberRow\"N\n\x0b\x43lusterInfo\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x17\n\x0fvirtual_address\x18\x02 \x01(\t\x12\x12\n\ncreated_ns\x18\x03 \x01(\x04\"\xeb\x01\n\tMemberRow\x12\x0e\n\x06member\x18\x01 \x01(\t\x12/\n\x04role\x18\x02 \x01(\x0e\x32!.trellis.membership.v1.MemberRole\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x12\n\nnorthbound\x18\x04 \x01(\t\x12\x0f\n\x07ingress\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x1a\n\x12\x63\x65rtificate_serial\x18\x07 \x01(\t\x12\x12\n\nkey_sha256\x18\x08 \x01(\t\x12\x10\n\x08\x61\x64mitted\x18\t \x01(\x04\x12\x14\n\x0cjoin_address\x18\n \x01(\t\"\x8b\x01\n\x07HostRow\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0e\n\x06member\x18\x02 \x01(\t\x12\x31\n\x06status\x18\x03 \x01(\x0e\x32!.trellis.membership.v1.HostStatus\x12\x10\n\x08\x64raining\x18\x04 \x01(\x08\x12\r\n\x05since\x18\x05 \x01(\x04\x12\x0e\n\x06reason\x18\x06 \x01(\t\"r\n\x0b\x44ocumentRow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05value\x18\x03 \x01(\x0c\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\x12\n\nwritten_ns\x18\x05 \x01(\x04\x12\x0f\n\x07\x64\x65leted\x18\x06 \x01(\x08\"w\n\nServiceRow\x12\x30\n\x04spec\x18\x01 \x01(\x0b\x32\".trellis.supervisor.v1.ServiceSpec\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0f\n\x07stopped\x18\x03 \x01(\x08\x12\x15\n\rrestart_nonce\x18\x04 \x01(\x04\"%\n\x04Slot\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0f\n\x07ordinal\x18\x02 \x01(\r\"]\n\x0cPlacementRow\x12\x0f\n\x07service\x18\x01 \x01(\t\x12+\n\x05slots\x18\x02 \x03(\x0b\x32\x1c.trellis.replication.v1.Slot\x12\x0f\n\x07version\x18\x03 \x01(\x04\"d\n\x0cOwnershipRow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12\x14\n\x0c\x66\x65ncing_term\x18\x03 \x01(\x04\x12\r\n\x05since\x18\x04 \x01(\x04\x12\x11\n\tsuccessor\x18\x05 \x01(\t\"Q\n\x0bInstanceRow\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x34\n\x06report\x18\x02 \x01(\x0b\x32$.trellis.heartbeat.v1.InstanceReport\"#\n\x04\x46\x61\x63t\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xa9\x01\n\x08\x45ventRow\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x10\n\x08position\x18\x02 \x01(\r\x12\r\n\x05\x61t_ns\x18\x03 \x01(\x04\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12+\n\x05\x66\x61\x63ts\x18\x07 \x03(\x0b\x32\x1c.trellis.replication.v1.Fact\x12\x10\n\x08trace_id\x18\x08 \x01(\t\"r\n\x08TokenRow\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nexpires_ns\x18\x02 \x01(\x04\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0f\n\x07witness\x18\x04 \x01(\x08\x12\x13\n\x0b\x63onsumed_by\x18\x05 \x01(\t\x12\x0e\n\x06member\x18\x06 \x01(\t\";\n\nRevokedRow\x12\x0e\n\x06serial\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05since\x18\x03 \x01(\x04\")\n\tSecretRow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sealed\x18\x02 \x01(\x0c\")\n\nCounterRow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04\"w\n\nSessionRow\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x12\n\nlast_index\x18\x02 \x01(\x04\x12\r\n\x05\x66loor\x18\x03 \x01(\x04\x12\x35\n\x08outcomes\x18\x04 \x03(\x0b\x32#.trellis.replication.v1.KeptOutcome\"0\n\x0bKeptOutcome\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07outcome\x18\x02 \x01(\x0c\"\xc4\x02\n\x0b\x44\x61tabaseRow\x12/\n\x04spec\x18\x01 \x01(\x0b\x32!.trellis.database.v1.DatabaseSpec\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x19\n\x11system_identifier\x18\x03 \x01(\t\x12\x10\n\x08timeline\x18\x04 \x01(\r\x12\x16\n\x0e\x62ootstrap_host\x18\x05 \x01(\t\x12/\n\tpublished\x18\x06 \x01(\x0b\x32\x1c.trellis.database.v1.SyncSet\x12\x16\n\x0epublished_term\x18\x07 \x01(\x04\x12\x0f\n\x07primary\x18\x08 \x01(\t\x12\x14\n\x0cprimary_term\x18\t \x01(\x04\x12>\n\raccepted_loss\x18\n \x01(\x0b\x32\'.trellis.replication.v1.AcceptedLossRow\"O\n\x0f\x41\x63\x63\x65ptedLossRow\x12\x14\n\x0c\x66\x65ncing_term\x18\x01 \x01(\x04\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\x0b\n\x03why\x18\x03 \x01(\t\x12\r\n\x05\x61t_ns\x18\x04 \x01(\x04\"e\n\x11\x44\x61tabaseMemberRow\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x33\n\x06status\x18\x02 \x01(\x0b\x32#.trellis.database.v1.DatabaseStatus\x12\r\n\x05since\x18\x03 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trellis.replication.v1.state_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CLUSTERSTATESNAPSHOT']._serialized_start=181
-  _globals['_CLUSTERSTATESNAPSHOT']._serialized_end=1001
-  _globals['_CLUSTERINFO']._serialized_start=1003
-  _globals['_CLUSTERINFO']._serialized_end=1081
-  _globals['_MEMBERROW']._serialized_start=1084
-  _globals['_MEMBERROW']._serialized_end=1319
-  _globals['_HOSTROW']._serialized_start=1322
-  _globals['_HOSTROW']._serialized_end=1461
-  _globals['_DOCUMENTROW']._serialized_start=1463
-  _globals['_DOCUMENTROW']._serialized_end=1577
-  _globals['_SERVICEROW']._serialized_start=1579
-  _globals['_SERVICEROW']._serialized_end=1698
-  _globals['_SLOT']._serialized_start=1700
-  _globals['_SLOT']._serialized_end=1737
-  _globals['_PLACEMENTROW']._serialized_start=1739
-  _globals['_PLACEMENTROW']._serialized_end=1832
-  _globals['_OWNERSHIPROW']._serialized_start=1834
-  _globals['_OWNERSHIPROW']._serialized_end=1934
-  _globals['_INSTANCEROW']._serialized_start=1936
-  _globals['_INSTANCEROW']._serialized_end=2017
-  _globals['_FACT']._serialized_start=2019
-  _globals['_FACT']._serialized_end=2054
-  _globals['_EVENTROW']._serialized_start=2057
-  _globals['_EVENTROW']._serialized_end=2226
-  _globals['_TOKENROW']._serialized_start=2228
-  _globals['_TOKENROW']._serialized_end=2342
-  _globals['_REVOKEDROW']._serialized_start=2344
-  _globals['_REVOKEDROW']._serialized_end=2403
-  _globals['_SECRETROW']._serialized_start=2405
-  _globals['_SECRETROW']._serialized_end=2446
-  _globals['_COUNTERROW']._serialized_start=2448
-  _globals['_COUNTERROW']._serialized_end=2489
-  _globals['_SESSIONROW']._serialized_start=2491
-  _globals['_SESSIONROW']._serialized_end=2610
-  _globals['_KEPTOUTCOME']._serialized_start=2612
-  _globals['_KEPTOUTCOME']._serialized_end=2660
+  _globals['_CLUSTERSTATESNAPSHOT']._serialized_start=217
+  _globals['_CLUSTERSTATESNAPSHOT']._serialized_end=1161
+  _globals['_CLUSTERINFO']._serialized_start=1163
+  _globals['_CLUSTERINFO']._serialized_end=1241
+  _globals['_MEMBERROW']._serialized_start=1244
+  _globals['_MEMBERROW']._serialized_end=1479
+  _globals['_HOSTROW']._serialized_start=1482
+  _globals['_HOSTROW']._serialized_end=1621
+  _globals['_DOCUMENTROW']._serialized_start=1623
+  _globals['_DOCUMENTROW']._serialized_end=1737
+  _globals['_SERVICEROW']._serialized_start=1739
+  _globals['_SERVICEROW']._serialized_end=1858
+  _globals['_SLOT']._serialized_start=1860
+  _globals['_SLOT']._serialized_end=1897
+  _globals['_PLACEMENTROW']._serialized_start=1899
+  _globals['_PLACEMENTROW']._serialized_end=1992
+  _globals['_OWNERSHIPROW']._serialized_start=1994
+  _globals['_OWNERSHIPROW']._serialized_end=2094
+  _globals['_INSTANCEROW']._serialized_start=2096
+  _globals['_INSTANCEROW']._serialized_end=2177
+  _globals['_FACT']._serialized_start=2179
+  _globals['_FACT']._serialized_end=2214
+  _globals['_EVENTROW']._serialized_start=2217
+  _globals['_EVENTROW']._serialized_end=2386
+  _globals['_TOKENROW']._serialized_start=2388
+  _globals['_TOKENROW']._serialized_end=2502
+  _globals['_REVOKEDROW']._serialized_start=2504
+  _globals['_REVOKEDROW']._serialized_end=2563
+  _globals['_SECRETROW']._serialized_start=2565
+  _globals['_SECRETROW']._serialized_end=2606
+  _globals['_COUNTERROW']._serialized_start=2608
+  _globals['_COUNTERROW']._serialized_end=2649
+  _globals['_SESSIONROW']._serialized_start=2651
+  _globals['_SESSIONROW']._serialized_end=2770
+  _globals['_KEPTOUTCOME']._serialized_start=2772
+  _globals['_KEPTOUTCOME']._serialized_end=2820
+  _globals['_DATABASEROW']._serialized_start=2823
+  _globals['_DATABASEROW']._serialized_end=3147
+  _globals['_ACCEPTEDLOSSROW']._serialized_start=3149
+  _globals['_ACCEPTEDLOSSROW']._serialized_end=3228
+  _globals['_DATABASEMEMBERROW']._serialized_start=3230
+  _globals['_DATABASEMEMBERROW']._serialized_end=3331
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from trellis.database.v1 import database_pb2 as _database_pb2
 from trellis.heartbeat.v1 import heartbeat_pb2 as _heartbeat_pb2
 from trellis.membership.v1 import membership_pb2 as _membership_pb2
 from trellis.supervisor.v1 import supervisor_pb2 as _supervisor_pb2
@@ -49,6 +50,8 @@ class ClusterStateSnapshot(_message.Message):
     SECRETS_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
     SESSIONS_FIELD_NUMBER: _builtins.int
+    DATABASE_FIELD_NUMBER: _builtins.int
+    DATABASE_MEMBERS_FIELD_NUMBER: _builtins.int
     applied: _builtins.int
     """Index of the last command applied."""
     state_hash: _builtins.bytes
@@ -111,6 +114,14 @@ class ClusterStateSnapshot(_message.Message):
     def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionRow]:
         """Sessions, the one used longest ago first."""
 
+    @_builtins.property
+    def database(self) -> Global___DatabaseRow:
+        """What is decided about the database; unset: none is declared."""
+
+    @_builtins.property
+    def database_members(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatabaseMemberRow]:
+        """Databases of hosts as last reported."""
+
     def __init__(
         self,
         *,
@@ -131,10 +142,12 @@ class ClusterStateSnapshot(_message.Message):
         secrets: _abc.Iterable[Global___SecretRow] | None = ...,
         counters: _abc.Iterable[Global___CounterRow] | None = ...,
         sessions: _abc.Iterable[Global___SessionRow] | None = ...,
+        database: Global___DatabaseRow | None = ...,
+        database_members: _abc.Iterable[Global___DatabaseMemberRow] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "database", b"database"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "ca_pem", b"ca_pem", "cluster", b"cluster", "counters", b"counters", "documents", b"documents", "events", b"events", "hosts", b"hosts", "instances", b"instances", "members", b"members", "owners", b"owners", "placements", b"placements", "revoked", b"revoked", "secrets", b"secrets", "services", b"services", "sessions", b"sessions", "state_hash", b"state_hash", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "ca_pem", b"ca_pem", "cluster", b"cluster", "counters", b"counters", "database", b"database", "database_members", b"database_members", "documents", b"documents", "events", b"events", "hosts", b"hosts", "instances", b"instances", "members", b"members", "owners", b"owners", "placements", b"placements", "revoked", b"revoked", "secrets", b"secrets", "services", b"services", "sessions", b"sessions", "state_hash", b"state_hash", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -735,3 +748,133 @@ class KeptOutcome(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KeptOutcome: _TypeAlias = KeptOutcome  # noqa: Y015
+
+@_typing.final
+class DatabaseRow(_message.Message):
+    """What is decided about the database."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SYSTEM_IDENTIFIER_FIELD_NUMBER: _builtins.int
+    TIMELINE_FIELD_NUMBER: _builtins.int
+    BOOTSTRAP_HOST_FIELD_NUMBER: _builtins.int
+    PUBLISHED_FIELD_NUMBER: _builtins.int
+    PUBLISHED_TERM_FIELD_NUMBER: _builtins.int
+    PRIMARY_FIELD_NUMBER: _builtins.int
+    PRIMARY_TERM_FIELD_NUMBER: _builtins.int
+    ACCEPTED_LOSS_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Version of the declaration, from 1."""
+    system_identifier: _builtins.str
+    """PostgreSQL's system identifier, decimal; empty until bootstrapped."""
+    timeline: _builtins.int
+    """The newest recorded timeline; 0 until bootstrapped."""
+    bootstrap_host: _builtins.str
+    """Host that made the database; empty until bootstrapped."""
+    published_term: _builtins.int
+    """Primaryship that `published` was published in."""
+    primary: _builtins.str
+    """Host that was last recorded to be primary; empty: none was."""
+    primary_term: _builtins.int
+    """Number of that primaryship."""
+    @_builtins.property
+    def spec(self) -> _database_pb2.DatabaseSpec:
+        """The declaration."""
+
+    @_builtins.property
+    def published(self) -> _database_pb2.SyncSet:
+        """Whom a promotion without the present primary asks."""
+
+    @_builtins.property
+    def accepted_loss(self) -> Global___AcceptedLossRow:
+        """The last loss that was accepted; unset: none ever was."""
+
+    def __init__(
+        self,
+        *,
+        spec: _database_pb2.DatabaseSpec | None = ...,
+        version: _builtins.int = ...,
+        system_identifier: _builtins.str = ...,
+        timeline: _builtins.int = ...,
+        bootstrap_host: _builtins.str = ...,
+        published: _database_pb2.SyncSet | None = ...,
+        published_term: _builtins.int = ...,
+        primary: _builtins.str = ...,
+        primary_term: _builtins.int = ...,
+        accepted_loss: Global___AcceptedLossRow | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_loss", b"accepted_loss", "published", b"published", "spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_loss", b"accepted_loss", "bootstrap_host", b"bootstrap_host", "primary", b"primary", "primary_term", b"primary_term", "published", b"published", "published_term", b"published_term", "spec", b"spec", "system_identifier", b"system_identifier", "timeline", b"timeline", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatabaseRow: _TypeAlias = DatabaseRow  # noqa: Y015
+
+@_typing.final
+class AcceptedLossRow(_message.Message):
+    """Permission to succeed one primaryship with less than everything."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FENCING_TERM_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    AT_NS_FIELD_NUMBER: _builtins.int
+    fencing_term: _builtins.int
+    """Number of the primaryship."""
+    by: _builtins.str
+    """Who accepted it."""
+    why: _builtins.str
+    """Why, as a sentence."""
+    at_ns: _builtins.int
+    """Wall clock when it was proposed, in nanoseconds; for people only."""
+    def __init__(
+        self,
+        *,
+        fencing_term: _builtins.int = ...,
+        by: _builtins.str = ...,
+        why: _builtins.str = ...,
+        at_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ns", b"at_ns", "by", b"by", "fencing_term", b"fencing_term", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptedLossRow: _TypeAlias = AcceptedLossRow  # noqa: Y015
+
+@_typing.final
+class DatabaseMemberRow(_message.Message):
+    """The database of one host as last reported."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Name of the host."""
+    since: _builtins.int
+    """Index of the last change of its role."""
+    @_builtins.property
+    def status(self) -> _database_pb2.DatabaseStatus:
+        """What the host said."""
+
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        status: _database_pb2.DatabaseStatus | None = ...,
+        since: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "since", b"since", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatabaseMemberRow: _TypeAlias = DatabaseMemberRow  # noqa: Y015
