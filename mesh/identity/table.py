@@ -18,6 +18,7 @@ from trellis.database.v1 import database_pb2
 from trellis.echo.v1 import echo_pb2
 from trellis.election.v1 import election_pb2
 from trellis.heartbeat.v1 import heartbeat_pb2
+from trellis.lcm.v1 import lcm_pb2
 from trellis.membership.v1 import membership_pb2
 from trellis.replication.v1 import replication_pb2
 from trellis.supervisor.v1 import supervisor_pb2
@@ -43,6 +44,7 @@ CONTRACTS: Final[tuple[FileDescriptor, ...]] = (
     echo_pb2.DESCRIPTOR,
     election_pb2.DESCRIPTOR,
     heartbeat_pb2.DESCRIPTOR,
+    lcm_pb2.DESCRIPTOR,
     membership_pb2.DESCRIPTOR,
     replication_pb2.DESCRIPTOR,
     supervisor_pb2.DESCRIPTOR,
@@ -80,6 +82,18 @@ NAMED: Final[Table] = MappingProxyType(
         "/trellis.echo.v1.EchoService/Echo": ANYONE,
         "/trellis.echo.v1.EchoService/Count": ANYONE,
         "/trellis.echo.v1.EchoService/EchoStream": ANYONE,
+        # The same; it asks its callers itself (services/lcm/access.py).
+        "/trellis.lcm.v1.DeploymentService/CreateDeployment": ANYONE,
+        "/trellis.lcm.v1.DeploymentService/GetDeployment": ANYONE,
+        "/trellis.lcm.v1.DeploymentService/ListDeployments": ANYONE,
+        "/trellis.lcm.v1.DeploymentService/UpdateDeployment": ANYONE,
+        "/trellis.lcm.v1.DeploymentService/DeleteDeployment": ANYONE,
+        "/trellis.lcm.v1.DeploymentService/WatchDeployments": ANYONE,
+        "/trellis.lcm.v1.OperationService/GetOperation": ANYONE,
+        "/trellis.lcm.v1.OperationService/ListOperations": ANYONE,
+        "/trellis.lcm.v1.OperationService/WaitOperation": ANYONE,
+        "/trellis.lcm.v1.OperationService/WatchOperation": ANYONE,
+        "/trellis.lcm.v1.OperationService/CancelOperation": ANYONE,
         # Health says nothing but "serving"; reflection shows every contract.
         "/grpc.health.v1.Health/Check": ANYONE,
         "/grpc.health.v1.Health/Watch": ANYONE,
