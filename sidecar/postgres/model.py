@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Final, NewType
 
 from mesh.ids import FencingTerm, HostId
+from mesh.state.database_model import SyncSet as SyncSet
 
 #: Byte position in the WAL; 0 means none.
 Lsn = NewType("Lsn", int)
@@ -83,25 +84,15 @@ class InForce:
     `is_certain`: every process of it, each walsender too, has loaded `names`,
     and no file says otherwise. False after a change that was interrupted: some
     of them may still act by an earlier one.
+
+    Order: `barrier` is the primary's flushed position, read after `names` was
+    certain; None: not read since.
     """
 
     primary: HostId
     names: SyncNames
     is_certain: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class SyncSet:
-    """The published promise: of `voters`, any `quorum` together hold every acknowledged commit.
-
-    A quorum below 1 or above the number of voters promises nothing: nobody may be
-    promoted by it.
-    """
-
-    version: int = 0
-    #: Sorted.
-    voters: tuple[HostId, ...] = ()
-    quorum: int = 0
+    barrier: Lsn | None = None
 
 
 # ---- one host -------------------------------------------------------------------
