@@ -11,6 +11,7 @@ import structlog
 from mesh.adapters import armed
 from mesh.errors import SettingsError, TrellisError
 from mesh.settings import HostSettings, load_settings
+from mesh.settings.directories import make_run_directories
 from mesh.telemetry.logs import configure_logs
 
 EXIT_DONE = 0
@@ -27,6 +28,7 @@ def run(settings_path: Path) -> int:
     _prefer_own_programs()
     try:
         settings = load_settings(settings_path)
+        make_run_directories(settings)
         configure_logs(settings.logs.level, settings.logs.format)
         armed.record(settings, armed.arm(settings, os.environ))
         asyncio.run(_run(settings))

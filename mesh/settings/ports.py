@@ -9,7 +9,7 @@ import psutil
 from mesh.errors import Problem
 from mesh.settings.model import HostSettings
 from mesh.settings.rules import listeners_of
-from mesh.settings.values import Endpoint
+from mesh.settings.values import Endpoint, parse_endpoint
 
 _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -23,6 +23,12 @@ def check_ports(settings: HostSettings) -> tuple[Problem, ...]:
     listeners = {key: at for key, at in listeners_of(tables).items() if key != "virtual_ip.port"}
     problems = [_try_to_bind(key, at) for key, at in listeners.items()]
     return tuple(problem for problem in problems if problem is not None)
+
+
+def why_not(key: str, address: str) -> Problem:
+    """Why "ip:port" could not be listened on a moment ago, with who has it and what to do."""
+    now_free = Problem(key, f"{address} was in use; start again")
+    return _try_to_bind(key, parse_endpoint(address)) or now_free
 
 
 def _try_to_bind(key: str, endpoint: Endpoint) -> Problem | None:

@@ -4,6 +4,7 @@ Each rule takes the tables that are right in themselves (a wrong one is left
 out), so that one wrong key does not hide the others' problems.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 from typing import Final, TypeVar
@@ -13,6 +14,7 @@ from mesh.failpoints.arming import arming_problems
 from mesh.lease.timers import check_timers
 from mesh.settings.model import (
     Development,
+    Host,
     Mesh,
     Northbound,
     Section,
@@ -27,6 +29,9 @@ from mesh.settings.values import Endpoint
 Tables = Mapping[str, Section]
 Rule = Callable[[Tables], Iterator[Problem]]
 S = TypeVar("S", bound=Section)
+#: sun_path of sockaddr_un, less the final zero byte.
+SOCKET_PATH_BYTES_MAX: Final = 107
+_LONGEST_SOCKET: Final = "envoy-admin.sock"
 
 
 def check_rules(tables: Tables) -> tuple[Problem, ...]:
@@ -37,6 +42,20 @@ def check_rules(tables: Tables) -> tuple[Problem, ...]:
 def _table(tables: Tables, name: str, kind: type[S]) -> S | None:
     found = tables.get(name)
     return found if isinstance(found, kind) else None
+
+
+def sockets_fit(tables: Tables) -> Iterator[Problem]:
+    """The longest path of a socket in run_dir is one that the kernel takes (unix(7))."""
+    host = _table(tables, "host", Host)
+    if host is None:
+        return
+    length = len(os.fsencode(host.run_dir / _LONGEST_SOCKET))
+    if length > SOCKET_PATH_BYTES_MAX:
+        yield Problem(
+            "host.run_dir",
+            f"makes paths of sockets of {length} bytes; the kernel takes {SOCKET_PATH_BYTES_MAX}",
+            'run_dir = "/run/trellis"',
+        )
 
 
 def timers_fit(tables: Tables) -> Iterator[Problem]:
@@ -174,6 +193,7 @@ def failpoints_can_be_armed(tables: Tables) -> Iterator[Problem]:
 
 
 RULES: Final[tuple[Rule, ...]] = (
+    sockets_fit,
     timers_fit,
     port_ranges_fit,
     ports_do_not_clash,

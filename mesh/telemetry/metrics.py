@@ -11,7 +11,9 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from mesh.errors import Problem, SettingsError
+from mesh.errors import SettingsError
+from mesh.settings.ports import why_not
+from mesh.settings.values import Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +60,6 @@ def serve_metrics(address: str, port: int, read: Callable[[], Iterable[Sample]])
     try:
         server, _thread = start_http_server(port, address, registry)
     except OSError as error:
-        problem = Problem(
-            "telemetry.prometheus",
-            f"{address}:{port} cannot be listened on: {error.strerror}",
-            "127.0.0.1:9465",
-        )
+        problem = why_not("telemetry.prometheus", str(Endpoint(address, port)))
         raise SettingsError("Metrics cannot be served.", [problem]) from error
     return server

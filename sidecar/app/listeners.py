@@ -26,6 +26,7 @@ from mesh.identity.interceptor import AuthorisationInterceptor, Listener
 from mesh.identity.table import build_table
 from mesh.ids import MemberId
 from mesh.limits import MESSAGE_BYTES_MAX
+from mesh.settings.ports import why_not
 from mesh.settings.values import Endpoint
 from sidecar.app.gate import Gate
 
@@ -109,8 +110,7 @@ class Listeners:
         """mTLS for hosts and operators. Fails: SettingsError when the address is taken."""
         server = self._server(Listener.MESH, register, SERVER_OPTIONS)
         _bind(
-            "mesh.address",
-            address,
+            lambda: why_not("mesh.address", address),
             lambda: server.add_secure_port(address, self._credentials.server_credentials()),
         )
         await server.start()
@@ -123,7 +123,7 @@ class Listeners:
         credentials = self._credentials.server_credentials(require_client=False)
         before = os.umask(0o177)
         try:
-            _bind("host.run_dir", str(behind), lambda: server.add_secure_port(f"unix:{behind}", credentials))
+            _bind_socket(behind, lambda: server.add_secure_port(f"unix:{behind}", credentials))
             await server.start()
         finally:
             os.umask(before)
@@ -132,7 +132,7 @@ class Listeners:
             await gate.open(address.ip, address.port)
         except OSError as error:
             await server.stop(0)
-            raise _taken("mesh.join_address", str(address)) from error
+            raise _refused(why_not("mesh.join_address", str(address))) from error
         return JoinDoor(gate, server)
 
     async def open_socket(
@@ -154,7 +154,7 @@ class Listeners:
         _clear(path)
         before = os.umask(0o777 & ~mode)
         try:
-            _bind("host.run_dir", str(path), lambda: server.add_insecure_port(f"unix:{path}"))
+            _bind_socket(path, lambda: server.add_insecure_port(f"unix:{path}"))
             await server.start()
         finally:
             os.umask(before)
@@ -167,15 +167,18 @@ def _clear(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _bind(key: str, address: str, add: Callable[[], int]) -> None:
+def _bind(problem: Callable[[], Problem], add: Callable[[], int]) -> None:
     try:
         bound = add()
     except RuntimeError as error:
-        raise _taken(key, address) from error
+        raise _refused(problem()) from error
     if bound == 0:
-        raise _taken(key, address)
+        raise _refused(problem())
 
 
-def _taken(key: str, address: str) -> SettingsError:
-    problem = Problem(key, f"{address} cannot be listened on: it is in use, or not of this machine")
+def _bind_socket(path: Path, add: Callable[[], int]) -> None:
+    _bind(lambda: Problem("host.run_dir", f"no socket can be made at {path}; choose another directory"), add)
+
+
+def _refused(problem: Problem) -> SettingsError:
     return SettingsError("This host cannot open its listener.", [problem])

@@ -23,7 +23,7 @@ import structlog
 from mesh import failpoints
 from mesh.adapters.clock import boottime_ns, wall_ns
 from mesh.driver import RaftDriver
-from mesh.errors import InvariantBroken, PeerUnreachable
+from mesh.errors import InvariantBroken, PeerUnreachable, TrellisError
 from mesh.grpc_consensus import GrpcConsensus
 from mesh.ids import HostId, Index, MemberId, Term, host_of
 from mesh.raft.model import Role
@@ -244,7 +244,9 @@ class Sidecar:
         """Something fatal happened: give everything up and end."""
         if self._fatal is None:
             self._fatal = error
-            LOG.error("fatal", error=str(error), kind=type(error).__name__, exc_info=error)
+            # An operating error says what to do; where in the code it came up helps only with a bug.
+            bug = None if isinstance(error, TrellisError) else error
+            LOG.error("fatal", error=str(error), kind=type(error).__name__, exc_info=bug)
         self._stopping.set()
 
     async def _end(self, running: list["asyncio.Task[None]"], doors: Iterable[Door]) -> None:
@@ -307,7 +309,7 @@ class Sidecar:
 
     def _routing_event(self, name: str, facts: Mapping[str, object]) -> None:
         warn = name in ("xds-rejected", "envoy-exited", "view-refused") and not facts.get("wanted")
-        (LOG.warning if warn else LOG.info)(name, **{key: str(value) for key, value in facts.items()})
+        (LOG.warning if warn else LOG.info)(name, **facts)
         if name == "vip-listening" and self.core.vip is not None:
             self.core.vip.listening(bool(facts["listening"]))
             self.transitions.vip_listening(bool(facts["listening"]))

@@ -1,10 +1,12 @@
 """Writes a host's first settings file, for `trellis init` and `trellis join` where there is none."""
 
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mesh.errors import InvalidRequest, Problem
+from mesh.errors import InvalidRequest, OutcomeUnknown, Problem, TrellisError
 from mesh.settings import Endpoint, HostSettings, load_settings, parse_settings
 from mesh.settings.example import example_settings
 from mesh.settings.values import parse_endpoint
@@ -21,6 +23,25 @@ class FirstWords:
 
     def __bool__(self) -> bool:
         return any((self.name, self.address, self.virtual_ip, self.interface))
+
+
+@contextmanager
+def first_settings(path: Path, words: FirstWords) -> Iterator[HostSettings]:
+    """As `load_or_write`, for a command that may be refused: then a file just written is taken away again.
+
+    So the command with corrected words finds what the refused one found. When the outcome is
+    unknown the file stays, as whatever else was done.
+    """
+    was_there = path.exists()
+    settings = load_or_write(path, words)
+    try:
+        yield settings
+    except OutcomeUnknown:
+        raise
+    except TrellisError:
+        if not was_there:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def load_or_write(path: Path, words: FirstWords) -> HostSettings:
@@ -40,6 +61,9 @@ def load_or_write(path: Path, words: FirstWords) -> HostSettings:
             "--name host1 --address 10.0.0.1:7400",
         )
         raise InvalidRequest("Nothing was done.", [problem])
+    if words.interface and not words.virtual_ip:
+        problem = Problem("--interface", "is of use with --virtual-ip only", "--virtual-ip 10.0.0.100:8080")
+        raise InvalidRequest("Nothing was done.", [problem])
     text = example_settings(
         words.name,
         _endpoint("--address", words.address),
@@ -53,10 +77,12 @@ def load_or_write(path: Path, words: FirstWords) -> HostSettings:
 
 def _check_agrees(path: Path, settings: HostSettings, words: FirstWords) -> None:
     virtual_ip = str(settings.virtual_ip.endpoint) if settings.virtual_ip else ""
+    interface = settings.virtual_ip.interface if settings.virtual_ip else ""
     pairs = (
         ("--name", words.name, settings.host.name),
         ("--address", words.address, str(settings.mesh.address)),
         ("--virtual-ip", words.virtual_ip, virtual_ip),
+        ("--interface", words.interface, interface),
     )
     problems = [
         Problem(

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+from typer.exceptions import TyperException
 
-from mesh.errors import TrellisError
+from mesh.errors import InvalidRequest, Problem, Refused, TrellisError
 from sidecar.cli import (
     cluster_commands,
     document_commands,
@@ -96,9 +97,27 @@ app.command(rich_help_panel=TRY)(failpoint_commands.failpoints)
 app.command(rich_help_panel=TRY)(sim_commands.sim)
 
 
+def _run_for_program() -> int:
+    """Run one command whose reader wants JSON; returns its exit code.
+
+    Fails: `InvalidRequest` where the parser would have drawn its own message.
+    """
+    try:
+        return app(standalone_mode=False) or exits.DONE
+    except typer.Abort:
+        raise Refused("Not confirmed; nothing was done. Programs confirm with --yes.") from None
+    except TyperException as error:
+        described = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
+        command = getattr(getattr(error, "ctx", None), "command_path", "trellis")
+        problem = Problem("arguments", described, f"{command} --help")
+        raise InvalidRequest("The command cannot be understood.", [problem]) from None
+
+
 def main() -> NoReturn:
     """Run one command and end with its exit code."""
     try:
+        if "--json" in sys.argv[1:]:
+            sys.exit(_run_for_program())
         app()
     except SystemExit as end:
         sys.exit(exits.USAGE if end.code == exits.PARSER_USAGE else end.code)

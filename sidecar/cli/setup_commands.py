@@ -30,7 +30,7 @@ def init(
 ) -> None:
     """Make a new cluster with this host as its first member, and its certificate authority.
 
-    Writes a commented settings file first, when there is none and --name and
+    Writes a commented settings file too, when there is none and --name and
     --address are given. Refuses when this host already belongs to a cluster.
     Afterwards: trellis run here, trellis token, and trellis join on the others.
 
@@ -41,13 +41,13 @@ def init(
       trellis init --settings /etc/trellis/settings.toml
     """
     from mesh.adapters.armed import arm
-    from sidecar.cli.first_settings import FirstWords, load_or_write
+    from sidecar.cli.first_settings import FirstWords, first_settings
     from sidecar.cli.output import print_json, say
     from sidecar.membership.init import initialise
 
-    loaded = load_or_write(settings, FirstWords(name, address, virtual_ip, interface))
-    arm(loaded, os.environ)
-    cluster_id = initialise(loaded)
+    with first_settings(settings, FirstWords(name, address, virtual_ip, interface)) as loaded:
+        arm(loaded, os.environ)
+        cluster_id = initialise(loaded)
     if json:
         print_json({"cluster_id": cluster_id, "host_id": loaded.host.name})
     else:
@@ -126,16 +126,16 @@ def join(
     import asyncio
 
     from mesh.adapters.armed import arm
-    from sidecar.cli.first_settings import FirstWords, load_or_write
+    from sidecar.cli.first_settings import FirstWords, first_settings
     from sidecar.cli.output import print_json, say
     from sidecar.cli.progress import working
     from sidecar.membership.join import join as join_cluster
 
-    loaded = load_or_write(settings, FirstWords(name, address, virtual_ip, interface))
-    arm(loaded, os.environ)
-    text = sys.stdin.readline().strip() if words == "-" else words
-    with working(f"Joining as {loaded.host.name}", quiet=json) as tell:
-        joined = asyncio.run(join_cluster(loaded, text, timeout_s=timeout, on_step=tell))
+    with first_settings(settings, FirstWords(name, address, virtual_ip, interface)) as loaded:
+        arm(loaded, os.environ)
+        text = sys.stdin.readline().strip() if words == "-" else words
+        with working(f"Joining as {loaded.host.name}", quiet=json) as tell:
+            joined = asyncio.run(join_cluster(loaded, text, timeout_s=timeout, on_step=tell))
     if json:
         print_json({"cluster_id": joined.cluster_id, "member": joined.member, "unchanged": joined.unchanged})
     else:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 from mesh import failpoints
 from mesh.errors import Conflict, InvalidRequest
@@ -18,10 +19,13 @@ from mesh.identity.files import HostIdentity, IdentityFiles
 from mesh.identity.keys import key_to_pem, make_csr, new_key
 from mesh.identity.sealed import CA_KEY, new_sealing_key, seal
 from mesh.ids import ClusterId, Incarnation, member_id
+from mesh.settings.directories import check_directories, make_directory
 from mesh.settings.model import HostSettings
 from mesh.settings.ports import check_ports
 from sidecar.membership.founding import Founding, save_founding
 from sidecar.membership.version import own_version
+
+_REFUSED: Final = "This host cannot begin a cluster with these settings."
 
 
 def founding_path(settings: HostSettings) -> Path:
@@ -38,14 +42,17 @@ def initialise(settings: HostSettings, now_ns: Callable[[], int] = time.time_ns)
     """Makes a cluster with this host as its first member; returns its id.
 
     Fails: `Conflict` when the data directory belongs to a cluster or holds a log;
-    `InvalidRequest` when addresses or ports cannot be had.
+    `InvalidRequest` when addresses, ports or directories cannot be had.
     """
     files = IdentityFiles(settings.identity_dir)
-    check_unused(settings, files)
-    if problems := check_ports(settings):
-        raise InvalidRequest("This host cannot begin a cluster with these settings.", problems)
+    unusable = check_directories(settings)
+    if not unusable:  # or what is in them cannot be looked at either
+        check_unused(settings, files)
+    if problems := (*unusable, *check_ports(settings)):
+        raise InvalidRequest(_REFUSED, problems)
     identity, founding = _make(settings, now_ns())
-    settings.host.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    if problems := make_directory("host.data_dir", settings.host.data_dir, 0o750):
+        raise InvalidRequest(_REFUSED, problems)
     save_founding(founding_path(settings), founding)
     failpoints.hit("init.founding-stored")
     files.save(identity)

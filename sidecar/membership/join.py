@@ -31,6 +31,7 @@ from mesh.identity.keys import key_from_pem, key_to_pem, make_csr, new_key
 from mesh.identity.names import tls_name
 from mesh.identity.token import TokenText
 from mesh.ids import ClusterId, HostId, MemberId, host_of
+from mesh.settings.directories import check_directories
 from mesh.settings.model import HostSettings
 from mesh.wire.errors import from_rpc_error
 from sidecar.membership.admission import CLOCK
@@ -84,12 +85,14 @@ async def join(
     the cluster answers in time. After any of them the command may be repeated.
     """
     token = TokenText.decode(token_text)
+    say = on_step or _silent
+    say("checking this machine")
+    if problems := check_directories(settings):
+        raise InvalidRequest(f"{settings.host.name} cannot join with these settings.", problems)
     files = IdentityFiles(settings.identity_dir)
     if (present := files.load()) is not None:
         return _already(settings, present, token)
     check_unused(settings, files)
-    say = on_step or _silent
-    say("checking this machine")
     if problems := check_fitness(settings, tuple(address for _, address in token.addresses)):
         raise InvalidRequest(f"{settings.host.name} cannot join with these settings.", problems)
     key_pem = _pending_key(files)

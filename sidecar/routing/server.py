@@ -15,6 +15,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from mesh import failpoints
 from mesh.errors import Problem, SettingsError
+from mesh.settings.ports import why_not
 from sidecar.routing import bootstrap
 from sidecar.routing.model import Resource, RoutingSettings, Snapshots
 from sidecar.routing.resources import KINDS, TYPE_URLS, Encoder
@@ -90,7 +91,7 @@ class AdsServer:
             try:
                 server.add_insecure_port(self._settings.xds_address)
             except RuntimeError as error:
-                raise _taken("xds.address", self._settings.xds_address) from error
+                raise _refused(why_not("xds.address", self._settings.xds_address)) from error
         return server
 
     async def run(self, server: grpc.aio.Server) -> None:
@@ -111,7 +112,8 @@ class AdsServer:
         try:
             server.add_insecure_port(f"unix:{fresh}")
         except RuntimeError as error:
-            raise _taken("host.run_dir", str(fresh)) from error
+            problem = Problem("host.run_dir", f"no socket can be made at {fresh}; choose another directory")
+            raise _refused(problem) from error
         fresh.replace(path)
 
     def _handlers(self) -> grpc.GenericRpcHandler:

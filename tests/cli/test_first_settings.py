@@ -1,12 +1,13 @@
 """A host's first settings file, written from what the command line said."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
-from mesh.errors import InvalidRequest, SettingsError
+from mesh.errors import Denied, InvalidRequest, OutcomeUnknown, SettingsError, TrellisError
 from mesh.settings import load_settings
-from sidecar.cli.first_settings import FirstWords, load_or_write
+from sidecar.cli.first_settings import FirstWords, first_settings, load_or_write
 
 WORDS = FirstWords("host1", "10.0.0.1:7400", "10.0.0.100:8080", "eth0")
 
@@ -38,8 +39,8 @@ def test_words_that_disagree_with_the_file_are_refused_one_by_one(tmp_path: Path
     path = tmp_path / "settings.toml"
     load_or_write(path, WORDS)
     with pytest.raises(InvalidRequest) as refused:
-        load_or_write(path, FirstWords("host2", "10.0.0.2:7400"))
-    assert [problem.path for problem in refused.value.problems] == ["--name", "--address"]
+        load_or_write(path, FirstWords("host2", "10.0.0.2:7400", interface="eth1"))
+    assert [problem.path for problem in refused.value.problems] == ["--name", "--address", "--interface"]
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,7 @@ def test_words_that_disagree_with_the_file_are_refused_one_by_one(tmp_path: Path
         (FirstWords("", "10.0.0.1:7400"), "--name"),
         (FirstWords("host1", "nonsense"), "--address"),
         (FirstWords("host1", "10.0.0.1:7400", "10.0.0.100"), "--virtual-ip"),
+        (FirstWords("host1", "10.0.0.1:7400", interface="eth0"), "--interface"),
     ],
 )
 def test_words_that_do_not_suffice_leave_no_file(tmp_path: Path, words: FirstWords, option: str) -> None:
@@ -75,3 +77,35 @@ def test_without_words_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> N
     """Goal: `run` with a wrong path invents no host. Method: no words, no file."""
     with pytest.raises(SettingsError, match="does not exist"):
         load_or_write(tmp_path / "settings.toml", FirstWords())
+
+
+def refuse(path: Path, error: TrellisError) -> None:
+    """A command that wrote its settings, or found them, and then ends with *error*."""
+    with contextlib.suppress(type(error)), first_settings(path, WORDS):
+        assert path.exists()
+        raise error
+
+
+def test_a_refused_command_leaves_no_file_so_that_corrected_words_work(tmp_path: Path) -> None:
+    """Goal: nothing half done: the file of a refused `join` would make the corrected one a contradiction.
+
+    Method: a refusal after the file was written, then other words.
+    """
+    path = tmp_path / "settings.toml"
+    refuse(path, Denied("the token is used up"))
+    assert not path.exists()
+    with first_settings(path, FirstWords("host1", "10.0.0.2:7400")) as settings:
+        assert str(settings.mesh.address) == "10.0.0.2:7400"
+    assert path.exists()
+
+
+def test_a_file_stays_that_was_there_or_whose_command_may_have_done_something(tmp_path: Path) -> None:
+    """Goal: no operator's file is lost, and a join of unknown outcome can be repeated without its words.
+
+    Method: a refusal with a file from before; an unknown outcome with one just written.
+    """
+    path = tmp_path / "settings.toml"
+    refuse(path, OutcomeUnknown("no answer"))
+    assert path.exists()
+    refuse(path, Denied("the token is used up"))
+    assert path.exists()

@@ -1,5 +1,6 @@
 """Help suffices to use a command, and comes at once."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,6 +70,19 @@ def test_words_that_make_no_sense_end_with_usage(words: list[str]) -> None:
     ran = subprocess.run([sys.executable, "-m", "sidecar.cli.main", *words], capture_output=True, text=True)
     assert ran.returncode == 64
     assert "Traceback" not in ran.stderr
+
+
+def test_with_json_words_that_make_no_sense_are_one_object_too() -> None:
+    """Goal: a program never has to read a drawn box. Method: wrong words with --json."""
+    for words in (["status", "--bogus", "--json"], ["status", "--json", "--timeout", "0"], ["--json"]):
+        ran = subprocess.run(
+            [sys.executable, "-m", "sidecar.cli.main", *words], capture_output=True, text=True
+        )
+        assert (ran.returncode, ran.stdout) == (64, "")
+        told = json.loads(ran.stderr)
+        assert told["exit_code"] == 64
+        assert told["error"]["reason"] == "INVALID_REQUEST"
+        assert told["error"]["problems"][0]["example"].endswith("--help")
 
 
 def test_the_version_is_printed_without_settings() -> None:

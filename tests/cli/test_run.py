@@ -30,10 +30,29 @@ def host() -> Iterator[Host]:
     ],
 )
 def test_an_address_that_is_taken_is_named_with_its_key(host: Host, key: str, port: int) -> None:
-    """Goal: an operator knows what to change. Method: somebody else listens there when it starts."""
+    """Goal: an operator knows who is in the way and what to change, without a traceback.
+
+    Method: somebody else listens there when it starts.
+    """
     with socket.create_server((host.ip, port)):
         ran = host.trellis("run")
     assert ran.returncode == 64, ran.stderr
     last = ran.stderr.splitlines()[-1]
-    assert f"{key}: {host.ip}:{port} cannot be listened on" in last
-    assert "Traceback" not in last
+    assert f"{key}: {host.ip}:{port} is taken by " in last
+    assert "stop it or choose another port" in last
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_directory_that_cannot_be_had_is_named_with_its_key(host: Host) -> None:
+    """Goal: as above, for directories. Method: a log directory that not even root can make."""
+    text = host.settings_path.read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("log_dir")]
+    lines.insert(lines.index("[host]") + 1, 'log_dir = "/proc/trellis"')
+    host.settings_path.write_text("\n".join(lines))
+    try:
+        ran = host.trellis("run")
+    finally:
+        host.settings_path.write_text(text)
+    assert ran.returncode == 64, ran.stderr
+    assert "host.log_dir: /proc/trellis cannot be made" in ran.stderr
+    assert "Traceback" not in ran.stderr
