@@ -111,9 +111,6 @@ def publish_sync_set(at: Applying, command: PublishSyncSet) -> Applied:
     check_version("the published sync set", before.version, command.expected_version)
     voters = tuple(sorted(set(command.voters)))
     check_quorum(at, voters, command.quorum, before.voters)
-    is_same = (before.voters, before.quorum) == (voters, command.quorum)
-    if is_same and record.published_term == command.fencing_term:
-        return Applied(at.index, version=before.version, unchanged=True)
     published = SyncSet(before.version + 1, voters, command.quorum)
     _put(at, replace(record, published=published, published_term=command.fencing_term))
     at.record(

@@ -36,13 +36,15 @@ def data_hosts(state: ClusterState) -> tuple[HostId, ...]:
 
 
 def check_quorum(at: Applying, voters: tuple[HostId, ...], quorum: int, before: Collection[HostId]) -> None:
-    """Voters hold data, or were published before: a set changes by steps, also when a host has left."""
+    """Voters are hosts that can hold data, or were voters: a set changes by steps, also when one has left."""
     if not (1 <= quorum <= len(voters) or quorum == len(voters) == 0):
         raise invalid("quorum", f"{quorum} is not from 1 to the number of voters ({len(voters)})", "1")
-    holding = data_hosts(at.state)
-    strangers = [host for host in voters if host not in holding and host not in before]
-    if strangers:
-        raise invalid("voters", f"{', '.join(strangers)} holds no data; those that do: {', '.join(holding)}")
+    if len(voters) > HOSTS_MAX:
+        raise invalid("voters", f"has {len(voters)} hosts; a cluster has at most {HOSTS_MAX}")
+    for host in voters:
+        if host not in before and (host not in at.state.hosts or _is_witness(at.state, host)):
+            holding = ", ".join(data_hosts(at.state))
+            raise invalid("voters", f"{host} can hold no data here; those that do: {holding}")
 
 
 def normal_spec(spec: DatabaseSpec) -> DatabaseSpec:

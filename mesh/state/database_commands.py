@@ -47,7 +47,8 @@ class PublishSyncSet:
     Refused: StaleTerm; VersionConflict when `expected_version` is not the
     published one; Conflict before the bootstrap; InvalidRequest for a quorum
     that is not from 1 to the number of voters (0 without voters), and for a
-    voter that holds no data. Unchanged when it was published just so under this fencing term.
+    voter that could not answer. The version rises also when nothing else does: what
+    was decided from an earlier one and is still under way is refused from then on.
     """
 
     host: HostId

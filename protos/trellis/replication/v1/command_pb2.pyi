@@ -1015,7 +1015,7 @@ Global___RecordBootstrap: _TypeAlias = RecordBootstrap  # noqa: Y015
 
 @_typing.final
 class PublishSyncSet(_message.Message):
-    """Whom a promotion without the present primary asks."""
+    """Whom a promotion without the present primary asks. The version rises by one, also when nothing else does."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
