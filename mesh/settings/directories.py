@@ -23,6 +23,8 @@ def _problems(settings: HostSettings) -> Iterator[Problem]:
         present = _existing(path)
         if not present.is_dir():
             yield Problem(f"host.{key}", f"{present} is not a directory; choose another path")
+        elif os.statvfs(present).f_flag & os.ST_RDONLY:
+            yield Problem(f"host.{key}", f"{present} is mounted for reading only; mount it for writing")
         elif not os.access(present, os.W_OK | os.X_OK, effective_ids=True):
             yield Problem(
                 f"host.{key}",
