@@ -30,7 +30,8 @@ from tests.sim.summary import exit_code as exit_code
 
 ENDING: Final = """\
 The last line on stdout is one JSON object: violations (each with the command that repeats it), events,
-simulated_seconds, wall_seconds, trace_hash, seeds, requests_done, elections, without_ms, faults.
+simulated_seconds, wall_seconds, trace_hash, seeds, requests_done, elections, without_ms, faults, failpoints
+(how often each was struck).
 without_ms: how long nobody led (leader) or acted for something exclusive (owner), in simulated
 milliseconds, while a majority was well (calm) or while faults went on (faults).
 
