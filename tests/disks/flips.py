@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from mesh.adapters.sqlite_log import SqliteLog
@@ -56,16 +57,18 @@ def end_of(trial: Path, expected: Content) -> str:
     return "same"
 
 
-def flip(source: Path, trial: Path, name: str, position: int, expected: Content) -> str:
-    """Change one byte of one file of a fresh copy, and open it."""
-    shutil.rmtree(trial, ignore_errors=True)
-    shutil.copytree(source, trial)
+def flip(files: Mapping[str, bytes], trial: Path, name: str, position: int, expected: Content) -> str:
+    """Change one byte of one of the *files*, and open them."""
+    for there in os.listdir(trial):
+        if there not in files:
+            (trial / there).unlink()
+    for each, held in files.items():
+        (trial / each).write_bytes(held)
     with (trial / name).open("r+b") as file:
         file.seek(position)
-        byte = file.read(1)[0]
-        file.seek(position)
         # One bit, another one at each position; at every fourth all of them.
-        file.write(bytes([byte ^ (0xFF if position % 4 == 3 else 1 << position % 8)]))
+        turned = 0xFF if position % 4 == 3 else 1 << position % 8
+        file.write(bytes([files[name][position] ^ turned]))
     return end_of(trial, expected)
 
 
@@ -76,11 +79,12 @@ def main(directory: Path, part: int, parts: int) -> dict[str, dict[str, int]]:
         trial = directory / f"trial-{source.name}"
         shutil.copytree(source, trial)
         expected = load(trial)
-        for name in sorted(os.listdir(source)):
+        files = {name: (source / name).read_bytes() for name in sorted(os.listdir(source))}
+        for name, held in files.items():
             counts = ends.setdefault(f"{source.name}/{name}", Counter())
-            for position in range(part, (source / name).stat().st_size, parts):
+            for position in range(part, len(held), parts):
                 try:
-                    counts[flip(source, trial, name, position, expected)] += 1
+                    counts[flip(files, trial, name, position, expected)] += 1
                 except BaseException:
                     print(f"{source.name}/{name} byte {position}", file=sys.stderr)
                     raise
