@@ -16,6 +16,7 @@ Source: pidfd_open(2), prctl(2), setpriv(1).
 
 import contextlib
 import ctypes
+import errno
 import functools
 import os
 import pwd
@@ -217,14 +218,21 @@ def _shell() -> str | None:
     return shutil.which("sh")
 
 
+#: The event loop stands still meanwhile, so not for long; a start that fails is tried again.
+_TRIAL_S: Final = 2.0
+
+
 @functools.cache
 def _setpriv() -> str | None:
-    """The path of a setpriv that knows what we ask of it."""
+    """The path of a setpriv that knows what we ask of it. Fails: OSError when it does not answer; not cached."""
     path = shutil.which("setpriv")
     if path is None:
         return None
     trial = [path, "--no-new-privs", "--pdeathsig", "KILL", "--inh-caps=-all", "--", path, "-V"]
-    done = subprocess.run(trial, capture_output=True, timeout=10, check=False)
+    try:
+        done = subprocess.run(trial, capture_output=True, timeout=_TRIAL_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise OSError(errno.ETIMEDOUT, f"{path} does not answer within {_TRIAL_S} s") from error
     return path if done.returncode == 0 else None
 
 

@@ -174,3 +174,28 @@ async def test_who_waits_for_a_dependency_says_so(plain_site: Site) -> None:
     assert plain_site.status("web").reason == "waits for db"
     plain_site.supervisor.assign([web])
     await plain_site.until_ready("web")
+
+
+def test_a_setpriv_that_does_not_answer_fails_the_start_and_not_the_sidecar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: on a machine that stands still, a start fails and is tried again; nothing is remembered of it.
+
+    Method: a setpriv that sleeps stands first in the PATH, then is gone.
+    """
+    slow = tmp_path / "setpriv"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(child, "_TRIAL_S", 0.2)
+    child._setpriv.cache_clear()
+    try:
+        with monkeypatch.context() as first:
+            first.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+            with pytest.raises(OSError, match="does not answer"):
+                child.spawn(child.Launch(("/bin/true",), {}, "/", "", dies_with_parent=True))
+        started = child.spawn(child.Launch(("/bin/true",), {}, "/", "", dies_with_parent=True))
+        started.wait()
+        assert started.ended().code == 0
+        started.release()
+    finally:
+        child._setpriv.cache_clear()
