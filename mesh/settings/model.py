@@ -31,6 +31,8 @@ Port = Annotated[int, Field(ge=1, le=PORT_MAX)]
 Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
 
 NORTHBOUND_PORT: Final = 8080
+#: Of the listener that leads to the database's primary.
+CLIENT_PORT: Final = 6432
 
 
 class Section(BaseModel):
@@ -119,6 +121,25 @@ class Services(Section):
     cgroups: Annotated[Literal["auto", "off"], Field(examples=["auto"])] = "auto"
 
 
+class Database(Section):
+    """[database] PostgreSQL on this host; the table left out: this host carries none."""
+
+    #: Whom it runs as, never root; empty: `postgres` when the sidecar is root, else the sidecar's own user.
+    user: Annotated[str, Field(examples=["postgres"])] = ""
+    #: Folder of its programs; none: searched for.
+    bin_dir: Annotated[AbsolutePath | None, Field(examples=["/usr/lib/postgresql/17/bin"])] = None
+    #: Its data, and what is needed beside it to make a new copy; none: `postgres` in `host.data_dir`.
+    data_dir: Annotated[AbsolutePath | None, Field(examples=["/var/lib/trellis/postgres"])] = None
+    #: Where the other hosts reach it. Default: the mesh address.
+    listen: Annotated[Ip, Field(examples=["10.0.0.1"])]
+    #: None: the declared one.
+    port: Annotated[Port | None, Field(examples=[5432])] = None
+    #: Where this machine's services reach the primary, wherever it is. Default: port 6432, local.
+    client_address: Annotated[Address, Field(examples=["127.0.0.1:6432"])]
+    #: How long crash recovery may take, its progress being told, before the host gives way.
+    recovery_s_max: Annotated[int, Field(ge=1, le=86_400, examples=[600])] = 600
+
+
 class Timers(Section):
     """[timers] How fast the cluster notices and acts; checked against each other by rules.py."""
 
@@ -181,6 +202,7 @@ class HostSettings(Section):
     envoy: Envoy
     xds: Xds
     services: Services
+    database: Database | None = None
     timers: Timers = Field(default_factory=Timers)
     join: Join = Field(default_factory=Join)
     telemetry: Telemetry
@@ -203,12 +225,18 @@ class HostSettings(Section):
 
     @property
     def service_socket(self) -> Path:
-        """Services of this machine: pushed heartbeats."""
+        """Services of this machine: pushed heartbeats, documents, the cluster's state."""
         return self.host.run_dir / "service.sock"
 
     @property
     def identity_dir(self) -> Path:
         return self.host.data_dir / "identity"
+
+    @property
+    def database_dir(self) -> Path:
+        """Where the database lies, should this host carry one."""
+        given = self.database.data_dir if self.database else None
+        return given or self.host.data_dir / "postgres"
 
     @property
     def local_ip(self) -> str:
@@ -235,12 +263,13 @@ def with_derived_defaults(raw: dict[str, Any]) -> dict[str, Any]:
         "envoy": {},
         "xds": {"address": Endpoint(local, 18_000)},
         "services": {"listen": local},
+        "database": {"listen": mesh.ip, "client_address": Endpoint(local, CLIENT_PORT)},
         "telemetry": {"prometheus": Endpoint(local, 9464)},
     }
     filled = dict(raw)
     for table, defaults in derived.items():
         given = raw.get(table, {})
-        if isinstance(given, dict) and (table in raw or table != "mesh"):
+        if isinstance(given, dict) and (table in raw or table not in ("mesh", "database")):
             filled[table] = {**defaults, **cast(dict[str, object], given)}
     return filled
 

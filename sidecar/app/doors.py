@@ -1,5 +1,6 @@
 """Which services stand behind which listener (see listeners for what the doors are)."""
 
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -142,7 +143,9 @@ class Doors:
         admin = await self._listeners.open_socket(
             settings.admin_socket, Listener.ADMIN_SOCKET, self._operators(), mode=0o600, names=NAMES
         )
+        # Only root runs services as other users, who have to reach it.
+        mode = 0o666 if os.geteuid() == 0 else 0o600
         service = await self._listeners.open_socket(
-            settings.service_socket, Listener.SERVICE_SOCKET, self._operators(), mode=0o666
+            settings.service_socket, Listener.SERVICE_SOCKET, self._operators(), mode=mode
         )
         return [join, admin, service]

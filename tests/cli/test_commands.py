@@ -1,8 +1,10 @@
 """Every command against a real sidecar: one host that leads itself."""
 
 import json
+import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -247,6 +249,24 @@ def test_proxyless_clients_get_their_bootstrap(cli: Cli, tmp_path: Path) -> None
     refused = cli("xds-bootstrap", "--output", str(path / "below-a-file"))
     assert refused.returncode == 64
     assert b"--output" in refused.stderr
+
+
+def test_nobody_else_can_read_a_key_or_administer(cli: Cli) -> None:
+    """Goal: no secret on disk and no operators' door is open to other users of the machine.
+
+    Method: the modes of everything below the identity, and of the sockets that decide who one is.
+    """
+    identity = cli.host.directory / "data" / "identity"
+    files = [path for path in identity.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert {path.suffix for path in files} >= {".key", ".pem", ".json"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert stat.S_IMODE(identity.stat().st_mode) == 0o700
+    run = cli.host.directory / "run"
+    modes = {
+        name: stat.S_IMODE((run / f"{name}.sock").stat().st_mode) for name in ("admin", "join", "service")
+    }
+    # Only root runs services as other users.
+    assert modes == {"admin": 0o600, "join": 0o600, "service": 0o666 if os.geteuid() == 0 else 0o600}
 
 
 def test_without_a_sidecar_every_read_is_unavailable(tmp_path: Path) -> None:
