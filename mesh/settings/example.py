@@ -41,6 +41,8 @@ port_min = 20000
 port_max = 20999
 # cgroups = "auto"                      # "off": process groups only
 
+# [database]                            # this host carries PostgreSQL; every key has a default
+
 [timers]                                # checked against each other
 # tick_ms = 50
 # heartbeat_ms = {heartbeat_ms}

@@ -11,16 +11,18 @@ from mesh.settings.model import HostSettings
 from mesh.settings.rules import listeners_of
 from mesh.settings.values import Endpoint, parse_endpoint
 
+_NOT_TRIED: Final = ("virtual_ip.port", "database.port")
 _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def check_ports(settings: HostSettings) -> tuple[Problem, ...]:
     """A problem for every listener whose address is not here or whose port is taken.
 
-    The virtual address is left out: it comes and goes with ownership.
+    Left out: the virtual address, which comes and goes with ownership, and that of the
+    database, which may still be running.
     """
     tables = {name: getattr(settings, name) for name in HostSettings.model_fields}
-    listeners = {key: at for key, at in listeners_of(tables).items() if key != "virtual_ip.port"}
+    listeners = {key: at for key, at in listeners_of(tables).items() if key not in _NOT_TRIED}
     problems = [_try_to_bind(key, at) for key, at in listeners.items()]
     return tuple(problem for problem in problems if problem is not None)
 

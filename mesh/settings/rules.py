@@ -12,7 +12,9 @@ from typing import Final, TypeVar
 from mesh.errors import Problem
 from mesh.failpoints.arming import arming_problems
 from mesh.lease.timers import check_timers
+from mesh.limits import SOCKET_PATH_BYTES_MAX
 from mesh.settings.model import (
+    Database,
     Development,
     Host,
     Mesh,
@@ -29,8 +31,6 @@ from mesh.settings.values import Endpoint
 Tables = Mapping[str, Section]
 Rule = Callable[[Tables], Iterator[Problem]]
 S = TypeVar("S", bound=Section)
-#: sun_path of sockaddr_un, less the final zero byte.
-SOCKET_PATH_BYTES_MAX: Final = 107
 _LONGEST_SOCKET: Final = "envoy-admin.sock"
 
 
@@ -110,6 +110,10 @@ def listeners_of(tables: Tables) -> dict[str, Endpoint]:
         found["xds.address"] = xds.address
     if telemetry := _table(tables, "telemetry", Telemetry):
         found["telemetry.prometheus"] = telemetry.prometheus
+    if database := _table(tables, "database", Database):
+        found["database.client_address"] = database.client_address
+        if database.port is not None:
+            found["database.port"] = Endpoint(database.listen, database.port)
     return found
 
 
@@ -192,6 +196,41 @@ def failpoints_can_be_armed(tables: Tables) -> Iterator[Problem]:
     yield from arming_problems(development.failpoints, "development.failpoints")
 
 
+def database_can_be_reached_and_kept(tables: Tables) -> Iterator[Problem]:
+    """Other hosts follow it at an address of its own, and its folder holds nothing else."""
+    database, mesh = _table(tables, "database", Database), _table(tables, "mesh", Mesh)
+    if database is None:
+        return
+    if database.user == "root":
+        yield Problem("database.user", "PostgreSQL refuses to run as root", 'user = "postgres"')
+    example = f'listen = "{mesh.address.ip if mesh else "10.0.0.1"}"'
+    if database.listen in _ANY:
+        yield Problem(
+            "database.listen",
+            f"{database.listen} is no address by which the other hosts can reach it",
+            example,
+        )
+    elif mesh and Endpoint(database.listen, 1).is_loopback and not mesh.address.is_loopback:
+        yield Problem("database.listen", f"{database.listen} cannot be reached by the other hosts", example)
+    host = _table(tables, "host", Host)
+    if host is None or database.data_dir is None:
+        return
+    for key in ("data_dir", "run_dir", "log_dir"):
+        other = getattr(host, key)
+        if other == database.data_dir or database.data_dir in other.parents:
+            yield Problem(
+                "database.data_dir",
+                f"{database.data_dir} holds host.{key} ({other}), and is replaced as a whole",
+                f'data_dir = "{host.data_dir / "postgres"}"',
+            )
+    if host.run_dir in database.data_dir.parents:
+        yield Problem(
+            "database.data_dir",
+            f"{database.data_dir} lies in host.run_dir, which may vanish at boot",
+            f'data_dir = "{host.data_dir / "postgres"}"',
+        )
+
+
 RULES: Final[tuple[Rule, ...]] = (
     sockets_fit,
     timers_fit,
@@ -200,4 +239,5 @@ RULES: Final[tuple[Rule, ...]] = (
     northbound_tls_is_whole,
     virtual_ip_has_an_interface,
     failpoints_can_be_armed,
+    database_can_be_reached_and_kept,
 )

@@ -33,6 +33,8 @@ DERIVED = (
     "xds.address",
     "services.listen",
     "telemetry.prometheus",
+    "database.listen",
+    "database.client_address",
 )
 
 
