@@ -9,7 +9,6 @@ class ConsensusCounters:
     """One member's totals since its start; only ever rise, but for the gauges."""
 
     proposals: int = 0
-    proposals_refused: int = 0
     proposals_unknown: int = 0
     #: Entries applied to the state machine, no-ops and memberships included.
     entries_applied: int = 0

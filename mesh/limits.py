@@ -58,6 +58,9 @@ LAG_BEHIND_BYTES_MAX: Final = 64 * MIB
 #: Timelines that a seal report names, the newest ones.
 TIMELINES_MAX: Final = 1_000
 
+#: sun_path of sockaddr_un, less the final zero byte (unix(7)).
+SOCKET_PATH_BYTES_MAX: Final = 107
+
 # ---- messages -------------------------------------------------------------------
 MESSAGE_BYTES_MAX: Final = 4 * MIB
 COMMAND_BYTES_MAX: Final = MIB

@@ -29,15 +29,16 @@ if [ ! -x "$venv/bin/python" ]; then
   "$python" -m venv "$venv"
 fi
 
+words=$(mktemp)
+trap 'rm -f "$words"' EXIT
 say "installing the packages of constraints.txt (a minute on a new machine)"
 if [ "$what" = dev ]; then extras='.[dev,bench,postgres]'; else extras='.'; fi
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e "$extras" 2>/tmp/trellis-setup.$$ || {
-  cat /tmp/trellis-setup.$$ >&2; rm -f /tmp/trellis-setup.$$; fail "pip could not install the packages; its words are above."
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e "$extras" 2>"$words" || {
+  cat "$words" >&2; fail "pip could not install the packages; its words are above."
 }
 # xds-protos carries an old copy of opentelemetry/proto; whichever of the two is installed last wins.
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-  --force-reinstall --no-deps opentelemetry-proto 2>/tmp/trellis-setup.$$ || {
-  cat /tmp/trellis-setup.$$ >&2; rm -f /tmp/trellis-setup.$$; fail "pip could not install opentelemetry-proto."
+  --force-reinstall --no-deps opentelemetry-proto 2>"$words" || {
+  cat "$words" >&2; fail "pip could not install opentelemetry-proto."
 }
-rm -f /tmp/trellis-setup.$$
 say "ready"

@@ -224,7 +224,10 @@ _TRIAL_S: Final = 2.0
 
 @functools.cache
 def _setpriv() -> str | None:
-    """The path of a setpriv that knows what we ask of it. Fails: OSError when it does not answer; not cached."""
+    """The path of a setpriv that knows what we ask of it.
+
+    Fails: OSError when it does not answer, which is not remembered.
+    """
     path = shutil.which("setpriv")
     if path is None:
         return None

@@ -63,10 +63,6 @@ def _split(path: str) -> tuple[str, str]:
     return service, method
 
 
-#: For clients that know nothing of the methods they call.
-SERVICE_CONFIG: Final = json.dumps(service_config())
-
-
 def channel_options(policies: Iterable[MethodPolicy] = ()) -> list[Option]:
     """Channel arguments, for a client that makes its own channel."""
     return [

@@ -10,10 +10,6 @@ def timestamp_of_ns(value_ns: int) -> Timestamp:
     return Timestamp(seconds=value_ns // 1_000_000_000, nanos=value_ns % 1_000_000_000)
 
 
-def ns_of_timestamp(timestamp: Timestamp) -> int:
-    return timestamp.seconds * 1_000_000_000 + timestamp.nanos
-
-
 def document_to_wire(document: Document, *, with_value: bool = True) -> pb.Document:
     """One version; without its value in lists."""
     return pb.Document(

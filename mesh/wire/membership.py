@@ -3,12 +3,9 @@
 from trellis.membership.v1 import membership_pb2 as pb
 
 from mesh.ids import Index
-from mesh.state.model import HostRecord, HostStatus, Member, MemberRole
+from mesh.state.model import HostRecord, Member
 from mesh.wire.enums import HOST_STATUS, MEMBER_ROLE
 from mesh.wire.service import duration_of_ms
-
-HOST_STATUS_TO_WIRE = {status: HOST_STATUS.encode(status) for status in HostStatus}
-MEMBER_ROLE_TO_WIRE = {role: MEMBER_ROLE.encode(role) for role in MemberRole}
 
 
 def host_to_wire(

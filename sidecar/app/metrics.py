@@ -24,6 +24,7 @@ def _consensus(sidecar: "Sidecar") -> Iterator[Sample]:
     yield Sample("trellis_raft_applied_index", "Index applied here.", node.applied)
     totals = {
         "proposals": "Commands appended by this leader.",
+        "proposals_unknown": "Commands whose outcome this leader could not tell, as it was deposed.",
         "entries_applied": "Entries applied here.",
         "reads": "Reads confirmed by this leader.",
         "elections": "Times this member stood for election.",

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from mesh.errors import InvalidRequest, Problem, Unavailable
+from mesh.limits import SOCKET_PATH_BYTES_MAX
 
 HOSTS: Final = ("host1", "host2", "host3")
 VIRTUAL_ADDRESS: Final = "127.0.0.100"
-#: sun_path of a UNIX socket, without its closing zero (unix(7)).
-SOCKET_PATH_BYTES_MAX: Final = 107
 #: Ports of one host, moved together in steps of 100 until all are free.
 MESH, JOIN, VIRTUAL, NORTHBOUND, XDS, PROMETHEUS = 7400, 7401, 7480, 8480, 18_400, 9464
 SERVICES, PORTS_PER_RANGE = 20_400, 50

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from mesh.errors import Problem, SettingsError
+from mesh.limits import SOCKET_PATH_BYTES_MAX
 from sidecar.routing import transport
 from sidecar.routing.model import CertificatePaths, RoutingSettings
 
 Json = dict[str, Any]
 
-#: sun_path of sockaddr_un, less the final zero byte (unix(7)).
-SOCKET_PATH_BYTES_MAX: Final = 107
 #: How soon Envoy looks for its ADS server again.
 RECONNECT_MS_MIN, RECONNECT_MS_MAX = 20, 250
 CONNECTIONS_MAX: Final = 10_000

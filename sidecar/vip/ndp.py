@@ -13,7 +13,6 @@ ICMPV6: Final = 58
 SOLICITATION: Final = 135
 ADVERTISEMENT: Final = 136
 _OVERRIDE: Final = 0x20000000
-_SOURCE_MAC_OPTION: Final = 1
 _TARGET_MAC_OPTION: Final = 2
 ALL_NODES: Final = IPv6Address("ff02::1")
 _UNSPECIFIED: Final = IPv6Address("::")

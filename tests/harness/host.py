@@ -15,12 +15,12 @@ from trellis.config_sync.v1 import config_sync_pb2_grpc
 from trellis.membership.v1 import membership_pb2_grpc
 from trellis.supervisor.v1 import supervisor_pb2_grpc
 
+from mesh.limits import SOCKET_PATH_BYTES_MAX
 from tests.harness.processes import Processes, environment
 from tests.harness.waiting import wait_for
 
 PORT = 7400
 VIRTUAL_PORT = 8080
-SOCKET_PATH_BYTES_MAX = 107
 
 _SETTINGS = """\
 [host]

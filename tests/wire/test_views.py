@@ -10,9 +10,10 @@ from mesh.state.model import (
     MemberRole,
     Ownership,
 )
-from mesh.wire.documents import document_to_wire, ns_of_timestamp
+from mesh.wire.documents import document_to_wire
+from mesh.wire.enums import HOST_STATUS, MEMBER_ROLE
 from mesh.wire.events import event_to_wire, ownership_to_wire
-from mesh.wire.membership import HOST_STATUS_TO_WIRE, MEMBER_ROLE_TO_WIRE, host_to_wire
+from mesh.wire.membership import host_to_wire
 from mesh.wire.service import decode_instance, decode_spec, encode_service
 from tests.state.model_state import A, B, C, member, spec, status
 
@@ -24,7 +25,7 @@ def test_a_document_is_shown_with_its_size_also_without_its_value() -> None:
     document = Document(DocumentName("a"), 3, b"value", Index(9), AT_NS)
     shown = document_to_wire(document)
     assert (shown.value, shown.size_bytes, shown.revision, shown.version) == (b"value", 5, 9, 3)
-    assert ns_of_timestamp(shown.written) == AT_NS
+    assert shown.written.ToNanoseconds() == AT_NS
     listed = document_to_wire(document, with_value=False)
     assert (listed.value, listed.size_bytes) == (b"", 5)
 
@@ -35,7 +36,7 @@ def test_an_event_is_shown_with_its_facts_and_trace() -> None:
     shown = event_to_wire(event)
     assert dict(shown.attributes) == {"before": "alive"}
     assert (shown.index, shown.kind, shown.trace_id) == (7, "host-lost", "ab")
-    assert ns_of_timestamp(shown.at) == AT_NS
+    assert shown.at.ToNanoseconds() == AT_NS
 
 
 def test_an_ownership_without_holder_is_shown_with_empty_names() -> None:
@@ -53,8 +54,8 @@ def test_a_host_is_shown_with_what_is_known_of_it() -> None:
     assert (unknown.applied_index, unknown.HasField("last_beat_age")) == (0, False)
     known = host_to_wire(record, member(A), leader=True, applied=Index(8), last_beat_age_ms=1_250)
     assert (known.leader, known.applied_index, known.last_beat_age.ToMilliseconds()) == (True, 8, 1_250)
-    assert known.status == HOST_STATUS_TO_WIRE[HostStatus.SUSPECT]
-    assert known.role == MEMBER_ROLE_TO_WIRE[MemberRole.VOTER]
+    assert known.status == HOST_STATUS.encode(HostStatus.SUSPECT)
+    assert known.role == MEMBER_ROLE.encode(MemberRole.VOTER)
 
 
 def test_a_service_is_shown_with_its_instances_sorted() -> None:
