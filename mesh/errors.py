@@ -140,6 +140,36 @@ class Fenced(Unavailable):
     reason = "FENCED"
 
 
+class NotInTime(Unavailable):
+    """A deadline passed first; metadata `progress` says how far it got. It may still be under way."""
+
+    reason = "NOT_IN_TIME"
+
+
+class DiskFull(Unavailable):
+    """There is no room on a disk; free some or make it larger, then it goes on by itself."""
+
+    reason = "DISK_FULL"
+
+
+class DatabaseFailed(Unavailable):
+    """PostgreSQL, or one of its programs, did not do what was asked; metadata `said` has its words."""
+
+    reason = "DATABASE_FAILED"
+
+
+class DataDamaged(TrellisError):
+    """The database's files here are not what was written: this copy may not lead, and is cloned anew."""
+
+    reason = "DATA_DAMAGED"
+
+
+class CannotRewind(Refused):
+    """This copy of the database cannot be wound back to where it left the primary's history: clone it."""
+
+    reason = "CANNOT_REWIND"
+
+
 class SettingsError(TrellisError):
     """The settings file cannot be used; `problems` has every problem at once."""
 

@@ -1,0 +1,35 @@
+"""Turns "no space left" into an error that says where and what to do."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mesh.errors import DiskFull
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextlib.contextmanager
+def told(where: Path) -> Iterator[None]:
+    """Inside it, a full disk raises `DiskFull`; every other OSError passes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise full(where) from error
+
+
+def full(where: Path) -> DiskFull:
+    """The error for the disk that *where* is on."""
+    free = "?"
+    with contextlib.suppress(OSError):
+        state = os.statvfs(where)
+        free = str(state.f_bavail * state.f_frsize // (1 << 20))
+    return DiskFull(
+        f"The disk of {where} is full ({free} MiB free): delete what is not needed there, or make it larger.",
+        where=where,
+        free_mib=free,
+    )

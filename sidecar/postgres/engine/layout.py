@@ -1,0 +1,283 @@
+"""Where the database's files are on this host, and who owns them.
+
+    postgres/               the sidecar's (root's), the database's user may only pass
+      data/                 the data directory, of the database's user
+      data.new/             a clone under way, or one that is complete and waits to be put in place
+      data.old/             what `data` was before
+      clone.json            says which of the two `data.new` is
+      rewind.json           a rewind of `data` was begun
+      conf/                 what the server reads: written by the sidecar, read by the server
+      tls/                  keys and certificates in generations, readable by the database's user
+      postmaster.json       which process runs, for the next sidecar
+      postgres.log          what the server prints
+    run/                    its unix socket
+
+Invariant: a folder that the sidecar writes into as root is never writable by the database's
+user, except `data` itself, where names are created exclusively and links are not followed.
+"""
+
+import contextlib
+import json
+import os
+import pwd
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mesh.adapters.child import owner_of, uid_of
+from mesh.errors import Conflict, DatabaseFailed, Problem, SettingsError
+from sidecar.postgres.engine import full_disk
+
+USER_DEFAULT: Final = "postgres"
+#: A unix socket's path has at most this many bytes (unix(7)).
+_SOCKET_BYTES_MAX: Final = 107
+
+
+def choose_user(configured: str) -> str:
+    """Whom PostgreSQL runs as: empty means this process's own user.
+
+    Fails: `SettingsError` when there is no such user, or it is root.
+    """
+    if os.geteuid() != 0:
+        own = pwd.getpwuid(os.geteuid()).pw_name
+        if configured not in ("", own):
+            raise _user_error(f"only root can run PostgreSQL as {configured!r}", own)
+        return ""
+    user = configured or USER_DEFAULT
+    uid = uid_of(user)
+    if uid is None:
+        raise _user_error(f"no user {user!r} on this host (useradd --system {user})", USER_DEFAULT)
+    if uid == 0:
+        raise _user_error("PostgreSQL refuses to run as root", USER_DEFAULT)
+    return user
+
+
+def _user_error(problem: str, example: str) -> SettingsError:
+    return SettingsError("PostgreSQL has no user to run as.", [Problem("database.user", problem, example)])
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The folders of one host's database."""
+
+    root: Path
+    socket_folder: Path
+    #: Empty: the user of this process.
+    user: str = ""
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def fresh(self) -> Path:
+        return self.root / "data.new"
+
+    @property
+    def former(self) -> Path:
+        return self.root / "data.old"
+
+    @property
+    def conf(self) -> Path:
+        return self.root / "conf"
+
+    @property
+    def tls(self) -> Path:
+        return self.root / "tls"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "postgres.log"
+
+    @property
+    def clone_note(self) -> Path:
+        return self.root / "clone.json"
+
+    @property
+    def rewind_note(self) -> Path:
+        return self.root / "rewind.json"
+
+    @property
+    def process_note(self) -> Path:
+        return self.root / "postmaster.json"
+
+    @property
+    def user_name(self) -> str:
+        """The name by which the kernel knows who runs PostgreSQL."""
+        return pwd.getpwuid(self.uid).pw_name
+
+    @property
+    def uid(self) -> int:
+        uid = owner_of(self.user)[0]
+        return uid if uid >= 0 else os.geteuid()
+
+    def prepare(self) -> None:
+        """Make the folders. Fails: `SettingsError` when PostgreSQL's user cannot reach them, `DiskFull`."""
+        socket = self.socket_folder / ".s.PGSQL.65535.lock"
+        if len(os.fsencode(socket)) > _SOCKET_BYTES_MAX:
+            raise _folder_error(f"{self.socket_folder} is too long for a unix socket")
+        with full_disk.told(self.root):
+            for folder in (self.root, self.conf, self.tls):
+                folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+                self._give(folder, uid=-1, mode=0o750)
+            self.socket_folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+            self._give(self.socket_folder, uid=self._numbers[0], mode=0o750)
+        self._check_way(self.data)
+        self._check_way(self.socket_folder)
+
+    @property
+    def _numbers(self) -> tuple[int, int]:
+        return owner_of(self.user)
+
+    def _give(self, path: Path, *, uid: int, mode: int) -> None:
+        if self.user:
+            os.chown(path, uid, self._numbers[1], follow_symlinks=False)
+        path.chmod(mode)
+
+    def _check_way(self, path: Path) -> None:
+        """Every folder above must let the database's user pass."""
+        if not self.user:
+            return
+        uid, gid = self._numbers
+        for folder in path.resolve().parents:
+            state = folder.stat()
+            bit = 0o100 if state.st_uid == uid else 0o010 if state.st_gid == gid else 0o001
+            if not state.st_mode & bit:
+                raise _folder_error(f"user {self.user!r} cannot pass {folder} (chmod o+x {folder})")
+
+    # ---- files for the server ------------------------------------------------------
+
+    def write(self, path: Path, content: bytes, *, mode: int = 0o640, own: bool = False) -> None:
+        """Replace a file in one step; *own* makes it the database user's, else the sidecar's.
+
+        Order: durable before it bears the name. Fails: `DiskFull`, OSError.
+        """
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            with full_disk.told(path.parent):
+                descriptor = os.open(temporary, flags, 0o600)
+                with os.fdopen(descriptor, "wb") as file:
+                    if self.user:
+                        uid, gid = self._numbers
+                        os.fchown(descriptor, uid if own else -1, gid)
+                    os.fchmod(descriptor, mode)
+                    file.write(content)
+                    file.flush()
+                    os.fsync(descriptor)
+                temporary.rename(path)
+                sync_folder(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+    def make_empty(self, path: Path) -> None:
+        """An empty folder of the database's user alone, for a program of PostgreSQL to fill."""
+        with full_disk.told(self.root):
+            path.mkdir(mode=0o700)
+            self._give(path, uid=self._numbers[0], mode=0o700)
+
+    def note(self, path: Path, **facts: object) -> None:
+        """Write one of the notes, durably."""
+        self.write(path, json.dumps(facts, sort_keys=True).encode() + b"\n", mode=0o600)
+
+    def read_note(self, path: Path) -> dict[str, object] | None:
+        """One of the notes; None when there is none. Unreadable counts as there and empty."""
+        try:
+            found = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def drop_note(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        sync_folder(self.root)
+
+    # ---- data directories ----------------------------------------------------------
+
+    @property
+    def is_clone_complete(self) -> bool:
+        """`data.new` was verified."""
+        return self._says_complete and self.fresh.is_dir()
+
+    @property
+    def _says_complete(self) -> bool:
+        return bool((self.read_note(self.clone_note) or {}).get("complete"))
+
+    @property
+    def is_partial(self) -> bool:
+        """A clone without its end and no data directory, or a rewind without its end."""
+        if self.rewind_note.exists():
+            return True
+        return not self.data.is_dir() and (self.fresh.is_dir() or self.clone_note.exists())
+
+    def put_in_place(self) -> None:
+        """`data` becomes `data.old`, and the complete `data.new` becomes `data`.
+
+        Every step can be the last before a crash: `resume` goes on. Nothing may run in either.
+        Fails: `Conflict` when `data.new` is not complete, `DatabaseFailed`.
+        """
+        if not self.is_clone_complete:
+            raise Conflict(f"{self.fresh} is not a complete clone; it is not put in place: clone again")
+        if self.data.is_dir():
+            self.drop_former()
+            self.data.rename(self.former)
+            sync_folder(self.root)
+        self.fresh.rename(self.data)
+        self._finish()
+
+    def _finish(self) -> None:
+        """The notes about what stood there before; that of the clone last, it leads here again."""
+        sync_folder(self.root)
+        self.drop_note(self.rewind_note)
+        self.drop_note(self.clone_note)
+
+    def resume(self) -> None:
+        """Finish or undo what a crash interrupted, before anything is started here."""
+        if not self.data.is_dir():
+            if self.is_clone_complete:
+                self.put_in_place()
+            elif self.former.is_dir():
+                self.former.rename(self.data)
+                sync_folder(self.root)
+        if self.data.is_dir() and self._says_complete and not self.fresh.is_dir():
+            self._finish()
+        if self.data.is_dir() and not self.is_clone_complete:
+            self.drop_fresh()
+
+    def drop_fresh(self) -> None:
+        """Delete an unfinished clone, and the note about it last."""
+        _remove(self.fresh)
+        self.drop_note(self.clone_note)
+
+    def drop_former(self) -> None:
+        """Delete what `data` was before. Only when what stands in its place was seen to run."""
+        _remove(self.former)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names in *folder* durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(folder: Path) -> None:
+    if not folder.is_dir():
+        return
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise DatabaseFailed(f"{folder} cannot be deleted ({error}); delete it by hand.") from error
+
+
+def _folder_error(problem: str) -> SettingsError:
+    example = "/var/lib/trellis/postgres"
+    return SettingsError("The database has no usable folder.", [Problem("database.dir", problem, example)])

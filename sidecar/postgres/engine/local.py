@@ -1,0 +1,61 @@
+"""This host's PostgreSQL, put together: the one object that a driver holds.
+
+`start` is the only way to a running server, so that whatever a clone, a rewind or a hand has
+left in the data directory is never what the server reads.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from mesh.adapters.cgroup import Hierarchies, Leaf
+from sidecar.postgres.engine.binaries import Binaries
+from sidecar.postgres.engine.config import ConfigFiles, ServerConfig
+from sidecar.postgres.engine.control import Control
+from sidecar.postgres.engine.layout import Layout
+from sidecar.postgres.engine.process import Postmaster, Running
+from sidecar.postgres.engine.tool import Tools
+
+#: The server's own group, and the one of the programs that make or mend its data.
+SERVER_LEAF: Final = "postgres"
+TOOLS_LEAF: Final = "postgres-tools"
+
+
+class LocalPostgres:
+    """The parts of one host's database. Folders are there after `prepare`."""
+
+    def __init__(
+        self, binaries: Binaries, layout: Layout, hierarchies: Hierarchies, config: ServerConfig
+    ) -> None:
+        """*hierarchies*: of a folder of our own, no other's leaves are in it."""
+        layout.prepare()
+        self.binaries = binaries
+        self.layout = layout
+        self.tools = Tools(binaries, layout, Leaf(hierarchies, TOOLS_LEAF))
+        self.files = ConfigFiles(layout, binaries.major)
+        self.postmaster = Postmaster(binaries, layout, Leaf(hierarchies, SERVER_LEAF))
+        self.control = Control(layout, self.files, self.postmaster, config)
+
+    async def recover(self) -> Running | None:
+        """After a start of the sidecar: end programs that were left, finish or undo a change of directories.
+
+        A server that still runs is adopted and returned. What is left of one without its
+        postmaster is killed. Fails: as `Postmaster.kill_tree`.
+        """
+        await self.tools.clear()
+        adopted = self.postmaster.adopt()
+        if adopted is None:
+            await self.postmaster.kill_tree(10.0)
+            self.layout.resume()
+        return adopted
+
+    def start(self, *, as_standby: bool, config: ServerConfig | None = None) -> Running:
+        """Start the server closed to clients; `postmaster.wait_ready` says when it is up.
+
+        Fails: as `Postmaster.start`.
+        """
+        self.control.close()
+        self.control.write(replace(config or self.control.config, is_open=False))
+        if self.layout.data.is_dir() and not self.layout.is_partial:
+            self.files.point(self.layout.data)
+            self.files.mark_standby(self.layout.data, is_standby=as_standby)
+        return self.postmaster.start()

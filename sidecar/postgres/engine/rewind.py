@@ -1,0 +1,92 @@
+"""Winding a former primary back to where the new primary's history began.
+
+pg_rewind leaves a directory that must not be started when it does not come to its end: a note
+is written before, and while it is there the data counts as partial and is cloned anew.
+Source: pg_rewind(1).
+"""
+
+import re
+from enum import Enum
+from typing import Final
+
+from mesh.errors import CannotRewind, Conflict, DatabaseFailed
+from sidecar.postgres.engine import full_disk
+from sidecar.postgres.engine.config import REWIND_ROLE, ConfigFiles, ServerConfig, Upstream, connection_text
+from sidecar.postgres.engine.control_data import ControlData, read_control_data
+from sidecar.postgres.engine.tool import Tools
+
+REWIND_S: Final = 3600.0
+IDLE_S: Final = 300.0
+#: pg_rewind has not touched anything when it says one of these.
+_UNTOUCHED: Final = re.compile(
+    r"could not connect|connection to server|source and target clusters? (are|is) "
+    r"|must be shut down|could not find common ancestor|permission denied|needs to use either data checksums"
+)
+
+
+class Rewound(Enum):
+    """What a rewind did."""
+
+    DONE = "done"
+    #: This copy has nothing that the new primary has not.
+    NOT_NEEDED = "not-needed"
+
+
+def why_not(found: ControlData, system_identifier: str) -> str:
+    """Why a data directory cannot be rewound, before it is tried; empty: it can be tried."""
+    if found.system_identifier != system_identifier:
+        return f"it is another database (system identifier {found.system_identifier})"
+    if not found.can_rewind:
+        return "it has neither checksums nor wal_log_hints"
+    return ""
+
+
+async def rewind(
+    tools: Tools,
+    files: ConfigFiles,
+    config: ServerConfig,
+    source: Upstream,
+    system_identifier: str,
+    *,
+    deadline_s: float = REWIND_S,
+    idle_s: float = IDLE_S,
+) -> Rewound:
+    """Make `data` a standby of *source*, which is the primary and has written a checkpoint since.
+
+    Only while no server runs here. One that was killed is first recovered, by pg_rewind itself.
+    Cancellation: killed; the data is partial from then on.
+    Fails: `Conflict` (nothing was touched: the source cannot be reached or is not ready),
+    `CannotRewind` (clone instead), `DiskFull`, `NotInTime`; the data may be partial then.
+    """
+    layout = tools.layout
+    if layout.rewind_note.exists():
+        raise CannotRewind("An earlier rewind did not come to its end.")
+    await tools.clear()
+    refused = why_not(await read_control_data(tools, layout.data), system_identifier)
+    if refused:
+        raise CannotRewind(f"The data cannot be rewound: {refused}.")
+    files.point(layout.data)
+    # The recovery of one that was killed runs in a single process, which knows no standbys.
+    files.mark_standby(layout.data, is_standby=False)
+    layout.note(layout.rewind_note, source=source.host)
+    said = await _run(tools, config, source, deadline_s, idle_s)
+    files.point(layout.data)
+    files.mark_standby(layout.data, is_standby=True)
+    layout.drop_note(layout.rewind_note)
+    return Rewound.NOT_NEEDED if "no rewind required" in said else Rewound.DONE
+
+
+async def _run(tools: Tools, config: ServerConfig, source: Upstream, deadline_s: float, idle_s: float) -> str:
+    layout = tools.layout
+    arguments = ["--target-pgdata", str(layout.data), "--progress"]
+    arguments += ["--source-server", connection_text(layout, config, source, REWIND_ROLE)]
+    try:
+        return await tools.run("pg_rewind", *arguments, deadline_s=deadline_s, idle_s=idle_s)
+    except DatabaseFailed as error:
+        said = error.metadata.get("said", "")
+        if "No space left" in said:
+            raise full_disk.full(layout.root) from error
+        if _UNTOUCHED.search(said):
+            layout.drop_note(layout.rewind_note)
+            raise Conflict(f"Nothing was rewound: {error}. Try again when {source.host} is ready.") from error
+        raise CannotRewind(f"The rewind did not come to its end ({error}): clone this host.") from error

@@ -1,0 +1,73 @@
+"""What the server prints: kept in a bounded file, and read when it did not start.
+
+The server appends to the file itself; a file that is full is copied to `.1` and emptied,
+and the server goes on at its start.
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Final
+
+from mesh import limits
+from mesh.errors import Conflict, DatabaseFailed, DataDamaged, TrellisError
+from sidecar.postgres.engine import full_disk
+
+_TAIL_BYTES: Final = 65_536
+_DAMAGED: Final = re.compile(
+    r"could not locate a valid checkpoint|invalid checkpoint record|could not locate required checkpoint"
+    r"|incorrect checksum|page verification failed|invalid page in block|is not a valid data directory"
+    r"|invalid magic number|database files are incompatible|requested recovery stop point"
+    r"|could not open file \"(base|global|pg_xact|pg_wal|pg_multixact)/"
+)
+_TAKEN: Final = re.compile(r"could not bind|could not create any TCP/IP sockets|lock file .* already exists")
+
+
+def open_log(path: Path) -> int:
+    """A descriptor for the server's output, cut first if the file is full."""
+    cut_if_full(path)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    with full_disk.told(path.parent):
+        return os.open(path, flags, 0o640)
+
+
+def cut_if_full(path: Path, bytes_max: int = limits.LOG_BYTES_MAX) -> bool:
+    """Keep the newest part as `.1`. Some megabytes are copied: call it in a thread."""
+    if size_of(path) <= bytes_max:
+        return False
+    shutil.copyfile(path, path.with_name(path.name + ".1"))
+    os.truncate(path, 0)
+    return True
+
+
+def size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def said_since(path: Path, position: int) -> list[str]:
+    """The lines printed after *position*. Bound: the last 64 KiB."""
+    size = size_of(path)
+    start = max(position if position <= size else 0, size - _TAIL_BYTES)
+    if size == 0:
+        return []
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(_TAIL_BYTES).decode(errors="replace").splitlines()
+
+
+def explain(lines: list[str], where: Path) -> TrellisError:
+    """Why the server ended, from its own words."""
+    bad = [line for line in lines if "PANIC" in line or "FATAL" in line]
+    why = (bad or lines or ["it printed nothing"])[0].strip()
+    text = "\n".join(lines)
+    if "No space left on device" in text or "Disk quota exceeded" in text:
+        return full_disk.full(where)
+    if _DAMAGED.search(text):
+        return DataDamaged(f"PostgreSQL cannot use {where}: {why}. Clone this host anew.", where=where)
+    if _TAKEN.search(text):
+        return Conflict(f"PostgreSQL did not start: {why}. End the other server, or choose another port.")
+    return DatabaseFailed(f"PostgreSQL ended: {why}", said="\n".join(lines[-20:]))
