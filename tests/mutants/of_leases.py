@@ -82,7 +82,7 @@ GRANTS: Final = (
         "LeaseTable.is_confirmed",
         "self._timers.lease_ns",
         "3 * self._timers.lease_ns",
-        profile="grants",
+        profile="late",
     ),
     Mutant(
         "confirmation-counted-from-its-arrival",
