@@ -19,6 +19,7 @@ Lsn = NewType("Lsn", int)
 Timeline = NewType("Timeline", int)
 
 NO_LSN: Final = Lsn(0)
+NO_TIMELINE: Final = Timeline(0)
 NO_TERM: Final = FencingTerm(0)
 _LSN: Final = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 
@@ -148,6 +149,8 @@ class LocalProcess:
     flushed: Lsn = NO_LSN
     #: PRIMARY: clients are let in.
     is_open: bool = False
+    #: PRIMARY: a checkpoint was finished since it was asked to hand over, so that stopping is short.
+    is_checkpointed: bool = False
     #: RECOVERING: what people are shown.
     progress: str = ""
 
@@ -160,7 +163,7 @@ class LocalState:
     process: LocalProcess = field(default_factory=LocalProcess)
     #: Durable promise: no WAL is received from a primaryship of this number or a lower one.
     sealed_under: FencingTerm = NO_TERM
-    #: A file beside the data directory says that `data.new` or `data.old` is left over.
+    #: Hosts for which this server has a physical slot.
     slots: tuple[HostId, ...] = ()
 
 
@@ -172,6 +175,8 @@ class GoalKind(Enum):
     #: This host is chosen to make the database.
     BOOTSTRAP = "bootstrap"
     PRIMARY = "primary"
+    #: Primary, asked to hand over: end cleanly, so that the successor has everything.
+    HAND_OVER = "hand-over"
     FOLLOW = "follow"
     #: Receive nothing from the primaryship `fencing_term` and report how far it is.
     SEALED = "sealed"
@@ -186,7 +191,7 @@ class Goal:
     """What this host is to bring about; fields that a kind does not need stay empty."""
 
     kind: GoalKind
-    #: PRIMARY, FOLLOW, SEALED: number of the primaryship that is meant.
+    #: PRIMARY, HAND_OVER, FOLLOW, SEALED: number of the primaryship that is meant.
     fencing_term: FencingTerm = NO_TERM
     #: Of the cluster's database; empty until it is bootstrapped.
     system_identifier: str = ""
@@ -195,6 +200,15 @@ class Goal:
     address: str = ""
     #: FOLLOW: history of the primary's timeline; None: not known yet.
     primary_history: TimelineHistory | None = None
+    #: PRIMARY: why clients may not be let in yet; empty: they may (`sync_set.why_closed`).
+    closed_because: str = ""
+    #: PRIMARY, BOOTSTRAP: what must be in the configuration before it may acknowledge anything.
+    names: SyncNames | None = None
+    #: PRIMARY: the newest timeline that was recorded. A promotion must begin a higher one, whatever
+    #: history files this host has: a number that is taken twice cannot be told apart.
+    timeline_above: Timeline = NO_TIMELINE
+    #: PRIMARY, FOLLOW: the other data hosts, each with a slot on every host beforehand.
+    peers: tuple[HostId, ...] = ()
 
 
 class Do(Enum):
@@ -204,9 +218,11 @@ class Do(Enum):
     START_STANDBY = "start-standby"
     START_CLOSED_PRIMARY = "start-closed-primary"
     PROMOTE = "promote"
+    CHECKPOINT = "checkpoint"
     OPEN = "open"
     CLOSE = "close"
     FOLLOW = "follow"
+    #: Make the promise durable and end the receiver; also where nothing runs.
     SEAL = "seal"
     STOP_FAST = "stop-fast"
     STOP_IMMEDIATE = "stop-immediate"
@@ -227,8 +243,10 @@ class Action:
     reason: str
     #: CREATE_SLOTS and DROP_SLOTS.
     hosts: tuple[HostId, ...] = ()
-    #: CONFIGURE_SYNC, and what must be in the configuration before PROMOTE and START_CLOSED_PRIMARY.
+    #: INITDB, PROMOTE and START_CLOSED_PRIMARY: in the configuration before that. CONFIGURE_SYNC.
     names: SyncNames | None = None
+    #: PROMOTE: the new timeline gets a higher number than this.
+    timeline_above: Timeline = NO_TIMELINE
 
 
 # ---- failover -------------------------------------------------------------------
@@ -251,7 +269,10 @@ class SealReport:
     damaged: str = ""
     #: It still reads WAL it has, or has not reached a consistent state: `flushed` is not final.
     catching_up: bool = False
-    #: Holder of that primaryship, shut down cleanly: `flushed` is the end of its shutdown checkpoint.
+    #: Number under which this data was primary; 0: it has followed one since, or never was.
+    primary_term: FencingTerm = NO_TERM
+    #: A former primary that was shut down cleanly: `flushed` is the end of its shutdown checkpoint.
+    #: Of one that was not, `flushed` says nothing.
     ended_cleanly: bool = False
 
 

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from mesh.ids import HostId
-from sidecar.postgres.model import NO_LSN, InForce, Lsn, SyncNames, SyncSet
+from sidecar.postgres.model import NO_LSN, InForce, Lsn, SyncNames, SyncSet, format_lsn
 
 # ---- what covers what -----------------------------------------------------------
 
@@ -70,12 +70,25 @@ def asks_more(former: SyncSet, later: SyncSet) -> bool:
 
 
 def have_flushed(names: SyncNames, flushed: Mapping[HostId, Lsn], lsn: Lsn) -> bool:
-    """As many of the standbys as an acknowledgement needs have flushed `lsn`.
-
-    Also what lets clients back in after a crash restart: commits become visible
-    then that no standby may have, up to the end of that recovery.
-    """
+    """As many of the standbys as an acknowledgement needs have flushed `lsn`."""
     return sum(flushed.get(host, NO_LSN) >= lsn for host in names.standbys) >= names.needed
+
+
+def why_closed(in_force: InForce, published: SyncSet, flushed: Mapping[HostId, Lsn], begun_at: Lsn) -> str:
+    """Why a primary may not let clients in yet; empty: it may.
+
+    `begun_at` is the end of its recovery, or where it was promoted: up to there
+    commits are visible that no standby may have, and a reader must not see what
+    the next failover takes back. 0 where that loss was accepted.
+    """
+    if not in_force.is_certain:
+        return "its synchronous standbys are being set"
+    if not covers(published, in_force.primary, in_force.names):
+        return "a promotion would not ask those who acknowledge for it"
+    if not have_flushed(in_force.names, flushed, begun_at):
+        names = ", ".join(in_force.names.standbys)
+        return f"{in_force.names.needed} of {names} must have its WAL up to {format_lsn(begun_at)} first"
+    return ""
 
 
 # ---- where to begin -------------------------------------------------------------
