@@ -8,18 +8,24 @@ appending writer goes on at the start.
 
 Bound: LOG_FILES_MAX files of LOG_BYTES_MAX each, plus what is printed between
 two looks; a flooding instance is looked at every 25 ms. What is printed during
-the last microseconds of a cut may be lost.
+the last microseconds of a cut may be lost. Where the disk takes no copy (it is
+full, say), a full file is emptied without one: the bound holds, the lines go.
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from mesh import limits
 from mesh.ids import InstanceId
 from sidecar.supervisor.records import file_stem
+
+LOG = structlog.get_logger(__name__)
 
 LOOK_S: Final = 1.0
 BUSY_LOOK_S: Final = 0.025
@@ -35,6 +41,8 @@ class Logs:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._bytes_max = bytes_max
         self._sizes: dict[Path, int] = {}
+        #: Files that could not be cut as they should, and have been told of.
+        self._told: set[Path] = set()
 
     def path(self, instance: InstanceId) -> Path:
         """The file that the instance prints into now."""
@@ -51,13 +59,24 @@ class Logs:
     def forget(self, instance: InstanceId) -> None:
         """Look at it no more; the files stay for the operator."""
         self._sizes.pop(self.path(instance), None)
+        self._told.discard(self.path(instance))
 
     async def cut_full(self) -> bool:
-        """Cut every file that is full; return whether something floods."""
+        """Cut every file that is full; return whether something floods.
+
+        A disk that does not do as it should is told in the log, once for each file, and fails nobody.
+        """
         flood, full = self._look()
         for path in full:
             # Some megabytes are copied: not on the loop.
-            await asyncio.to_thread(self._cut, path)
+            try:
+                await asyncio.to_thread(self._cut, path)
+            except OSError as error:
+                if path not in self._told:
+                    self._told.add(path)
+                    LOG.warning("output-not-kept", file=str(path), error=str(error))
+            else:
+                self._told.discard(path)
             if path in self._sizes:
                 self._sizes[path] = 0
         return flood
@@ -67,7 +86,7 @@ class Logs:
         for path, before in self._sizes.items():
             try:
                 size = os.stat(path).st_size
-            except FileNotFoundError:
+            except OSError:  # deleted by hand, or a disk that cannot be read
                 size = 0
             flood = flood or size - before > _FLOOD_BYTES
             self._sizes[path] = size
@@ -76,12 +95,23 @@ class Logs:
         return flood, full
 
     def _cut(self, path: Path) -> None:
+        """Fails: OSError when no copy could be made; the file is empty all the same, if it can be."""
+        try:
+            self._copy(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                path.with_name(path.name + ".1").unlink()  # half a copy fills the disk, too
+            raise
+        finally:
+            os.truncate(path, 0)
+
+    def _copy(self, path: Path) -> None:
         newest = path.with_name(path.name + ".1")
         for age in range(limits.LOG_FILES_MAX - 2, 0, -1):
             older = path.with_name(f"{path.name}.{age}")
             if older.exists():
                 os.replace(older, path.with_name(f"{path.name}.{age + 1}"))
-        with open(path, "r+b", buffering=0) as source, open(newest, "wb", buffering=0) as target:
+        with open(path, "rb", buffering=0) as source, open(newest, "wb", buffering=0) as target:
             position = max(0, os.fstat(source.fileno()).st_size - self._bytes_max)
             end = position + 2 * self._bytes_max
             while position < end:
@@ -91,7 +121,6 @@ class Logs:
                 if not sent:
                     break
                 position += sent
-            os.ftruncate(source.fileno(), 0)
 
     def tail(self, instance: InstanceId, lines: int) -> tuple[str, ...]:
         """The last lines, oldest first. Bound: one file's worth, long lines split."""

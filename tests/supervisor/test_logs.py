@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 from pathlib import Path
 
 from mesh import limits
@@ -48,6 +49,27 @@ async def test_a_log_that_somebody_deleted_is_no_error(tmp_path: Path) -> None:
     logs.path(NAME).unlink()
     assert await logs.cut_full() is False
     assert logs.tail(NAME, 3) == ()
+
+
+async def test_a_disk_that_takes_no_more_costs_lines_and_not_the_sidecar(tmp_path: Path) -> None:
+    """Goal: a service that fills the disk with its output ends no sidecar, and its file stays bounded.
+
+    Method: the kernel refuses files beyond a size while one is cut; then it takes them again.
+    """
+    logs = Logs(str(tmp_path), bytes_max=limits.MIB)
+    copy = tmp_path / "echo.0.log.1"
+    written(logs, b"x" * (limits.MIB + 1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.MIB // 2, hard))
+    try:
+        await logs.cut_full()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert logs.path(NAME).stat().st_size == 0
+    assert not copy.exists()
+    written(logs, b"y" * (limits.MIB + 1))
+    await logs.cut_full()
+    assert copy.stat().st_size == limits.MIB
 
 
 async def test_tail_goes_on_into_the_older_file(tmp_path: Path) -> None:
