@@ -177,6 +177,7 @@ class Core:
             self.stood_for = Standing.TRANSFER
         self.role = Role.CANDIDATE
         self.leader = None
+        self.outbox.withdraw()
         self.term = Term(self.term + 1)
         self.vote = self.id
         self._reset_election_timer()
@@ -215,6 +216,7 @@ class Core:
             self.reads_lost += self.leadership.abandon_reads()
             self.leadership = None
         if term != self.term:
+            self.outbox.withdraw()
             self.term = term
             self.vote = None
             self._assembly.reset()

@@ -9,7 +9,7 @@ A *question* (pre-vote and its answer) changes nothing anywhere and never waits.
 """
 
 from mesh.ids import Term
-from mesh.raft.model import Message
+from mesh.raft.model import AppendReply, Message
 
 
 class Outbox:
@@ -36,6 +36,13 @@ class Outbox:
 
     def ask(self, message: Message) -> None:
         self._at_once.append(message)
+
+    def withdraw(self) -> None:
+        """The term is another: entries acknowledged in an earlier one, and not told yet, never are.
+
+        They may be replaced before they are on disk; then the acknowledgement would be a lie.
+        """
+        self._after_durable = [each for each in self._after_durable if not isinstance(each, AppendReply)]
 
     def __bool__(self) -> bool:
         return bool(self._at_once or self._after_durable)
