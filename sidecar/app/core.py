@@ -102,6 +102,7 @@ class Core:
             consensus=consensus,
             timers=timers,
             own=lambda: self.host,
+            own_database=observed.database,
             boottime_ns=boottime_ns,
             wall_ns=clocks.wall_ns,
         )

@@ -16,6 +16,7 @@ from mesh.raft.model import Membership, PeerStatus, ProgressMode
 from mesh.replica import Replica
 from mesh.state import ClusterState
 from mesh.state.commands import Applied, Command, RecordEvents, SingleCommand
+from mesh.state.database_model import DatabaseStatus
 from mesh.state.model import HostStatus
 from mesh.telemetry.traces import trace_id_of_term
 from sidecar.leadership import decide
@@ -39,6 +40,7 @@ class Leading:
         consensus: Consensus,
         timers: LeaseTimers,
         own: Callable[[], Own],
+        own_database: Callable[[], DatabaseStatus | None],
         boottime_ns: Callable[[], int],
         wall_ns: Callable[[], int],
     ) -> None:
@@ -47,6 +49,7 @@ class Leading:
         self._consensus = consensus
         self._timers = timers
         self._own = own
+        self._own_database = own_database
         self._now = boottime_ns
         self._wall_ns = wall_ns
         #: For this state and membership nothing is left to be placed.
@@ -112,6 +115,7 @@ class Leading:
             timers=self._timers,
             replicated=self,
             own=self._own(),
+            own_database=self._own_database,
             serve_from=serve_from,
             extra_commands=self._extra_commands,
             change_membership=self._change_membership,

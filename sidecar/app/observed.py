@@ -10,6 +10,7 @@ from trellis.heartbeat.v1 import heartbeat_pb2
 from mesh.errors import Problem
 from mesh.ids import HostId, Index, InstanceId, ServiceName
 from mesh.replica import Replica
+from mesh.state.database_model import DatabaseStatus
 from mesh.state.service import InstanceStatus, ServiceSpec
 from sidecar.supervisor.driver import Supervisor
 from sidecar.supervisor.process import check_command
@@ -39,6 +40,10 @@ class Observed:
     def is_draining(self) -> bool:
         """This sidecar is about to stop."""
         return self.leaving
+
+    def database(self) -> DatabaseStatus | None:
+        """The database of this host; None: it carries none."""
+        return None
 
     def capacity(self) -> heartbeat_pb2.Capacity:
         """Room on this host."""

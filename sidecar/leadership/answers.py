@@ -44,6 +44,7 @@ class BeatAnswers:
             complete=beat.complete,
             draining=beat.draining,
             releases=beat.releases,
+            database=beat.database,
         )
         failpoints.hit("heartbeat.before-answer")
         return BeatReply(

@@ -8,6 +8,7 @@ from trellis.heartbeat.v1 import heartbeat_pb2
 
 from mesh.ids import FencingTerm, Index, OwnedName
 from mesh.lease.model import BeatAnswer
+from mesh.state.database_model import DatabaseStatus
 from mesh.state.service import InstanceStatus
 
 
@@ -27,6 +28,8 @@ class Beat:
     instances: tuple[InstanceStatus, ...] = ()
     releases: tuple[tuple[OwnedName, FencingTerm], ...] = ()
     capacity: heartbeat_pb2.Capacity | None = None
+    #: What changed since the last beat of the stream; in a complete one, None: the host has none.
+    database: DatabaseStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)

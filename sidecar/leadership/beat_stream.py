@@ -10,6 +10,7 @@ from trellis.heartbeat.v1 import heartbeat_pb2, heartbeat_pb2_grpc
 from mesh.errors import PeerUnreachable
 from mesh.ids import ClusterId, MemberId, Term
 from mesh.lease.model import BeatAnswer
+from mesh.wire.database import encode_database_status
 from mesh.wire.service import encode_instance
 from sidecar.leadership.beat import Beat, BeatReply
 
@@ -47,6 +48,8 @@ class GrpcBeatStream:
             request.releases.add(name=name, fencing_term=term)
         if beat.capacity is not None:
             request.capacity.CopyFrom(beat.capacity)
+        if beat.database is not None:
+            request.database.CopyFrom(encode_database_status(beat.database))
         return request
 
     async def replies(self) -> AsyncIterator[BeatReply]:

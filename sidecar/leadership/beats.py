@@ -23,6 +23,7 @@ from mesh.errors import PeerUnreachable, TrellisError
 from mesh.ids import FencingTerm, Index, InstanceId, MemberId, OwnedName, Term
 from mesh.lease.holder import HostLease
 from mesh.lease.timers import LeaseTimers
+from mesh.state.database_model import DatabaseStatus
 from mesh.state.service import InstanceState, InstanceStatus
 from sidecar.leadership.beat import Beat, BeatReply, BeatStream
 
@@ -53,6 +54,8 @@ class Observed(Protocol):
     def state_hash(self) -> tuple[Index, bytes]: ...
     def capacity(self) -> heartbeat_pb2.Capacity: ...
     def is_draining(self) -> bool: ...
+    def database(self) -> DatabaseStatus | None:
+        """The host's database; None: it carries none."""
 
 
 class Beats:
@@ -84,6 +87,8 @@ class Beats:
         self._wake = asyncio.Event()
         self._sequence = 0
         self._reported: dict[InstanceId, InstanceStatus] = {}
+        #: As last told on this stream.
+        self._database: DatabaseStatus | None = None
         self._releases: dict[OwnedName, FencingTerm] = {}
         self._capacity_at = 0
         #: When the newest beat was made, CLOCK_BOOTTIME ns.
@@ -217,6 +222,11 @@ class Beats:
         self._sequence += 1
         self._beat_at = now
         index, digest = self._observed.state_hash()
+        former, self._database = self._database, self._observed.database()
+        if former is not None and self._database is None:
+            # Only a complete beat can say that there is none any more.
+            complete = True
+            self._reported.clear()
         tells_capacity = now - self._capacity_at >= CAPACITY_EVERY_NS
         if tells_capacity:
             self._capacity_at = now
@@ -230,6 +240,7 @@ class Beats:
             instances=tuple(self._news()),
             releases=tuple(self._releases.items()),
             capacity=self._observed.capacity() if tells_capacity else None,
+            database=self._database if complete or self._database != former else None,
         )
         self._lease.beat_sent(self._sequence, now)
         return beat

@@ -24,6 +24,7 @@ from mesh.lease.model import (
 from mesh.lease.model import RequestRelease as ReleaseDecision
 from mesh.lease.model import Unassign as UnassignDecision
 from mesh.state import ClusterState
+from mesh.state.applying import shortened
 from mesh.state.commands import (
     AssignOwner,
     EventDraft,
@@ -33,6 +34,8 @@ from mesh.state.commands import (
     SingleCommand,
     Unassign,
 )
+from mesh.state.database_commands import ReportDatabase
+from mesh.state.database_model import DatabaseStatus
 from mesh.state.model import HostStatus, MemberRole, Ownership
 from mesh.state.service import InstanceState, InstanceStatus, ServiceMode
 
@@ -184,3 +187,28 @@ def report_command(
     if gone:
         return ReportInstances(host, member, tuple(reported[key] for key in sorted(reported)), complete=True)
     return ReportInstances(host, member, news)
+
+
+def database_command(
+    state: ClusterState,
+    host: HostId,
+    member: MemberId,
+    reported: DatabaseStatus | None,
+    *,
+    complete: bool,
+) -> ReportDatabase | None:
+    """What the replicated state does not know yet of a host's database; None when all is known.
+
+    That a host has none counts only when it told everything. As with instances, what a
+    lost host said last counts again only when it is back.
+    """
+    record, known = state.hosts.get(host), state.database_members.get(host)
+    if record is None or record.member != member or record.status is HostStatus.LOST:
+        return None
+    if reported is None:
+        return ReportDatabase(host, member, None) if complete and known is not None else None
+    # As it is kept, so that a long sentence is no news each time.
+    reported = replace(reported, health=shortened(reported.health))
+    if known is not None and known.status == reported:
+        return None
+    return ReportDatabase(host, member, reported)

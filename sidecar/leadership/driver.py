@@ -33,6 +33,7 @@ from mesh.lease.ownership import decide_ownerships
 from mesh.lease.timers import LeaseTimers
 from mesh.state import ClusterState
 from mesh.state.commands import Applied, AssignOwner, SingleCommand, Unassign
+from mesh.state.database_model import DatabaseStatus
 from mesh.state.service import InstanceStatus
 from sidecar.leadership import decide
 from sidecar.leadership.reports import Reports
@@ -100,6 +101,7 @@ class LeaderDuty:
         timers: LeaseTimers,
         replicated: Replicated,
         own: Own,
+        own_database: Callable[[], DatabaseStatus | None],
         serve_from: Index,
         extra_commands: Callable[[ClusterState, Collection[HostId]], tuple[SingleCommand, ...]],
         change_membership: Callable[[], Awaitable[None]],
@@ -110,6 +112,7 @@ class LeaderDuty:
         self._timers = timers
         self._replicated = replicated
         self._own = own
+        self._own_database = own_database
         self._serve_from = serve_from
         self._extra_commands = extra_commands
         self._change_membership = change_membership
@@ -162,6 +165,7 @@ class LeaderDuty:
         complete: bool,
         releases: tuple[tuple[OwnedName, FencingTerm], ...],
         draining: bool = False,
+        database: DatabaseStatus | None = None,
     ) -> bool:
         """Take in one beat; True when the host's lease is extended.
 
@@ -181,7 +185,7 @@ class LeaderDuty:
             self._leases.process_started(host)
         standing = self._standings.get(host) or verdicts.opened(host, now, self._verdict(host))
         self._standings[host] = verdicts.heard(standing, now, self._timers)
-        news = self._reports.take(host, member, statuses, complete=complete)
+        news = self._reports.take(host, member, statuses, complete=complete, database=database)
         for name, term in releases:
             self._leases.released(host, name, term)
         if draining:
@@ -253,9 +257,14 @@ class LeaderDuty:
             or (verdict_at is not None and now >= verdict_at)
             or (own.leaving and self._host not in self._leaving)
             or own.releases() != self._own_releases
-            or self._reports.take(self._host, self._member, own.instances(), complete=True)
+            or self._take_own_report()
             or any(each.verdict is not Verdict.ALIVE for each in self._standings.values())
         )
+
+    def _take_own_report(self) -> bool:
+        """Note what this host says of itself; True when it is news."""
+        instances, database = self._own.instances(), self._own_database()
+        return self._reports.take(self._host, self._member, instances, complete=True, database=database)
 
     def _ready(self) -> bool:
         applied = self._replicated.applied
@@ -269,7 +278,7 @@ class LeaderDuty:
 
     async def _step(self) -> None:
         now, state = self._now(), self._replicated.state
-        self._reports.take(self._host, self._member, self._own.instances(), complete=True)
+        self._take_own_report()
         if self._own.leaving:
             self._leaving.add(self._host)
         self._own_releases = self._own.releases()
@@ -327,8 +336,10 @@ class LeaderDuty:
             command = decide.report_command(
                 state, host, report.member, report.instances, complete=report.complete
             )
-            if command is not None:
-                commands.append(command)
+            of_database = decide.database_command(
+                state, host, report.member, report.database, complete=report.complete
+            )
+            commands += [each for each in (command, of_database) if each is not None]
         # What was proposed and came to nothing is found again at the next comparison.
         self._agreed = None if commands else compared
         return commands

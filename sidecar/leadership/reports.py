@@ -1,22 +1,24 @@
-"""What hosts reported of their instances, kept by the leader until it is replicated."""
+"""What hosts reported of their instances and databases, kept by the leader until it is replicated."""
 
 from dataclasses import dataclass, field
 
 from mesh.ids import HostId, InstanceId, MemberId
+from mesh.state.database_model import DatabaseStatus
 from mesh.state.service import InstanceState, InstanceStatus
 
 
 @dataclass(slots=True)
 class HostReport:
-    """One host's instances as it last told them.
+    """One host's instances and its database as it last told them.
 
-    `complete`: everything the host runs is in `instances`, so what the state
-    knows beyond it is gone.
+    `complete`: everything the host runs is here, so what the state knows beyond it is gone.
     """
 
     member: MemberId
     instances: dict[InstanceId, InstanceStatus] = field(default_factory=dict)
     complete: bool = False
+    #: None: it has none, or (unless `complete`) has not said.
+    database: DatabaseStatus | None = None
 
 
 class Reports:
@@ -28,12 +30,19 @@ class Reports:
         self.revision = 0
 
     def take(
-        self, host: HostId, member: MemberId, statuses: tuple[InstanceStatus, ...], *, complete: bool
+        self,
+        host: HostId,
+        member: MemberId,
+        statuses: tuple[InstanceStatus, ...],
+        *,
+        complete: bool,
+        database: DatabaseStatus | None = None,
     ) -> bool:
-        """Note what a host says; True when it is news."""
+        """Note what a host says; True when it is news. No `database`: as before, or none when `complete`."""
         report = self._hosts.get(host)
         if complete or report is None or report.member != member:
-            fresh = HostReport(member, {status.instance: status for status in statuses}, complete)
+            instances = {status.instance: status for status in statuses}
+            fresh = HostReport(member, instances, complete, database)
             changed = report is None or report != fresh
             self._hosts[host] = fresh
             self.revision += changed
@@ -43,8 +52,10 @@ class Reports:
                 report.instances.pop(status.instance, None)
             else:
                 report.instances[status.instance] = status
-        self.revision += bool(statuses)
-        return bool(statuses)
+        is_news = bool(statuses) or database is not None
+        report.database = database or report.database
+        self.revision += is_news
+        return is_news
 
     def forget(self, host: HostId) -> None:
         """The host is lost or removed; its next report starts anew."""

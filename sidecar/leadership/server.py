@@ -8,6 +8,7 @@ from trellis.heartbeat.v1 import heartbeat_pb2, heartbeat_pb2_grpc
 
 from mesh.errors import Denied, InvalidRequest
 from mesh.ids import ClusterId, FencingTerm, HostId, Index, MemberId, OwnedName, host_of
+from mesh.wire.database import decode_database_status
 from mesh.wire.service import decode_instance
 from sidecar.leadership.answers import BeatAnswers
 from sidecar.leadership.beat import Beat, BeatReply
@@ -72,4 +73,5 @@ def _decode(request: heartbeat_pb2.BeatRequest) -> Beat:
         releases=tuple(
             (OwnedName(release.name), FencingTerm(release.fencing_term)) for release in request.releases
         ),
+        database=decode_database_status(request.database) if request.HasField("database") else None,
     )

@@ -77,6 +77,7 @@ async def test_what_a_dead_predecessor_owned_is_given_away_once_it_is_cleared(ta
     began = time.monotonic_ns()
     duty = LeaderDuty(
         host=A, member=member(A).member, timers=timers, replicated=replicated, own=OwnHost(),
+        own_database=lambda: None,
         election=Election(began, ElectedBy.CRASH_PROOF, B, began), serve_from=Index(0),
         extra_commands=lambda *_: (), change_membership=nothing, boottime_ns=time.monotonic_ns,
     )  # fmt: skip

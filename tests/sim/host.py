@@ -98,6 +98,9 @@ class _Observed:
         machine = self._life.replica.machine
         return machine.hash_index, machine.hash
 
+    def database(self) -> None:
+        """Simulated hosts carry no database yet."""
+
     def capacity(self) -> heartbeat_pb2.Capacity:
         return NO_CAPACITY
 
