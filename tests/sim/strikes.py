@@ -258,13 +258,14 @@ def _garble(faults: "Faults") -> None:
 
 
 def _failpoint(faults: "Faults") -> None:
-    """Something happens at one place in the code, as soon as it has been come by so often."""
+    """Something happens at a few places in the code, as soon as they have been come by so often."""
     machine, chance = faults.running(), faults.chance
-    if machine is not None:
-        name, action = chance.choice(PAIRS)
-        count, skip = chance.choice((1, 1, 1, 3)), chance.choice((0, 0, 2, 10, 100))
+    if machine is None:
+        return
+    for name, action in chance.sample(PAIRS, chance.randint(1, 5)):
+        count, skip = chance.choice((1, 1, 1, 3)), chance.choice((0, 0, 0, 2, 30))
         arming = Arming(name, action, stall_ms(faults, action), count, skip)
-        arm(faults, arming, {machine.name}, faults.seconds(5, 60))
+        arm(faults, arming, {machine.name}, faults.seconds(10, 120))
 
 
 def stall_ms(faults: "Faults", action: Action) -> int:
