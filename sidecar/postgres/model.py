@@ -144,6 +144,8 @@ class LocalProcess:
     """The server as observed. DOWN means: its whole process tree is verified gone."""
 
     kind: ProcessKind = ProcessKind.DOWN
+    #: STARTING, RECOVERING: it was started with standby.signal, so it becomes no primary by itself.
+    as_standby: bool = False
     #: STANDBY: whose WAL it receives, and from where; None: no receiver runs.
     receives_from: HostId | None = None
     flushed: Lsn = NO_LSN
@@ -247,6 +249,8 @@ class Action:
     names: SyncNames | None = None
     #: PROMOTE: the new timeline gets a higher number than this.
     timeline_above: Timeline = NO_TIMELINE
+    #: SEAL: nothing is received from a primaryship of this number or a lower one.
+    fencing_term: FencingTerm = NO_TERM
 
 
 # ---- failover -------------------------------------------------------------------
