@@ -1,0 +1,282 @@
+"""The cluster's database for a service: connections, transactions, and what is certain about them.
+
+`DATABASE_URL` leads to a listener of the service's own host, behind which the
+primary changes. What a service may conclude is this, and nothing else:
+
+* `Unavailable`: nothing happened. The connection was not had, or was lost before COMMIT was sent.
+* no exception: committed, with as many standbys as the database demands.
+* `OutcomeUnknown`: COMMIT was sent and its answer is missing or worthless. Do the same again under the
+  same idempotency key (mesh.client.idempotency), which finds out and acts at most once.
+
+Invariant: only connecting is retried. A transaction that has begun is never
+begun anew here: its body may have looked at what it read.
+
+Invariant: a wait for standbys that somebody cancelled is not an
+acknowledgement. PostgreSQL calls it a success, with a WARNING (the commit is on
+one host only and may be lost with it); any WARNING that comes with a COMMIT counts
+as such, since its text is in the server's language. Nor is a COMMIT ever cancelled
+from here, for that would be such a cancelled wait: it is left, and the connection cut.
+
+Source: PostgreSQL, src/backend/replication/syncrep.c, SyncRepWaitForLSN.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+import psycopg
+import psycopg_pool
+import tenacity
+from psycopg.rows import DictRow, dict_row
+
+from mesh.errors import Conflict, OutcomeUnknown, StaleTerm, Unavailable
+
+Connection = psycopg.AsyncConnection[DictRow]
+
+#: Attempts to connect are this far apart at most; the primary moves in less than a second.
+PAUSE_S_MIN: Final = 0.05
+PAUSE_S_MAX: Final = 0.5
+#: A COMMIT that takes longer is left: its outcome is unknown.
+COMMIT_S_MAX: Final = 10.0
+_CONNECT_ARGUMENTS: Final = {
+    "connect_timeout": 2,
+    # A host that is silent is given up; the server's answers may be as late as its statements are long.
+    "keepalives_idle": 1,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 3000,
+}
+#: What a lost connection looks like, to whom it matters that nothing was committed.
+_LOST: Final = (psycopg.OperationalError, psycopg.InterfaceError)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long and how much. All seconds."""
+
+    connections: int = 8
+    #: Until a connection to the primary is had, all attempts together.
+    connect_s: float = 10.0
+    commit_s: float = COMMIT_S_MAX
+    statement_s: float = 5.0
+
+
+class _Patient(psycopg.AsyncConnection[Any]):
+    """Connects again and again, soon, for a bounded time.
+
+    The pool's own retries begin a second apart: longer than a failover of the database takes.
+    """
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", **arguments: Any) -> Self:
+        async for attempt in connecting(float(arguments.pop("connect_s"))):
+            with attempt:
+                return await super().connect(conninfo, **{**arguments, **_CONNECT_ARGUMENTS})
+        raise AssertionError("tenacity ends by returning or by raising")
+
+
+def connecting(within_s: float) -> tenacity.AsyncRetrying:
+    """Attempts at something that has no effect until it succeeds."""
+    return tenacity.AsyncRetrying(
+        stop=tenacity.stop_after_delay(within_s),
+        wait=tenacity.wait_random_exponential(multiplier=PAUSE_S_MIN, max=PAUSE_S_MAX),
+        retry=tenacity.retry_if_exception_type((*_LOST, OSError)),
+        reraise=True,
+    )
+
+
+class Database:
+    """The database at a URL; an asynchronous context. One per process."""
+
+    def __init__(self, url: str, bounds: Bounds | None = None, *, name: str = "") -> None:
+        self._url = url
+        self._bounds = bounds or Bounds()
+        self._name = name
+        self._pool: psycopg_pool.AsyncConnectionPool[Any] = psycopg_pool.AsyncConnectionPool(
+            url,
+            connection_class=_Patient,
+            kwargs={
+                "autocommit": True,  # `transaction` sends BEGIN and COMMIT itself: it must see their answers
+                "row_factory": dict_row,
+                "application_name": name,
+                "connect_s": self._bounds.connect_s,
+                "prepare_threshold": None,  # a statement prepared on the old primary is unknown to the new
+            },
+            configure=self._configure,
+            min_size=1,
+            max_size=self._bounds.connections,
+            timeout=self._bounds.connect_s,
+            reconnect_timeout=self._bounds.connect_s,
+            open=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._pool.open(wait=False)  # a service may start before its database
+        return self
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        await self._pool.close()
+
+    async def _configure(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        milliseconds = int(self._bounds.statement_s * 1000)
+        await connection.execute("SELECT set_config('statement_timeout', %s, false)", (str(milliseconds),))
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Connection]:
+        """One transaction, committed at the end of the body, rolled back when it raises.
+
+        *snapshot*: read only, and all statements see one moment.
+
+        Fails: `Unavailable`: nothing happened. `OutcomeUnknown`: see above. What
+        the body raises, after a rollback; an error of SQL is a bug.
+
+        Cancellation: before COMMIT nothing happened, later it is unknown what did.
+        """
+        begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY" if snapshot else "BEGIN"
+        connection = await self._begun(begin)
+        try:
+            try:
+                yield connection
+            except psycopg.errors.ReadOnlySqlTransaction as error:  # this was the primary, and is no longer
+                await connection.close()
+                raise Unavailable(f"The database cannot be written now: {error}") from error
+            except _LOST as error:  # a deadlock and the like too: rolled back, and may be done again
+                raise Unavailable(f"The database ended it before anything was changed: {error}") from error
+            await self._commit(connection)
+        finally:
+            await self._give_back(connection)
+
+    @contextlib.asynccontextmanager
+    async def guarded(self, name: str, fencing_term: int) -> AsyncIterator[Connection]:
+        """A transaction of an owner: refused when a later owner has been here.
+
+        The row of *name* in the table `fences` holds the highest term seen. It
+        stays locked until the end, so that of two owners the later one waits for the
+        earlier one's last transaction, and the earlier one is refused ever after.
+
+        Fails: `StaleTerm`; else as `transaction`.
+        """
+        async with self.transaction() as connection:
+            cursor = await connection.execute(_FENCE, (name, fencing_term))
+            row = await cursor.fetchone()
+            highest = row["term"] if row else 0
+            if highest > fencing_term:
+                raise StaleTerm(
+                    f"The owner of {name} with fencing term {fencing_term} is overtaken: term {highest}"
+                    " has acted. End; the present owner goes on.",
+                    fencing_term=highest,
+                )
+            yield connection
+
+    async def notices(self, channel: str, every_s: float) -> AsyncIterator[None]:
+        """Comes each time that something may have been notified on *channel*, without end.
+
+        It comes at first, after each loss of the connection, and *every_s* at the
+        latest: whoever looks for news each time misses none.
+
+        Fails: `Unavailable` when no connection is had within the bounds.
+        """
+        while True:
+            with contextlib.suppress(*_LOST):
+                async with await self._listening(channel) as connection:
+                    yield
+                    while not connection.closed:
+                        # several notices in one packet are one reason to look
+                        async for _ in connection.notifies(timeout=every_s, stop_after=1):
+                            pass
+                        yield
+
+    # ---- parts of a transaction -------------------------------------------------------
+
+    async def _listening(self, channel: str) -> psycopg.AsyncConnection[Any]:
+        try:
+            connection = await _Patient.connect(
+                self._url,
+                autocommit=True,
+                application_name=f"{self._name}-notices",
+                connect_s=self._bounds.connect_s,
+            )
+            await connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
+        except _LOST as error:
+            raise Unavailable(f"The database does not answer: {error}") from error
+        return connection
+
+    async def _begun(self, begin: str) -> Connection:
+        """A connection in a transaction. One that was lost while it was idle is found out here."""
+        try:
+            async for attempt in connecting(self._bounds.connect_s):
+                with attempt:
+                    connection: Connection = await self._pool.getconn()
+                    try:
+                        await connection.execute(begin.encode())
+                    except BaseException:
+                        await self._give_back(connection)
+                        raise
+                    return connection
+        except (*_LOST, OSError) as error:
+            raise Unavailable(f"The database does not answer: {error}") from error
+        raise AssertionError("tenacity ends by returning or by raising")
+
+    async def _commit(self, connection: Connection) -> None:
+        warnings: list[str] = []
+        listen = _collector(warnings)
+        connection.add_notice_handler(listen)
+        commit = asyncio.ensure_future(connection.execute("COMMIT"))
+        try:
+            await asyncio.wait({commit}, timeout=self._bounds.commit_s)
+        finally:
+            if not commit.done():
+                _cut(connection)
+                await asyncio.wait({commit})
+            connection.remove_notice_handler(listen)
+        _judge(commit, warnings)
+
+    async def _give_back(self, connection: Connection) -> None:
+        """To the pool, which rolls back what is open and replaces what is broken."""
+        if connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+            await connection.close()
+        await self._pool.putconn(connection)
+
+
+def _judge(commit: "asyncio.Future[Any]", warnings: list[str]) -> None:
+    error = commit.exception()
+    if isinstance(error, psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected):
+        raise Unavailable(f"The database rolled it back: {error}") from error
+    if isinstance(error, psycopg.Error) and error.sqlstate is not None and not isinstance(error, _LOST):
+        raise Conflict(f"The database refused the transaction: {error}") from error
+    if error is not None:
+        raise OutcomeUnknown(
+            f"The connection to the database was lost during COMMIT ({error}). Repeat under the same key."
+        ) from error
+    if warnings:
+        raise OutcomeUnknown(f"Committed on one host only, as far as is known: {'; '.join(warnings)}")
+    if commit.result().statusmessage != "COMMIT":
+        raise Conflict("The transaction had failed before, and nothing was changed.")
+
+
+_FENCE: Final = """
+INSERT INTO fences AS seen (name, term) VALUES (%s, %s)
+ON CONFLICT (name) DO UPDATE SET term = greatest(seen.term, excluded.term)
+RETURNING term
+"""
+
+
+def _collector(warnings: list[str]) -> Callable[[psycopg.errors.Diagnostic], None]:
+    def listen(notice: psycopg.errors.Diagnostic) -> None:
+        if notice.severity_nonlocalized == "WARNING":
+            warnings.append(f"{notice.sqlstate} {notice.message_primary}")
+
+    return listen
+
+
+def _cut(connection: Connection) -> None:
+    """End the connection under the task that waits on it, without asking the server to cancel."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.pgconn.socket)) as found:
+        found.shutdown(socket.SHUT_RDWR)

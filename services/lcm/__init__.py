@@ -1,0 +1,1 @@
+"""Lifecycle manager: deployments of workloads that the mesh runs as services."""

@@ -1,0 +1,340 @@
+"""What the lifecycle manager keeps in the database. The only place with its SQL.
+
+Order: within a transaction the key is claimed, then a deployment and its open operation
+are locked, then the revision is taken; nothing else is locked after that. So no two
+transactions wait for each other, and changes become visible in the order of their revisions.
+
+Fails: every method as `Database.transaction`, and with what the decision raises.
+"""
+
+import base64
+import binascii
+import json
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from psycopg.types.json import Jsonb
+
+from mesh.client.database import Connection, Database
+from mesh.client.idempotency import Request, claim, settle
+from mesh.client.migrations import read_migrations
+from mesh.errors import InvalidRequest, NotFound, OutOfRange, Problem
+from services.lcm import codec
+from services.lcm.model import Change, Deployment, Now, Operation
+
+MIGRATIONS: Final = read_migrations(Path(__file__).parent / "migrations")
+#: Notified with each new revision.
+CHANNEL: Final = "lcm_revisions"
+#: Changes read at once by a watch.
+CHANGES_BATCH: Final = 256
+
+Decision = Callable[[Deployment | None, Operation | None, Now], Change]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request was, or had been, answered with."""
+
+    deployment: Deployment | None
+    operation: Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One change, as a watch sees it."""
+
+    revision: int
+    deployment: Deployment
+    deleted: bool
+
+
+class Store:
+    """Deployments and operations in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # ---- changing ---------------------------------------------------------------------
+
+    async def create(
+        self, request: Request, name: str, decide: Callable[[Deployment | None, int, Now], Change]
+    ) -> Answer:
+        """Carry out a request for a new deployment once.
+
+        Of two creations at once the later one waits for the revision, and then sees the earlier one's.
+        """
+        async with self._database.transaction() as connection:
+            answered = await claim(connection, request)
+            if answered is not None:
+                return _answer_of(answered)
+            now = await take_now(connection)
+            change = decide(await _deployment(connection, name), await _count(connection), now)
+            return await _settled(connection, request, change)
+
+    async def change(self, request: Request, name: str, decide: Decision) -> Answer:
+        """Carry out a request about the deployment *name* once."""
+        async with self._database.transaction() as connection:
+            answered = await claim(connection, request)
+            if answered is not None:
+                return _answer_of(answered)
+            present = await lock_deployment(connection, name)
+            operation = await lock_open_operation(connection, name)
+            change = decide(present, operation, await take_now(connection))
+            return await _settled(connection, request, change)
+
+    async def change_of(
+        self,
+        request: Request,
+        operation_id: str,
+        decide: Decision,
+    ) -> Answer:
+        """Carry out a request about an operation once."""
+        async with self._database.transaction() as connection:
+            answered = await claim(connection, request)
+            if answered is not None:
+                return _answer_of(answered)
+            found = await _operation(connection, operation_id)
+            present = await lock_deployment(connection, found.deployment) if found else None
+            # only now is it certain that nobody changes it
+            operation = await _operation(connection, operation_id)
+            change = decide(present, operation, await take_now(connection))
+            return await _settled(connection, request, change)
+
+    # ---- reading ----------------------------------------------------------------------
+
+    async def deployment(self, name: str) -> Deployment:
+        """Fails: `NotFound`."""
+        async with self._database.transaction() as connection:
+            found = await _deployment(connection, name)
+        if found is None:
+            raise NotFound(f"There is no deployment {name}.", name=name)
+        return found
+
+    async def deployments(
+        self, size: int, token: str, labels: Mapping[str, str]
+    ) -> tuple[list[Deployment], str, int]:
+        """A page by name, the token of the next, and the revision before the first page."""
+        async with self._database.transaction(snapshot=True) as connection:
+            revision, after = await newest(connection), ""
+            if token:
+                revision, after = _read_token(token, str, labels)
+            cursor = await connection.execute(
+                "SELECT name, body FROM deployments WHERE name > %s AND labels @> %s ORDER BY name LIMIT %s",
+                (after, Jsonb(dict(labels)), size + 1),
+            )
+            rows = await cursor.fetchall()
+        following = _write_token(revision, rows[size - 1]["name"], labels) if len(rows) > size else ""
+        return [codec.deployment_of(row["body"]) for row in rows[:size]], following, revision
+
+    async def present(self, name: str) -> tuple[list[Deployment], int]:
+        """All deployments, or the one named, and the revision of that moment."""
+        async with self._database.transaction(snapshot=True) as connection:
+            revision = await newest(connection)
+            cursor = await connection.execute(
+                "SELECT body FROM deployments WHERE %s IN ('', name) ORDER BY name", (name,)
+            )
+            return [codec.deployment_of(row["body"]) for row in await cursor.fetchall()], revision
+
+    async def changes(self, after: int, name: str) -> tuple[list[Seen], int]:
+        """Changes after a revision, oldest first, and the revision up to which they are all there are.
+
+        Fails: `OutOfRange` when they are kept no longer, or the revision was never reached
+        (the database was set back).
+        """
+        async with self._database.transaction(snapshot=True) as connection:
+            cursor = await connection.execute("SELECT newest, forgotten FROM revisions")
+            row = await cursor.fetchone() or {"newest": 0, "forgotten": 0}
+            if not row["forgotten"] <= after <= row["newest"]:
+                raise OutOfRange(
+                    f"Changes after revision {after} are not kept (only after {row['forgotten']},"
+                    f" up to {row['newest']}): watch from 0.",
+                    forgotten=row["forgotten"],
+                    newest=row["newest"],
+                )
+            cursor = await connection.execute(
+                "SELECT revision, deleted, body FROM changes WHERE revision > %s AND %s IN ('', deployment)"
+                " ORDER BY revision LIMIT %s",
+                (after, name, CHANGES_BATCH),
+            )
+            found = [
+                Seen(each["revision"], codec.deployment_of(each["body"]), each["deleted"])
+                for each in await cursor.fetchall()
+            ]
+        return found, found[-1].revision if len(found) == CHANGES_BATCH else row["newest"]
+
+    async def operation(self, operation_id: str) -> Operation:
+        """Fails: `NotFound`."""
+        async with self._database.transaction() as connection:
+            found = await _operation(connection, operation_id)
+        if found is None:
+            raise NotFound(f"There is no operation {operation_id}.", id=operation_id)
+        return found
+
+    async def operations(self, deployment: str, size: int, token: str) -> tuple[list[Operation], str]:
+        """A page, newest first, and the token of the next."""
+        before = _read_token(token, int, {"": deployment})[1] if token else 1 << 62
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                "SELECT requested, body FROM operations WHERE %s IN ('', deployment) AND requested < %s"
+                " ORDER BY requested DESC LIMIT %s",
+                (deployment, before, size + 1),
+            )
+            rows = await cursor.fetchall()
+        following = _write_token(0, rows[size - 1]["requested"], {"": deployment}) if len(rows) > size else ""
+        return [codec.operation_of(row["body"]) for row in rows[:size]], following
+
+    async def read(self, ask: Callable[[Connection], Awaitable[Any]]) -> Any:
+        """Anything else, in one transaction."""
+        async with self._database.transaction(snapshot=True) as connection:
+            return await ask(connection)
+
+
+# ---- within a transaction -----------------------------------------------------------------
+
+
+async def lock_deployment(connection: Connection, name: str) -> Deployment | None:
+    cursor = await connection.execute("SELECT body FROM deployments WHERE name = %s FOR UPDATE", (name,))
+    row = await cursor.fetchone()
+    return codec.deployment_of(row["body"]) if row else None
+
+
+async def _deployment(connection: Connection, name: str) -> Deployment | None:
+    cursor = await connection.execute("SELECT body FROM deployments WHERE name = %s", (name,))
+    row = await cursor.fetchone()
+    return codec.deployment_of(row["body"]) if row else None
+
+
+async def lock_open_operation(connection: Connection, name: str) -> Operation | None:
+    cursor = await connection.execute(
+        "SELECT body FROM operations WHERE deployment = %s AND NOT is_done FOR UPDATE", (name,)
+    )
+    row = await cursor.fetchone()
+    return codec.operation_of(row["body"]) if row else None
+
+
+async def take_now(connection: Connection) -> Now:
+    """The next revision, and the moment; others that change something wait from here on."""
+    cursor = await connection.execute(
+        "UPDATE revisions SET newest = newest + 1 RETURNING newest, clock_timestamp() AS at"
+    )
+    row = await cursor.fetchone()
+    assert row is not None, "revisions has its one row from the first migration on"
+    await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, str(row["newest"])))
+    return Now(row["at"], row["newest"], str(uuid.uuid4()), str(uuid.uuid4()))
+
+
+async def newest(connection: Connection) -> int:
+    cursor = await connection.execute("SELECT newest FROM revisions")
+    row = await cursor.fetchone()
+    return int(row["newest"]) if row else 0
+
+
+async def write(connection: Connection, change: Change) -> None:
+    """Everything of a change that is new; the rest is as it was read, locked."""
+    # those that end first: a deployment has one open operation
+    for operation in sorted(change.operations, key=lambda each: not each.state.is_done):
+        await _write_operation(connection, operation)
+    if change.deployment is not None:
+        await _write_deployment(connection, change.deployment)
+    elif change.last is not None:
+        await connection.execute("DELETE FROM deployments WHERE name = %s", (change.last.name,))
+        await _note(connection, change.last, deleted=True)
+
+
+async def _settled(connection: Connection, request: Request, change: Change) -> Answer:
+    await write(connection, change)
+    answer = Answer(change.deployment or change.last, change.operations[0])
+    await settle(connection, request, _answer_json(answer))
+    return answer
+
+
+async def _write_deployment(connection: Connection, deployment: Deployment) -> None:
+    body = Jsonb(codec.deployment_json(deployment))
+    cursor = await connection.execute(
+        "INSERT INTO deployments AS known (name, version, state, labels, revision, body)"
+        " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (name) DO UPDATE SET version = excluded.version,"
+        " state = excluded.state, labels = excluded.labels, revision = excluded.revision,"
+        " body = excluded.body WHERE known.revision < excluded.revision",
+        (
+            deployment.name,
+            deployment.version,
+            deployment.state.value,
+            Jsonb(dict(deployment.spec.labels)),
+            deployment.revision,
+            body,
+        ),
+    )
+    if cursor.rowcount:
+        await _note(connection, deployment, deleted=False)
+
+
+async def _note(connection: Connection, deployment: Deployment, *, deleted: bool) -> None:
+    await connection.execute(
+        "INSERT INTO changes (revision, deployment, deleted, body) VALUES (%s, %s, %s, %s)",
+        (deployment.revision, deployment.name, deleted, Jsonb(codec.deployment_json(deployment))),
+    )
+
+
+async def _write_operation(connection: Connection, operation: Operation) -> None:
+    await connection.execute(
+        "INSERT INTO operations AS known (id, deployment, is_done, requested, revision, body)"
+        " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO UPDATE SET is_done = excluded.is_done,"
+        " revision = excluded.revision, body = excluded.body WHERE known.revision < excluded.revision",
+        (
+            operation.id,
+            operation.deployment,
+            operation.state.is_done,
+            operation.revision,
+            operation.revision,
+            Jsonb(codec.operation_json(operation)),
+        ),
+    )
+
+
+async def _operation(connection: Connection, operation_id: str) -> Operation | None:
+    try:
+        known = uuid.UUID(operation_id)
+    except ValueError:
+        return None
+    cursor = await connection.execute("SELECT body FROM operations WHERE id = %s", (known,))
+    row = await cursor.fetchone()
+    return codec.operation_of(row["body"]) if row else None
+
+
+async def _count(connection: Connection) -> int:
+    cursor = await connection.execute("SELECT count(*) AS count FROM deployments")
+    row = await cursor.fetchone()
+    return int(row["count"]) if row else 0
+
+
+# ---- answers and tokens ---------------------------------------------------------------------
+
+
+def _answer_json(answer: Answer) -> dict[str, Any]:
+    deployment = codec.deployment_json(answer.deployment) if answer.deployment else None
+    return {"deployment": deployment, "operation": codec.operation_json(answer.operation)}
+
+
+def _answer_of(body: Mapping[str, Any]) -> Answer:
+    deployment = codec.deployment_of(body["deployment"]) if body["deployment"] else None
+    return Answer(deployment, codec.operation_of(body["operation"]))
+
+
+def _write_token(revision: int, after: object, selected: Mapping[str, str]) -> str:
+    return base64.urlsafe_b64encode(json.dumps([1, revision, after, dict(selected)]).encode()).decode()
+
+
+def _read_token(token: str, kind: type, selected: Mapping[str, str]) -> tuple[int, Any]:
+    problem = "is not a token of a page of this list: give what next_page_token said, with the same selection"
+    try:
+        version, revision, after, before = json.loads(base64.urlsafe_b64decode(token.encode()))
+    except (ValueError, binascii.Error) as error:
+        raise InvalidRequest("The page cannot be read.", [Problem("page_token", problem)]) from error
+    if (version, before) != (1, dict(selected)) or not (
+        isinstance(after, kind) and isinstance(revision, int)
+    ):
+        raise InvalidRequest("The page cannot be read.", [Problem("page_token", problem)])
+    return revision, after

@@ -1,0 +1,154 @@
+"""A real PostgreSQL on loopback, in a directory of its own, ended by its process id.
+
+The program refuses to run as root: started by root it runs as the user `postgres`.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import psycopg
+from psycopg import sql
+
+from tests.harness.waiting import wait_for
+
+BINARIES: Final = Path("/usr/lib/postgresql/15/bin")
+_USER: Final = "postgres"
+_SETTINGS: Final = """
+listen_addresses = '127.0.0.1'
+fsync = off
+max_connections = 200
+shared_buffers = 16MB
+max_wal_senders = 4
+autovacuum = off
+"""
+
+
+def why_not() -> str:
+    """Why no server can be started here; empty when one can."""
+    if not (BINARIES / "postgres").exists():
+        return f"PostgreSQL is not installed at {BINARIES}"
+    try:
+        pwd.getpwnam(_USER)
+    except KeyError:
+        return f"there is no user {_USER} to run PostgreSQL as" if os.geteuid() == 0 else ""
+    return ""
+
+
+class Postgres:
+    """One server; `new_database` gives each test a database of its own."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="trl-pg-", dir="/tmp"))
+        self.port = free_port()
+        self._numbers = iter(range(1, 1_000_000))
+        self._user: dict[str, Any] = {"user": _USER, "group": _USER, "extra_groups": []} if _is_root() else {}
+        if _is_root():
+            shutil.chown(self.directory, _USER, _USER)
+        self._run(
+            "initdb",
+            "-D",
+            str(self.data),
+            "-A",
+            "trust",
+            "-U",
+            "postgres",
+            "--no-sync",
+            "-E",
+            "UTF8",
+            "--locale=C",
+        )
+        with (self.data / "postgresql.conf").open("a") as settings:
+            settings.write(f"{_SETTINGS}port = {self.port}\nunix_socket_directories = '{self.directory}'\n")
+        self.start()
+
+    @property
+    def data(self) -> Path:
+        return self.directory / "data"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [BINARIES / "postgres", "-D", self.data],
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                **self._user,
+            )
+        wait_for(self._answers, "PostgreSQL answers", 20.0)
+
+    def kill(self) -> None:
+        """As a crash: the postmaster and every backend, at once."""
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait(20.0)
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def new_database(self) -> str:
+        """The URL of an empty one."""
+        name = f"test{next(self._numbers)}"
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return self.url(name)
+
+    def ask(self, query: str, *values: object, url: str = "") -> list[tuple[Any, ...]]:
+        """Rows of a query; its own commit waits for nobody."""
+        with psycopg.connect(url or self.url(), autocommit=True) as connection:
+            connection.execute("SET synchronous_commit = local")
+            cursor = connection.execute(query.encode(), values)
+            return cursor.fetchall() if cursor.description else []
+
+    def demand_standbys(self, names: str) -> None:
+        """With a name that nobody has, every COMMIT waits for ever; empty: none waits."""
+        self.ask(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
+        self.ask("SELECT pg_reload_conf()")
+        wait_for(lambda: self.ask("SHOW synchronous_standby_names") == [(names,)], "it is reloaded")
+
+    def waiting_commits(self) -> list[int]:
+        """Process ids of backends that wait for standbys."""
+        rows = self.ask("SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' ORDER BY pid")
+        return [pid for (pid,) in rows]
+
+    def _answers(self) -> bool:
+        try:
+            return self.ask("SELECT 1") == [(1,)]
+        except psycopg.OperationalError:
+            return False
+
+    def _run(self, program: str, *words: str) -> None:
+        subprocess.run(
+            [BINARIES / program, *words], check=True, capture_output=True, cwd=self.directory, **self._user
+        )
+
+
+def free_port() -> int:
+    """A port of loopback where nobody listens now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _is_root() -> bool:
+    return os.geteuid() == 0

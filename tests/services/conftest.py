@@ -1,0 +1,65 @@
+"""A PostgreSQL for the tests of a session, and instances of the lifecycle manager on it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.lcm import Lcm
+from tests.harness.postgres import Postgres, why_not
+from tests.harness.processes import Processes
+
+
+@pytest.fixture(scope="session")
+def session_postgres() -> Iterator[Postgres]:
+    """One server for all tests; each uses a database of its own."""
+    if reason := why_not():
+        pytest.skip(reason)
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(session_postgres: Postgres) -> Iterator[Postgres]:
+    """The server; what a test demanded of it is taken back."""
+    yield session_postgres
+    session_postgres.demand_standbys("")
+
+
+@pytest.fixture
+def url(postgres: Postgres) -> str:
+    """Of an empty database."""
+    return postgres.new_database()
+
+
+@pytest.fixture
+def processes() -> Iterator[Processes]:
+    """Programs that end with the test."""
+    made = Processes()
+    yield made
+    made.close()
+
+
+StartLcm = Callable[..., Lcm]
+
+
+@pytest.fixture
+def start_lcm(url: str, processes: Processes, tmp_path: Path) -> Iterator[StartLcm]:
+    """Starts an instance on the test's database; it is ready when this returns."""
+    started: list[Lcm] = []
+
+    def start(**settings: str) -> Lcm:
+        lcm = Lcm(processes, url, tmp_path / f"lcm-{len(started)}.log", settings)
+        started.append(lcm)
+        lcm.wait_ready()
+        return lcm
+
+    yield start
+    for lcm in started:
+        lcm.channel.close()
+
+
+@pytest.fixture
+def lcm(start_lcm: StartLcm) -> Lcm:
+    """One instance that is ready."""
+    return start_lcm()
