@@ -3,13 +3,16 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from mesh.errors import Problem, SettingsError
 from mesh.settings.model import HostSettings
 
-#: Services may run as other users and have to reach their socket.
-_RUN_MODE = 0o755
-_LOG_MODE = 0o755
+#: Services may run as other users: they pass through to their own folder, and see nothing else.
+DATA_MODE: Final = 0o711
+#: They have to reach their socket here.
+_RUN_MODE: Final = 0o755
+_LOG_MODE: Final = 0o755
 
 
 def check_directories(settings: HostSettings) -> tuple[Problem, ...]:
@@ -54,9 +57,11 @@ def make_run_directories(settings: HostSettings) -> None:
 
 
 def make_directory(key: str, path: Path, mode: int) -> tuple[Problem, ...]:
-    """Makes it where it is not there; a problem with its key where that fails."""
+    """Makes it where it is not there, with this mode whatever the umask; a problem where that fails."""
     try:
-        path.mkdir(mode=mode, parents=True, exist_ok=True)
+        if not path.is_dir():
+            path.mkdir(parents=True)
+            path.chmod(mode)
     except OSError as error:
         return (Problem(key, f"{path} cannot be made: {error.strerror}; choose another directory"),)
     return ()

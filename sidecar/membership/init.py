@@ -19,7 +19,7 @@ from mesh.identity.files import HostIdentity, IdentityFiles
 from mesh.identity.keys import key_to_pem, make_csr, new_key
 from mesh.identity.sealed import CA_KEY, new_sealing_key, seal
 from mesh.ids import ClusterId, Incarnation, member_id
-from mesh.settings.directories import check_directories, make_directory
+from mesh.settings.directories import DATA_MODE, check_directories, make_directory
 from mesh.settings.model import HostSettings
 from mesh.settings.ports import check_ports
 from sidecar.membership.founding import Founding, save_founding
@@ -51,7 +51,7 @@ def initialise(settings: HostSettings, now_ns: Callable[[], int] = time.time_ns)
     if problems := (*unusable, *check_ports(settings)):
         raise InvalidRequest(_REFUSED, problems)
     identity, founding = _make(settings, now_ns())
-    if problems := make_directory("host.data_dir", settings.host.data_dir, 0o750):
+    if problems := make_directory("host.data_dir", settings.host.data_dir, DATA_MODE):
         raise InvalidRequest(_REFUSED, problems)
     save_founding(founding_path(settings), founding)
     failpoints.hit("init.founding-stored")

@@ -31,7 +31,7 @@ from mesh.identity.keys import key_from_pem, key_to_pem, make_csr, new_key
 from mesh.identity.names import tls_name
 from mesh.identity.token import TokenText
 from mesh.ids import ClusterId, HostId, MemberId, host_of
-from mesh.settings.directories import check_directories
+from mesh.settings.directories import DATA_MODE, check_directories, make_directory
 from mesh.settings.model import HostSettings
 from mesh.wire.errors import from_rpc_error
 from sidecar.membership.admission import CLOCK
@@ -94,6 +94,8 @@ async def join(
         return _already(settings, present, token)
     check_unused(settings, files)
     if problems := check_fitness(settings, tuple(address for _, address in token.addresses)):
+        raise InvalidRequest(f"{settings.host.name} cannot join with these settings.", problems)
+    if problems := make_directory("host.data_dir", settings.host.data_dir, DATA_MODE):
         raise InvalidRequest(f"{settings.host.name} cannot join with these settings.", problems)
     key_pem = _pending_key(files)
     say("asking to be admitted")

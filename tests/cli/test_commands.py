@@ -251,6 +251,23 @@ def test_proxyless_clients_get_their_bootstrap(cli: Cli, tmp_path: Path) -> None
     assert b"--output" in refused.stderr
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may start a process as another user")
+def test_a_service_of_another_user_has_a_folder_of_its_own(cli: Cli, tmp_path: Path) -> None:
+    """Goal: TRELLIS_STATE_DIR is of use to it. Method: it writes there, on a host that `init` has made."""
+    cli.host.directory.parent.chmod(0o711)  # a temporary directory lets nobody through
+    command = 'echo kept > "$TRELLIS_STATE_DIR/file" && cat "$TRELLIS_STATE_DIR/file"; exec sleep 600'
+    file = tmp_path / "writer.toml"
+    file.write_text(
+        f"[service]\nname = 'writer'\nuser = 'nobody'\ncommand = ['/bin/sh', '-c', '{command}']\n"
+    )
+    cli.json("services", "apply", str(file), "--wait")
+    deadline = time.monotonic() + DEADLINE_S
+    while not (printed := cli("services", "logs", "writer", "--json").stdout.splitlines()):
+        assert time.monotonic() < deadline
+    assert [json.loads(line)["line"] for line in printed] == ["kept"]
+    cli.json("services", "stop", "writer")
+
+
 def test_nobody_else_can_read_a_key_or_administer(cli: Cli) -> None:
     """Goal: no secret on disk and no operators' door is open to other users of the machine.
 

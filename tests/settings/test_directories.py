@@ -59,6 +59,19 @@ def test_run_makes_what_may_vanish_at_boot_and_nothing_else(tmp_path: Path) -> N
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log_dir", "run_dir"]
 
 
+def test_a_directory_is_made_with_its_mode_and_one_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    """Goal: no umask shuts out services' users, no operator's mode is changed. Method: umask 077, twice."""
+    before = os.umask(0o077)
+    try:
+        assert make_directory("host.data_dir", tmp_path / "data", 0o711) == ()
+        assert (tmp_path / "data").stat().st_mode & 0o777 == 0o711
+        (tmp_path / "data").chmod(0o750)
+        assert make_directory("host.data_dir", tmp_path / "data", 0o711) == ()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o750
+
+
 def test_a_directory_that_the_kernel_refuses_is_a_problem_and_no_traceback(tmp_path: Path) -> None:
     """Goal: what permissions do not tell is told too. Method: /proc takes no directories, not even root's."""
     (problem,) = make_directory("host.data_dir", Path("/proc/trellis"), 0o750)
