@@ -1,8 +1,8 @@
 """What a declaration of the database, a sync set and a host's report must be like to get into the state.
 
-Only what the state itself relies on: whether the parameters make sense is
-asked when a declaration is submitted (mesh.state.database_rules), since what
-`apply` refuses must stay the same over versions.
+Only what the state itself relies on: whether PostgreSQL would take the parameters is
+asked when a declaration is submitted, since what `apply` refuses must stay the
+same over versions.
 """
 
 from collections.abc import Collection, Iterator

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from trellis.common.v1 import policy_pb2 as trellis_dot_common_dot_v1_dot_policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"trellis/database/v1/database.proto\x12\x13trellis.database.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etrellis/common/v1/policy.proto\"}\n\x0c\x44\x61tabaseSpec\x12\x0c\n\x04port\x18\x01 \x01(\r\x12\x32\n\nparameters\x18\x02 \x03(\x0b\x32\x1e.trellis.database.v1.Parameter\x12\x17\n\x0fstandbys_needed\x18\x03 \x01(\r\x12\x12\n\ndata_hosts\x18\x04 \x03(\t\"(\n\tParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\":\n\x07SyncSet\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0e\n\x06voters\x18\x02 \x03(\t\x12\x0e\n\x06quorum\x18\x03 \x01(\r\"e\n\x0c\x41\x63\x63\x65ptedLoss\x12\x14\n\x0c\x66\x65ncing_term\x18\x01 \x01(\x04\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\x0b\n\x03why\x18\x03 \x01(\t\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x84\x02\n\x0e\x44\x61tabaseStatus\x12/\n\x04role\x18\x01 \x01(\x0e\x32!.trellis.database.v1.DatabaseRole\x12\x0e\n\x06health\x18\x02 \x01(\t\x12\x19\n\x11system_identifier\x18\x03 \x01(\t\x12\x10\n\x08timeline\x18\x04 \x01(\r\x12\x14\n\x0cis_streaming\x18\x05 \x01(\x08\x12\x0f\n\x07is_open\x18\x06 \x01(\x08\x12%\n\x03lag\x18\x07 \x01(\x0e\x32\x18.trellis.database.v1.Lag\x12\x0f\n\x07\x61\x64\x64ress\x18\x08 \x01(\t\x12\x0f\n\x07version\x18\t \x01(\t\x12\x14\n\x0c\x66\x65ncing_term\x18\n \x01(\x04\"h\n\x0e\x44\x61tabaseMember\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x33\n\x06status\x18\x02 \x01(\x0b\x32#.trellis.database.v1.DatabaseStatus\x12\x13\n\x0bsince_index\x18\x03 \x01(\x04\"/\n\x0eTimelineSwitch\x12\x10\n\x08timeline\x18\x01 \x01(\r\x12\x0b\n\x03lsn\x18\x02 \x01(\x04\"\xe5\x01\n\nSealReport\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x14\n\x0c\x66\x65ncing_term\x18\x02 \x01(\x04\x12\x19\n\x11system_identifier\x18\x03 \x01(\t\x12\x10\n\x08timeline\x18\x04 \x01(\r\x12\x34\n\x07history\x18\x05 \x03(\x0b\x32#.trellis.database.v1.TimelineSwitch\x12\x13\n\x0b\x66lushed_lsn\x18\x06 \x01(\x04\x12\x0f\n\x07\x64\x61maged\x18\x07 \x01(\t\x12\x13\n\x0b\x63\x61tching_up\x18\x08 \x01(\x08\x12\x15\n\rended_cleanly\x18\t \x01(\x08\"u\n\x0e\x44\x65\x63lareRequest\x12/\n\x04spec\x18\x01 \x01(\x0b\x32!.trellis.database.v1.DatabaseSpec\x12\x1d\n\x10\x65xpected_version\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"\"\n\x0f\x44\x65\x63lareResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\"$\n\x10GetStatusRequest\x12\x10\n\x08stale_ok\x18\x01 \x01(\x08\"\x9f\x03\n\x11GetStatusResponse\x12/\n\x04spec\x18\x01 \x01(\x0b\x32!.trellis.database.v1.DatabaseSpec\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x19\n\x11system_identifier\x18\x03 \x01(\t\x12\x10\n\x08timeline\x18\x04 \x01(\r\x12\x16\n\x0e\x62ootstrap_host\x18\x05 \x01(\t\x12/\n\tpublished\x18\x06 \x01(\x0b\x32\x1c.trellis.database.v1.SyncSet\x12\x16\n\x0epublished_term\x18\x07 \x01(\x04\x12\x0f\n\x07primary\x18\x08 \x01(\t\x12\x14\n\x0c\x66\x65ncing_term\x18\t \x01(\x04\x12\x11\n\tsuccessor\x18\n \x01(\t\x12\x38\n\raccepted_loss\x18\x0b \x01(\x0b\x32!.trellis.database.v1.AcceptedLoss\x12\x34\n\x07members\x18\x0c \x03(\x0b\x32#.trellis.database.v1.DatabaseMember\x12\x10\n\x08problems\x18\r \x03(\t\"2\n\x11SwitchoverRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"f\n\x12SwitchoverResponse\x12\x0f\n\x07primary\x18\x01 \x01(\t\x12\x14\n\x0c\x66\x65ncing_term\x18\x02 \x01(\x04\x12)\n\x06outage\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\":\n\x15\x41\x63\x63\x65ptDataLossRequest\x12\x14\n\x0c\x66\x65ncing_term\x18\x01 \x01(\x04\x12\x0b\n\x03why\x18\x02 \x01(\t\"\x18\n\x16\x41\x63\x63\x65ptDataLossResponse\"7\n\x0bSealRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66\x65ncing_term\x18\x02 \x01(\x04\"?\n\x0cSealResponse\x12/\n\x06report\x18\x01 \x01(\x0b\x32\x1f.trellis.database.v1.SealReport\"=\n\x11\x43heckpointRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66\x65ncing_term\x18\x02 \x01(\x04\"J\n\x12\x43heckpointResponse\x12\x0b\n\x03lsn\x18\x01 \x01(\x04\x12\'\n\x04took\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration*\xd1\x01\n\x0c\x44\x61tabaseRole\x12\x1d\n\x19\x44\x41TABASE_ROLE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x41TABASE_ROLE_NONE\x10\x01\x12\x1b\n\x17\x44\x41TABASE_ROLE_PREPARING\x10\x02\x12\x19\n\x15\x44\x41TABASE_ROLE_STOPPED\x10\x03\x12\x1c\n\x18\x44\x41TABASE_ROLE_RECOVERING\x10\x04\x12\x19\n\x15\x44\x41TABASE_ROLE_STANDBY\x10\x05\x12\x19\n\x15\x44\x41TABASE_ROLE_PRIMARY\x10\x06*W\n\x03Lag\x12\x13\n\x0fLAG_UNSPECIFIED\x10\x00\x12\x0f\n\x0bLAG_UNKNOWN\x10\x01\x12\r\n\tLAG_CLOSE\x10\x02\x12\x0e\n\nLAG_BEHIND\x10\x03\x12\x0b\n\x07LAG_FAR\x10\x04\x32\xc5\x03\n\x0f\x44\x61tabaseService\x12\x64\n\x07\x44\x65\x63lare\x12#.trellis.database.v1.DeclareRequest\x1a$.trellis.database.v1.DeclareResponse\"\x0e\xb2\xe1\x18\n\x1a\x08operator\x12\x62\n\tGetStatus\x12%.trellis.database.v1.GetStatusRequest\x1a&.trellis.database.v1.GetStatusResponse\"\x06\xb2\xe1\x18\x02\x08\x01\x12m\n\nSwitchover\x12&.trellis.database.v1.SwitchoverRequest\x1a\'.trellis.database.v1.SwitchoverResponse\"\x0e\xb2\xe1\x18\n\x1a\x08operator\x12y\n\x0e\x41\x63\x63\x65ptDataLoss\x12*.trellis.database.v1.AcceptDataLossRequest\x1a+.trellis.database.v1.AcceptDataLossResponse\"\x0e\xb2\xe1\x18\n\x1a\x08operator2\xda\x01\n\x13\x44\x61tabasePeerService\x12W\n\x04Seal\x12 .trellis.database.v1.SealRequest\x1a!.trellis.database.v1.SealResponse\"\n\xb2\xe1\x18\x06\x08\x01\x12\x02\x08\x05\x12j\n\nCheckpoint\x12&.trellis.database.v1.CheckpointRequest\x1a\'.trellis.database.v1.CheckpointResponse\"\x0b\xb2\xe1\x18\x07\x08\x01\x12\x03\x08\xac\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"trellis/database/v1/database.proto\x12\x13trellis.database.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etrellis/common/v1/policy.proto\"}\n\x0c\x44\x61tabaseSpec\x12\x0c\n\x04port\x18\x01 \x01(\r\x12\x32\n\nparameters\x18\x02 \x03(\x0b\x32\x1e.trellis.database.v1.Parameter\x12\x17\n\x0fstandbys_needed\x18\x03 \x01(\r\x12\x12\n\ndata_hosts\x18\x04 \x03(\t\"(\n\tParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\":\n\x07SyncSet\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0e\n\x06voters\x18\x02 \x03(\t\x12\x0e\n\x06quorum\x18\x03 \x01(\r\"e\n\x0c\x41\x63\x63\x65ptedLoss\x12\x14\n\x0c\x66\x65ncing_term\x18\x01 \x01(\x04\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\x0b\n\x03why\x18\x03 \x01(\t\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x84\x02\n\x0e\x44\x61tabaseStatus\x12/\n\x04role\x18\x01 \x01(\x0e\x32!.trellis.database.v1.DatabaseRole\x12\x0e\n\x06health\x18\x02 \x01(\t\x12\x19\n\x11system_identifier\x18\x03 \x01(\t\x12\x10\n\x08timeline\x18\x04 \x01(\r\x12\x14\n\x0cis_streaming\x18\x05 \x01(\x08\x12\x0f\n\x07is_open\x18\x06 \x01(\x08\x12%\n\x03lag\x18\x07 \x01(\x0e\x32\x18.trellis.database.v1.Lag\x12\x0f\n\x07\x61\x64\x64ress\x18\x08 \x01(\t\x12\x0f\n\x07version\x18\t \x01(\t\x12\x14\n\x0c\x66\x65ncing_term\x18\n \x01(\x04\"h\n\x0e\x44\x61tabaseMember\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x33\n\x06status\x18\x02 \x01(\x0b\x32#.trellis.database.v1.DatabaseStatus\x12\x13\n\x0bsince_index\x18\x03 \x01(\x04\"/\n\x0eTimelineSwitch\x12\x10\n\x08timeline\x18\x01 \x01(\r\x12\x0b\n\x03lsn\x18\x02 \x01(\x04\"\xfb\x01\n\nSealReport\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x14\n\x0c\x66\x65ncing_term\x18\x02 \x01(\x04\x12\x19\n\x11system_identifier\x18\x03 \x01(\t\x12\x10\n\x08timeline\x18\x04 \x01(\r\x12\x34\n\x07history\x18\x05 \x03(\x0b\x32#.trellis.database.v1.TimelineSwitch\x12\x13\n\x0b\x66lushed_lsn\x18\x06 \x01(\x04\x12\x0f\n\x07\x64\x61maged\x18\x07 \x01(\t\x12\x13\n\x0b\x63\x61tching_up\x18\x08 \x01(\x08\x12\x15\n\rended_cleanly\x18\t \x01(\x08\x12\x14\n\x0cprimary_term\x18\n \x01(\x04\"u\n\x0e\x44\x65\x63lareRequest\x12/\n\x04spec\x18\x01 \x01(\x0b\x32!.trellis.database.v1.DatabaseSpec\x12\x1d\n\x10\x65xpected_version\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"\"\n\x0f\x44\x65\x63lareResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\"$\n\x10GetStatusRequest\x12\x10\n\x08stale_ok\x18\x01 \x01(\x08\"\x9f\x03\n\x11GetStatusResponse\x12/\n\x04spec\x18\x01 \x01(\x0b\x32!.trellis.database.v1.DatabaseSpec\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x19\n\x11system_identifier\x18\x03 \x01(\t\x12\x10\n\x08timeline\x18\x04 \x01(\r\x12\x16\n\x0e\x62ootstrap_host\x18\x05 \x01(\t\x12/\n\tpublished\x18\x06 \x01(\x0b\x32\x1c.trellis.database.v1.SyncSet\x12\x16\n\x0epublished_term\x18\x07 \x01(\x04\x12\x0f\n\x07primary\x18\x08 \x01(\t\x12\x14\n\x0c\x66\x65ncing_term\x18\t \x01(\x04\x12\x11\n\tsuccessor\x18\n \x01(\t\x12\x38\n\raccepted_loss\x18\x0b \x01(\x0b\x32!.trellis.database.v1.AcceptedLoss\x12\x34\n\x07members\x18\x0c \x03(\x0b\x32#.trellis.database.v1.DatabaseMember\x12\x10\n\x08problems\x18\r \x03(\t\"2\n\x11SwitchoverRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"f\n\x12SwitchoverResponse\x12\x0f\n\x07primary\x18\x01 \x01(\t\x12\x14\n\x0c\x66\x65ncing_term\x18\x02 \x01(\x04\x12)\n\x06outage\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\":\n\x15\x41\x63\x63\x65ptDataLossRequest\x12\x14\n\x0c\x66\x65ncing_term\x18\x01 \x01(\x04\x12\x0b\n\x03why\x18\x02 \x01(\t\"\x18\n\x16\x41\x63\x63\x65ptDataLossResponse\"7\n\x0bSealRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66\x65ncing_term\x18\x02 \x01(\x04\"?\n\x0cSealResponse\x12/\n\x06report\x18\x01 \x01(\x0b\x32\x1f.trellis.database.v1.SealReport\"=\n\x11\x43heckpointRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66\x65ncing_term\x18\x02 \x01(\x04\"J\n\x12\x43heckpointResponse\x12\x0b\n\x03lsn\x18\x01 \x01(\x04\x12\'\n\x04took\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration*\xd1\x01\n\x0c\x44\x61tabaseRole\x12\x1d\n\x19\x44\x41TABASE_ROLE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x41TABASE_ROLE_NONE\x10\x01\x12\x1b\n\x17\x44\x41TABASE_ROLE_PREPARING\x10\x02\x12\x19\n\x15\x44\x41TABASE_ROLE_STOPPED\x10\x03\x12\x1c\n\x18\x44\x41TABASE_ROLE_RECOVERING\x10\x04\x12\x19\n\x15\x44\x41TABASE_ROLE_STANDBY\x10\x05\x12\x19\n\x15\x44\x41TABASE_ROLE_PRIMARY\x10\x06*W\n\x03Lag\x12\x13\n\x0fLAG_UNSPECIFIED\x10\x00\x12\x0f\n\x0bLAG_UNKNOWN\x10\x01\x12\r\n\tLAG_CLOSE\x10\x02\x12\x0e\n\nLAG_BEHIND\x10\x03\x12\x0b\n\x07LAG_FAR\x10\x04\x32\xc5\x03\n\x0f\x44\x61tabaseService\x12\x64\n\x07\x44\x65\x63lare\x12#.trellis.database.v1.DeclareRequest\x1a$.trellis.database.v1.DeclareResponse\"\x0e\xb2\xe1\x18\n\x1a\x08operator\x12\x62\n\tGetStatus\x12%.trellis.database.v1.GetStatusRequest\x1a&.trellis.database.v1.GetStatusResponse\"\x06\xb2\xe1\x18\x02\x08\x01\x12m\n\nSwitchover\x12&.trellis.database.v1.SwitchoverRequest\x1a\'.trellis.database.v1.SwitchoverResponse\"\x0e\xb2\xe1\x18\n\x1a\x08operator\x12y\n\x0e\x41\x63\x63\x65ptDataLoss\x12*.trellis.database.v1.AcceptDataLossRequest\x1a+.trellis.database.v1.AcceptDataLossResponse\"\x0e\xb2\xe1\x18\n\x1a\x08operator2\xda\x01\n\x13\x44\x61tabasePeerService\x12W\n\x04Seal\x12 .trellis.database.v1.SealRequest\x1a!.trellis.database.v1.SealResponse\"\n\xb2\xe1\x18\x06\x08\x01\x12\x02\x08\x05\x12j\n\nCheckpoint\x12&.trellis.database.v1.CheckpointRequest\x1a\'.trellis.database.v1.CheckpointResponse\"\x0b\xb2\xe1\x18\x07\x08\x01\x12\x03\x08\xac\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,10 +46,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATABASEPEERSERVICE'].methods_by_name['Seal']._serialized_options = b'\262\341\030\006\010\001\022\002\010\005'
   _globals['_DATABASEPEERSERVICE'].methods_by_name['Checkpoint']._loaded_options = None
   _globals['_DATABASEPEERSERVICE'].methods_by_name['Checkpoint']._serialized_options = b'\262\341\030\007\010\001\022\003\010\254\002'
-  _globals['_DATABASEROLE']._serialized_start=2253
-  _globals['_DATABASEROLE']._serialized_end=2462
-  _globals['_LAG']._serialized_start=2464
-  _globals['_LAG']._serialized_end=2551
+  _globals['_DATABASEROLE']._serialized_start=2275
+  _globals['_DATABASEROLE']._serialized_end=2484
+  _globals['_LAG']._serialized_start=2486
+  _globals['_LAG']._serialized_end=2573
   _globals['_DATABASESPEC']._serialized_start=156
   _globals['_DATABASESPEC']._serialized_end=281
   _globals['_PARAMETER']._serialized_start=283
@@ -65,33 +65,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TIMELINESWITCH']._serialized_start=857
   _globals['_TIMELINESWITCH']._serialized_end=904
   _globals['_SEALREPORT']._serialized_start=907
-  _globals['_SEALREPORT']._serialized_end=1136
-  _globals['_DECLAREREQUEST']._serialized_start=1138
-  _globals['_DECLAREREQUEST']._serialized_end=1255
-  _globals['_DECLARERESPONSE']._serialized_start=1257
-  _globals['_DECLARERESPONSE']._serialized_end=1291
-  _globals['_GETSTATUSREQUEST']._serialized_start=1293
-  _globals['_GETSTATUSREQUEST']._serialized_end=1329
-  _globals['_GETSTATUSRESPONSE']._serialized_start=1332
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1747
-  _globals['_SWITCHOVERREQUEST']._serialized_start=1749
-  _globals['_SWITCHOVERREQUEST']._serialized_end=1799
-  _globals['_SWITCHOVERRESPONSE']._serialized_start=1801
-  _globals['_SWITCHOVERRESPONSE']._serialized_end=1903
-  _globals['_ACCEPTDATALOSSREQUEST']._serialized_start=1905
-  _globals['_ACCEPTDATALOSSREQUEST']._serialized_end=1963
-  _globals['_ACCEPTDATALOSSRESPONSE']._serialized_start=1965
-  _globals['_ACCEPTDATALOSSRESPONSE']._serialized_end=1989
-  _globals['_SEALREQUEST']._serialized_start=1991
-  _globals['_SEALREQUEST']._serialized_end=2046
-  _globals['_SEALRESPONSE']._serialized_start=2048
-  _globals['_SEALRESPONSE']._serialized_end=2111
-  _globals['_CHECKPOINTREQUEST']._serialized_start=2113
-  _globals['_CHECKPOINTREQUEST']._serialized_end=2174
-  _globals['_CHECKPOINTRESPONSE']._serialized_start=2176
-  _globals['_CHECKPOINTRESPONSE']._serialized_end=2250
-  _globals['_DATABASESERVICE']._serialized_start=2554
-  _globals['_DATABASESERVICE']._serialized_end=3007
-  _globals['_DATABASEPEERSERVICE']._serialized_start=3010
-  _globals['_DATABASEPEERSERVICE']._serialized_end=3228
+  _globals['_SEALREPORT']._serialized_end=1158
+  _globals['_DECLAREREQUEST']._serialized_start=1160
+  _globals['_DECLAREREQUEST']._serialized_end=1277
+  _globals['_DECLARERESPONSE']._serialized_start=1279
+  _globals['_DECLARERESPONSE']._serialized_end=1313
+  _globals['_GETSTATUSREQUEST']._serialized_start=1315
+  _globals['_GETSTATUSREQUEST']._serialized_end=1351
+  _globals['_GETSTATUSRESPONSE']._serialized_start=1354
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1769
+  _globals['_SWITCHOVERREQUEST']._serialized_start=1771
+  _globals['_SWITCHOVERREQUEST']._serialized_end=1821
+  _globals['_SWITCHOVERRESPONSE']._serialized_start=1823
+  _globals['_SWITCHOVERRESPONSE']._serialized_end=1925
+  _globals['_ACCEPTDATALOSSREQUEST']._serialized_start=1927
+  _globals['_ACCEPTDATALOSSREQUEST']._serialized_end=1985
+  _globals['_ACCEPTDATALOSSRESPONSE']._serialized_start=1987
+  _globals['_ACCEPTDATALOSSRESPONSE']._serialized_end=2011
+  _globals['_SEALREQUEST']._serialized_start=2013
+  _globals['_SEALREQUEST']._serialized_end=2068
+  _globals['_SEALRESPONSE']._serialized_start=2070
+  _globals['_SEALRESPONSE']._serialized_end=2133
+  _globals['_CHECKPOINTREQUEST']._serialized_start=2135
+  _globals['_CHECKPOINTREQUEST']._serialized_end=2196
+  _globals['_CHECKPOINTRESPONSE']._serialized_start=2198
+  _globals['_CHECKPOINTRESPONSE']._serialized_end=2272
+  _globals['_DATABASESERVICE']._serialized_start=2576
+  _globals['_DATABASESERVICE']._serialized_end=3029
+  _globals['_DATABASEPEERSERVICE']._serialized_start=3032
+  _globals['_DATABASEPEERSERVICE']._serialized_end=3250
 # @@protoc_insertion_point(module_scope)

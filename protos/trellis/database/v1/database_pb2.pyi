@@ -356,6 +356,7 @@ class SealReport(_message.Message):
     DAMAGED_FIELD_NUMBER: _builtins.int
     CATCHING_UP_FIELD_NUMBER: _builtins.int
     ENDED_CLEANLY_FIELD_NUMBER: _builtins.int
+    PRIMARY_TERM_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     """Name of the host."""
     fencing_term: _builtins.int
@@ -371,7 +372,11 @@ class SealReport(_message.Message):
     catching_up: _builtins.bool
     """It still reads WAL that it holds already: its end is not known yet."""
     ended_cleanly: _builtins.bool
-    """It was primary, and ended with a shutdown checkpoint at `flushed_lsn`."""
+    """It was primary, and ended with a shutdown checkpoint at `flushed_lsn`; of a former primary that
+    did not, `flushed_lsn` says nothing.
+    """
+    primary_term: _builtins.int
+    """Primaryship in which its data was written as primary; 0: it has followed one since, or never was."""
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___TimelineSwitch]:
         """Timelines that led to it, oldest first."""
@@ -388,10 +393,11 @@ class SealReport(_message.Message):
         damaged: _builtins.str = ...,
         catching_up: _builtins.bool = ...,
         ended_cleanly: _builtins.bool = ...,
+        primary_term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catching_up", b"catching_up", "damaged", b"damaged", "ended_cleanly", b"ended_cleanly", "fencing_term", b"fencing_term", "flushed_lsn", b"flushed_lsn", "history", b"history", "host", b"host", "system_identifier", b"system_identifier", "timeline", b"timeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catching_up", b"catching_up", "damaged", b"damaged", "ended_cleanly", b"ended_cleanly", "fencing_term", b"fencing_term", "flushed_lsn", b"flushed_lsn", "history", b"history", "host", b"host", "primary_term", b"primary_term", "system_identifier", b"system_identifier", "timeline", b"timeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
