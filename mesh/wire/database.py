@@ -3,13 +3,13 @@
 Fails: `InvalidRequest` from every decoder when an enum is unspecified or unknown.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from trellis.database.v1 import database_pb2 as pb
 from trellis.replication.v1 import command_pb2, state_pb2
 
-from mesh.ids import FencingTerm, HostId, Index, MemberId
+from mesh.ids import PRIMARY, FencingTerm, HostId, Index, MemberId
 from mesh.state import database_commands as d
 from mesh.state.database_commands import DatabaseCommand
 from mesh.state.database_model import (
@@ -20,6 +20,7 @@ from mesh.state.database_model import (
     DatabaseStatus,
     SyncSet,
 )
+from mesh.state.tables import ClusterState
 from mesh.wire.documents import timestamp_of_ns
 from mesh.wire.enums import DATABASE_ROLE, LAG
 
@@ -80,17 +81,31 @@ def decode_database_status(message: pb.DatabaseStatus) -> DatabaseStatus:
     )
 
 
-def database_member_to_wire(member: DatabaseMember) -> pb.DatabaseMember:
-    """A row as operators are shown it."""
-    return pb.DatabaseMember(
-        host=member.host, status=encode_database_status(member.status), since_index=member.since
-    )
-
-
-def accepted_loss_to_wire(loss: AcceptedLoss) -> pb.AcceptedLoss:
-    """A loss as operators are shown it."""
-    at = timestamp_of_ns(loss.at_ns)
-    return pb.AcceptedLoss(fencing_term=loss.fencing_term, by=loss.by, why=loss.why, at=at)
+def database_to_wire(state: ClusterState, problems: Iterable[str] = ()) -> pb.GetStatusResponse:
+    """All that is decided and reported, as operators are shown it; `problems` are the leader's sentences."""
+    members = [
+        pb.DatabaseMember(host=each.host, status=encode_database_status(each.status), since_index=each.since)
+        for each in state.database_members.values()
+    ]
+    record, owned = state.database, state.owners.get(PRIMARY)
+    shown = pb.GetStatusResponse(members=members, problems=problems)
+    if owned is not None:
+        shown.primary, shown.successor = owned.holder or "", owned.successor or ""
+        shown.fencing_term = owned.fencing_term
+    if record is None:
+        return shown
+    shown.spec.CopyFrom(encode_database_spec(record.spec))
+    shown.version = record.version
+    shown.system_identifier, shown.timeline = record.system_identifier, record.timeline
+    shown.bootstrap_host = record.bootstrap_host or ""
+    shown.published.CopyFrom(encode_sync_set(record.published))
+    shown.published_term = record.published_term
+    if loss := record.accepted_loss:
+        at = timestamp_of_ns(loss.at_ns)
+        shown.accepted_loss.CopyFrom(
+            pb.AcceptedLoss(fencing_term=loss.fencing_term, by=loss.by, why=loss.why, at=at)
+        )
+    return shown
 
 
 # ---- rows of snapshots ----------------------------------------------------------------
