@@ -49,8 +49,9 @@ class Applier:
         self._is_compacting = False
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Begin with what the store holds."""
-        self._machine.restore(snapshot.data)
+        """Begin with what the store holds; for a witness, whose snapshots hold no data, with nothing."""
+        if snapshot.meta.size_bytes:
+            self._machine.restore(snapshot.data)
         self._snapshot_index = snapshot.meta.last.index
 
     def apply(self, committed: Sequence[Entry]) -> None:

@@ -41,6 +41,8 @@ class Consensus:
         self.driver = driver
         #: Called with what ended the driver; `run` then waits to be cancelled.
         self.on_failed: Callable[[Exception], None] | None = None
+        #: All other members with an address.
+        self.others: tuple[MemberId, ...] = ()
         self._codec = codec
         self._transport = transport
         self._client = client
@@ -50,6 +52,7 @@ class Consensus:
 
     def set_peers(self, addresses: Mapping[MemberId, str]) -> None:
         """All members' mesh addresses, from now on; this member's own is left out."""
+        self.others = tuple(sorted(each for each in addresses if each != self.driver.id))
         self._transport.set_peers(addresses)
 
     async def run(self) -> None:

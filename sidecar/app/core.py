@@ -126,6 +126,7 @@ class Core:
             consensus=self.node,
             observed=observed,
             open_stream=open_beats,
+            others=lambda: consensus.others,
             on_lease=lambda: self.host.lease_extended(),
             on_diverged=surrounding.diverged,
             boottime_ns=boottime_ns,

@@ -11,7 +11,8 @@ Bound: one beat waits to be written at a time; a stream that cannot take it in
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -21,7 +22,7 @@ from trellis.heartbeat.v1 import heartbeat_pb2
 from mesh import failpoints
 from mesh.errors import PeerUnreachable, TrellisError
 from mesh.ids import FencingTerm, Index, InstanceId, MemberId, OwnedName, Term
-from mesh.lease.holder import HostLease
+from mesh.lease.holder import NO_TERM, HostLease
 from mesh.lease.timers import LeaseTimers
 from mesh.state.database_model import DatabaseStatus
 from mesh.state.service import InstanceState, InstanceStatus
@@ -31,6 +32,8 @@ LOG = structlog.get_logger(__name__)
 
 WRITE_TIMEOUT_S = 1.0
 REOPEN_S = 0.05
+#: More than are needed in a row to be taken for alive again.
+KNOCK_BEATS = 6
 CAPACITY_EVERY_NS = 1_000_000_000
 
 
@@ -70,6 +73,7 @@ class Beats:
         consensus: Consensus,
         observed: Observed,
         open_stream: Callable[[MemberId], BeatStream],
+        others: Callable[[], Sequence[MemberId]],
         on_lease: Callable[[], None],
         on_diverged: Callable[[], None],
         boottime_ns: Callable[[], int],
@@ -81,6 +85,8 @@ class Beats:
         self._consensus = consensus
         self._observed = observed
         self._open_stream = open_stream
+        self._others = others
+        self._knocks = 0
         self._on_lease = on_lease
         self._on_diverged = on_diverged
         self._now = boottime_ns
@@ -131,7 +137,7 @@ class Beats:
         while True:
             leader = self._consensus.leader
             if leader is None:
-                await self._pause(REOPEN_S)
+                await self._knock()
             elif leader == self._member:
                 self._confirm_own()
                 await self._wait_for_turn()
@@ -158,9 +164,23 @@ class Beats:
         ):
             self._on_lease()
 
-    async def _beat_to(self, leader: MemberId) -> None:
+    async def _knock(self) -> None:
+        """Wait for a leader to be known here.
+
+        A host that Raft does not count yet hears of none, and a witness is taken in only once the leader
+        has heard it: until then it beats to one member after the other.
+        """
+        others = self._others() if self._consensus.term == NO_TERM else ()
+        if not others:
+            await self._pause(REOPEN_S)
+            return
+        self._knocks += 1
+        await self._beat_to(others[self._knocks % len(others)], beats_max=KNOCK_BEATS)
+
+    async def _beat_to(self, to: MemberId, *, beats_max: int = sys.maxsize) -> None:
+        leader = self._consensus.leader
         try:
-            stream = self._open_stream(leader)
+            stream = self._open_stream(to)
         except PeerUnreachable:  # the address comes with the state
             await self._pause(REOPEN_S)
             return
@@ -169,7 +189,8 @@ class Beats:
         reader = asyncio.ensure_future(self._read(stream))
         try:
             complete = True
-            while self._consensus.leader == leader and not reader.done():
+            while self._consensus.leader == leader and not reader.done() and beats_max:
+                beats_max -= 1
                 async with asyncio.timeout(WRITE_TIMEOUT_S):
                     beat = self._beat(complete)
                     await failpoints.passing("beats.before-send")
