@@ -122,6 +122,8 @@ def _asked_to_follow(local: LocalState, goal: Goal) -> Asked:
 
 def _tend(local: LocalState, goal: Goal, sentence: str) -> Action:
     """Slots for every other data host, here too: they are not copied to standbys."""
+    if not goal.peers:
+        return Action(Do.WAIT, sentence)
     missing = tuple(sorted(set(goal.peers) - set(local.slots)))
     if missing:
         return Action(Do.CREATE_SLOTS, "each data host may have to receive from here", hosts=missing)

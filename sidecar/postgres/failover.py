@@ -14,11 +14,11 @@ every acknowledged commit:
 Invariant: a report counts only if it was sealed at the present fencing term, of
 this database, undamaged, final, and on a line that a recorded promotion made.
 
-Order: a choice holds for the published set it names. The command that assigns
-the ownership must be refused if another set was published meanwhile: the old
-primary may have published after the leader looked, and only the assignment
-bars it. Clients are let in after `RecordPromotion`; so whatever was acknowledged was
-acknowledged on the recorded timeline.
+Order: a choice holds for the record it names. The command that assigns the
+ownership must be refused if another set was published or another primaryship
+recorded meanwhile: the old primary may have done so after the leader looked, and
+only the assignment bars it. Clients are let in after `RecordPromotion`, so
+whatever was acknowledged was acknowledged on the recorded timeline.
 
 Absent here: when the old holder's lease is over (mesh.lease; sealing does not
 wait for it, the assignment does).
@@ -76,8 +76,9 @@ class FailoverStep:
     seal: tuple[HostId, ...] = ()
     #: Assign it a new number, also if it is the holder. None: leave the ownership as it is.
     chosen: HostId | None = None
-    #: The choice holds only while this is the published version.
+    #: The choice holds only while this is the published version and this the newest recorded primaryship.
     published_version: int = 0
+    recorded_term: FencingTerm = NO_TERM
     #: Data hosts whose word is missing.
     missing: tuple[HostId, ...] = ()
     loss_accepted: bool = False
@@ -96,7 +97,7 @@ def decide_failover(view: FailoverView) -> FailoverStep:
         sealed = [host for host in sorted(view.reports) if _is_sealed(view, host)]
         if sealed:
             reason = f"{view.holder} goes on under a new number: {', '.join(sealed)} follow this one no more"
-            return FailoverStep(reason, chosen=view.holder, published_version=view.published.version)
+            return FailoverStep(reason, (), view.holder, view.published.version, view.primary_term)
         return FailoverStep(f"{view.holder} is primary and well")
     seal = tuple(host for host in sorted(view.alive) if not _is_sealed(view, host))
     if view.standing is Standing.WELL and view.successor in seal:
@@ -107,6 +108,7 @@ def decide_failover(view: FailoverView) -> FailoverStep:
         seal,
         found.chosen,
         view.published.version,
+        view.primary_term,
         found.missing,
         found.loss_accepted,
         _facts(view),

@@ -209,7 +209,8 @@ class Goal:
     #: PRIMARY: the newest timeline that was recorded. A promotion must begin a higher one, whatever
     #: history files this host has: a number that is taken twice cannot be told apart.
     timeline_above: Timeline = NO_TIMELINE
-    #: PRIMARY, FOLLOW: the other data hosts, each with a slot on every host beforehand.
+    #: PRIMARY, FOLLOW: the other data hosts, each with a slot on every host beforehand; empty: leave
+    #: slots as they are.
     peers: tuple[HostId, ...] = ()
 
 

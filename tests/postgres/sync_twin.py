@@ -29,7 +29,7 @@ MOVES = (
     ("plan",) * 6
     + ("answer",) * 4
     + ("write", "flush", "flush", "flush", "want", "want", "need", "lose-answer", "late-publication")
-    + ("crash", "refresh", "half-set", "fail-over")
+    + ("crash", "refresh", "half-set", "fail-over", "decide", "assign")
 )
 
 
@@ -38,9 +38,15 @@ class Lost(AssertionError):
 
 
 class Twin:
-    """One database with `standbys` standbys; `planner` is what is tested."""
+    """One database with `standbys` standbys; `planner` is what is tested.
 
-    def __init__(self, standbys: int, needed: int, planner: Planner = next_step) -> None:
+    `is_guarded`: an assignment is refused if the published set is not the one it was decided by.
+    """
+
+    def __init__(
+        self, standbys: int, needed: int, planner: Planner = next_step, *, is_guarded: bool = True
+    ) -> None:
+        self.is_guarded = is_guarded
         self.hosts = tuple(HostId(f"h{number}") for number in range(standbys + 1))
         self.needed = needed
         self.planner = planner
@@ -51,6 +57,8 @@ class Twin:
         self.past = [SyncSet()]
         self.under_way: list[Publish] = []
         self.wanted: tuple[HostId, ...] = ()
+        #: A failover that is decided and not assigned: the version it rests on and who is sealed.
+        self.decided: tuple[int, tuple[HostId, ...]] | None = None
         self._begin_primaryship(self.hosts[0])
 
     def _begin_primaryship(self, primary: HostId) -> None:
@@ -77,7 +85,7 @@ class Twin:
             case "write":
                 self.written += 1 + much % 3
                 self.has[self.primary] = self.written
-            case "flush":
+            case "flush" if self.decided is None or host not in self.decided[1]:
                 self.has[host] = max(self.has[host], self.written - much % 3)
             case "want":
                 self.wanted = tuple(each for number, each in enumerate(self.hosts) if who >> number & 1)
@@ -98,7 +106,12 @@ class Twin:
             case "refresh" if self.awaited is None:
                 self.view = self.published
             case "fail-over" if much % 4 == 0:
-                self._fail_over(who)
+                self._decide(who)
+                self._assign()
+            case "decide":
+                self._decide(who)
+            case "assign":
+                self._assign()
             case _:
                 pass
         self.check()
@@ -140,15 +153,29 @@ class Twin:
         self.view = self.past[max(0, len(self.past) - 1 - how_stale % 3)]
         self.is_settled, self.awaited = False, None
 
-    def _fail_over(self, which: int) -> None:
-        """The primary is gone; any quorum answers, the furthest of it goes on."""
+    def _decide(self, which: int) -> None:
+        """The leader sees the primary fail; some quorum of the voters is sealed."""
         quorums = self._quorums()
-        if not quorums:
+        if quorums and self.decided is None:
+            self.decided = self.published.version, quorums[which % len(quorums)]
+
+    def _assign(self) -> None:
+        """The furthest of those that are sealed becomes primary, or it was all for nothing."""
+        if self.decided is None:
             return
-        furthest = max(quorums[which % len(quorums)], key=lambda host: (self.has[host], host))
+        (version, sealed), self.decided = self.decided, None
+        if self.is_guarded and version != self.published.version:
+            # The old one goes on, under a new number: what was under way is barred, the sealed follow again.
+            self.under_way, self.awaited = [], None
+            return
+        furthest = max(sealed, key=lambda host: (self.has[host], host))
         self.written = self.has[furthest]
+        if max(self.acknowledged, default=0) > self.written:
+            raise Lost(f"{furthest} was promoted at {self.written}, more was acknowledged")
         for host in self.hosts:
             self.has[host] = min(self.has[host], self.written)
+        for commit in self.acknowledged:
+            self.acknowledged[commit] = {host for host in self.hosts if self.has[host] >= commit}
         self._begin_primaryship(furthest)
 
     # ---- what must hold ---------------------------------------------------------
@@ -174,6 +201,7 @@ class Twin:
 
     def settle(self) -> Step:
         """Everybody works, nothing is interrupted: the step that says there is nothing to do."""
+        self.decided = None
         for _ in range(30):
             if self.awaited is not None:
                 self.move(("answer", 0, 0))

@@ -127,10 +127,10 @@ def random_story(chance: Random) -> list[Move]:
     return [(chance.choice(MOVES), chance.randrange(128), chance.randrange(8)) for _ in range(90)]
 
 
-def first_loss(planner: Planner, stories: int = 3000) -> int | None:
+def first_loss(planner: Planner, stories: int = 3000, *, is_guarded: bool = True) -> int | None:
     for seed in range(stories):
         chance = Random(seed)
-        twin = Twin(chance.randint(2, 4), 1, planner)
+        twin = Twin(chance.randint(2, 4), 1, planner, is_guarded=is_guarded)
         try:
             play(twin, random_story(chance))
         except Lost:
@@ -146,6 +146,11 @@ def first_loss(planner: Planner, stories: int = 3000) -> int | None:
 def test_a_planner_without_one_of_its_rules_loses_a_commit(mutant: Callable[..., Step]) -> None:
     """Goal: each rule is needed and the twin would notice. Method: leave it out, play until a loss."""
     assert first_loss(mutant) is not None
+
+
+def test_a_promotion_that_was_decided_by_another_set_than_is_published_loses_a_commit() -> None:
+    """Goal: the assignment must name what it rests on. Method: without that guard, play until a loss."""
+    assert first_loss(next_step, is_guarded=False) is not None
 
 
 def test_the_planner_itself_loses_nothing_in_the_same_stories() -> None:
