@@ -5,31 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.database import postgres, session_postgres, url
 from tests.harness.lcm import Lcm
-from tests.harness.postgres import Postgres, why_not
 from tests.harness.processes import Processes
 
-
-@pytest.fixture(scope="session")
-def session_postgres() -> Iterator[Postgres]:
-    """One server for all tests; each uses a database of its own."""
-    if reason := why_not():
-        pytest.skip(reason)
-    with Postgres() as server:
-        yield server
-
-
-@pytest.fixture
-def postgres(session_postgres: Postgres) -> Iterator[Postgres]:
-    """The server; what a test demanded of it is taken back."""
-    yield session_postgres
-    session_postgres.demand_standbys("")
-
-
-@pytest.fixture
-def url(postgres: Postgres) -> str:
-    """Of an empty database."""
-    return postgres.new_database()
+__all__ = ["postgres", "session_postgres", "url"]
 
 
 @pytest.fixture
