@@ -110,7 +110,7 @@ def publish_sync_set(at: Applying, command: PublishSyncSet) -> Applied:
     before = record.published
     check_version("the published sync set", before.version, command.expected_version)
     voters = tuple(sorted(set(command.voters)))
-    check_quorum(at, voters, command.quorum, before.voters)
+    check_quorum(at, voters, command.quorum)
     published = SyncSet(before.version + 1, voters, command.quorum)
     _put(at, replace(record, published=published, published_term=command.fencing_term))
     at.record(

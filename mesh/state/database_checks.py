@@ -5,7 +5,7 @@ asked when a declaration is submitted, since what `apply` refuses must stay the
 same over versions.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -35,14 +35,17 @@ def data_hosts(state: ClusterState) -> tuple[HostId, ...]:
     )
 
 
-def check_quorum(at: Applying, voters: tuple[HostId, ...], quorum: int, before: Collection[HostId]) -> None:
-    """Voters are hosts that can hold data, or were voters: a set changes by steps, also when one has left."""
+def check_quorum(at: Applying, voters: tuple[HostId, ...], quorum: int) -> None:
+    """Voters can hold data, or have left: what is in force names them until other standbys are fit.
+
+    One that has left cannot answer any more, so it only makes a promotion ask more of the others.
+    """
     if not (1 <= quorum <= len(voters) or quorum == len(voters) == 0):
         raise invalid("quorum", f"{quorum} is not from 1 to the number of voters ({len(voters)})", "1")
     if len(voters) > HOSTS_MAX:
         raise invalid("voters", f"has {len(voters)} hosts; a cluster has at most {HOSTS_MAX}")
     for host in voters:
-        if host not in before and (host not in at.state.hosts or _is_witness(at.state, host)):
+        if not at.state.counters.get(f"incarnation/{host}") or _is_witness(at.state, host):
             holding = ", ".join(data_hosts(at.state))
             raise invalid("voters", f"{host} can hold no data here; those that do: {holding}")
 
