@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from mesh.errors import DatabaseFailed, DataDamaged
-from sidecar.postgres.engine import full_disk
 from sidecar.postgres.engine.config import (
     REPLICATION_ROLE,
     ConfigFiles,
@@ -95,8 +94,6 @@ async def _copy(
     try:
         await tools.run("pg_basebackup", *arguments, deadline_s=deadline_s, idle_s=idle_s, on_line=on_line)
     except DatabaseFailed as error:
-        if "No space left" in error.metadata.get("said", ""):
-            raise full_disk.full(layout.root) from error
         raise DatabaseFailed(
             f"The database cannot be copied from {source.host} ({source.address}:{source.port}): {error}",
             said=error.metadata.get("said", ""),

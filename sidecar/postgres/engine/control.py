@@ -109,34 +109,28 @@ class Control:
         Fails: `InvalidRequest` when the server refuses a parameter; then files and server are as before.
         """
         before = self.config
-        revision = self.write(config)
-        deadline = time.monotonic() + deadline_s
+        problems = await self._load(config, deadline_s)
+        if problems:
+            await self._load(before, deadline_s)
+            raise InvalidRequest("PostgreSQL refuses the parameters; the former ones stay.", problems)
+
+    async def _load(self, config: ServerConfig, deadline_s: float) -> list[Problem]:
+        """Write, signal, and look until loaded or refused; what is refused."""
+        revision, deadline = self.write(config), time.monotonic() + deadline_s
         self._postmaster.signal(signal.SIGHUP)
         pause = _LOOK_S_MIN
         while True:
             session = await Session.open(self._layout, self.config.port, deadline_s=_left(deadline))
             try:
-                text: LiteralString = "SELECT current_setting('trellis.revision', true)"
-                rows = await session.query(text, deadline_s=_left(deadline))
-                if rows == [(str(revision),)]:
-                    await self._check_connections_file(session, deadline)
-                    return
-                problems = await _refused_parameters(session, deadline)
+                loaded, problems = await _what_is_loaded(session, revision, deadline)
             finally:
                 session.drop()
-            if problems:
-                self.write(before)
-                raise InvalidRequest("PostgreSQL refuses the parameters; the former ones stay.", problems)
+            if loaded or problems:
+                return problems
             if time.monotonic() > deadline:
                 raise NotInTime(f"PostgreSQL has not loaded its files within {deadline_s:g} s.")
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LOOK_S_MAX)
-
-    async def _check_connections_file(self, session: Session, deadline: float) -> None:
-        text: LiteralString = "SELECT line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL"
-        rows = await session.query(text, deadline_s=_left(deadline))
-        if rows:
-            raise DatabaseFailed(f"PostgreSQL refuses pg_hba.conf, line {rows[0][0]}: {rows[0][1]}")
 
     async def set_parameters(self, parameters: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
         """Load declared parameters; returns those that need a restart to come into force.
@@ -320,10 +314,22 @@ def _left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.05)
 
 
-async def _refused_parameters(session: Session, deadline: float) -> list[Problem]:
+async def _what_is_loaded(session: Session, revision: int, deadline: float) -> tuple[bool, list[Problem]]:
+    """Whether the postmaster has loaded *revision*, and what is wrong in the files.
+
+    A wrong value leaves the other parameters loaded, an unknown name none of them; who waits for
+    a restart is no problem. Fails: `DatabaseFailed` for a pg_hba.conf that is not understood.
+    """
+    shown: LiteralString = "SELECT current_setting('trellis.revision', true)"
+    loaded = await session.query(shown, deadline_s=_left(deadline)) == [(str(revision),)]
     text: LiteralString = (
-        "SELECT name, setting, error FROM pg_file_settings"
-        " WHERE error IS NOT NULL AND error <> 'setting could not be applied'"
+        "SELECT f.name, f.setting, f.error FROM pg_file_settings f LEFT JOIN pg_settings s USING (name)"
+        " WHERE f.error IS NOT NULL AND s.pending_restart IS NOT TRUE"
     )
     rows = await session.query(text, deadline_s=_left(deadline))
-    return [Problem(f"parameters.{name}", f"{setting!r}: {error}") for name, setting, error in rows]
+    problems = [Problem(f"parameters.{name}", f"{setting!r}: {error}") for name, setting, error in rows]
+    rules: LiteralString = "SELECT line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL"
+    rows = await session.query(rules, deadline_s=_left(deadline))
+    if loaded and rows:
+        raise DatabaseFailed(f"PostgreSQL refuses pg_hba.conf, line {rows[0][0]}: {rows[0][1]}")
+    return loaded, problems

@@ -31,6 +31,7 @@ class ControlData:
     min_recovery_timeline: Timeline
     has_checksums: bool
     has_hint_log: bool
+    segment_bytes: int
     major: int
 
     @property
@@ -92,6 +93,7 @@ def parse_control_data(text: str, major: int) -> ControlData:
         min_recovery_timeline=Timeline(int(found["Min recovery ending loc's timeline"])),
         has_checksums=found["Data page checksum version"] != "0",
         has_hint_log=found["wal_log_hints setting"] == "on",
+        segment_bytes=int(found["Bytes per WAL segment"]),
         major=major,
     )
 

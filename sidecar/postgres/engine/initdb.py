@@ -5,8 +5,7 @@ It is made as `data.new` and put in place when it is complete, as a clone is.
 
 from typing import Final
 
-from mesh.errors import Conflict, DatabaseFailed
-from sidecar.postgres.engine import full_disk
+from mesh.errors import Conflict
 from sidecar.postgres.engine.config import ADMIN_ROLE
 from sidecar.postgres.engine.control_data import ControlData, read_control_data
 from sidecar.postgres.engine.tool import Tools
@@ -33,11 +32,6 @@ async def make_database(tools: Tools, *, deadline_s: float = INITDB_S) -> Contro
     try:
         await tools.run("initdb", *arguments, deadline_s=deadline_s)
         found = await read_control_data(tools, layout.fresh)
-    except DatabaseFailed as error:
-        layout.drop_fresh()
-        if "No space left" in error.metadata.get("said", ""):
-            raise full_disk.full(layout.root) from error
-        raise
     except BaseException:
         layout.drop_fresh()
         raise

@@ -28,7 +28,7 @@ from sidecar.postgres.engine.tool import environment
 _LOOK_S_MIN, _LOOK_S_MAX = 0.001, 0.02
 #: Line of postmaster.pid that says how far the start is (pidfile.h).
 _STATUS_LINE: Final = 8
-_STATUS_UP: Final = frozenset({"ready", "standby"})
+_STATUS_UP: Final = "ready"
 
 
 class StopMode(Enum):
@@ -188,20 +188,21 @@ class Postmaster:
 
     # ---- waiting -------------------------------------------------------------------
 
-    async def wait_ready(self, deadline_s: float) -> str:
-        """ "ready" as primary or "standby", as soon as it lets sessions in.
+    async def wait_ready(self, deadline_s: float) -> None:
+        """Until it lets sessions in, as primary or standby.
 
-        Fails: `NotInTime` with the progress; it goes on starting and this may be asked again.
-        When it has ended: `DiskFull`, `DataDamaged`, `Conflict` or `DatabaseFailed`, by its last
-        words; what is left of its tree is for `kill_tree`.
+        A standby does so when it is consistent: one that was cloned or rewound needs WAL from its
+        primary for that, and never comes up without. Fails: `NotInTime` with the progress; it goes
+        on starting and this may be asked again. When it has ended: `DiskFull`, `DataDamaged`,
+        `Conflict` or `DatabaseFailed`, by its last words; what is left of its tree is for `kill_tree`.
         """
         deadline, pause = time.monotonic() + deadline_s, _LOOK_S_MIN
         while True:
             if self.running is None:
                 raise self.explain_end()
             status = self.status()
-            if status in _STATUS_UP:
-                return status
+            if status == _STATUS_UP:
+                return
             if time.monotonic() > deadline:
                 progress = self.progress()
                 far = progress or status or "not begun"
@@ -210,7 +211,7 @@ class Postmaster:
             pause = min(pause * 1.5, _LOOK_S_MAX)
 
     def status(self) -> str:
-        """Line 8 of postmaster.pid: starting, standby, ready, stopping; empty before there is one."""
+        """Line 8 of postmaster.pid: starting, ready, stopping; empty before there is one."""
         try:
             lines = (self._layout.data / "postmaster.pid").read_text().splitlines()
         except OSError:

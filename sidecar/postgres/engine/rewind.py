@@ -10,7 +10,6 @@ from enum import Enum
 from typing import Final
 
 from mesh.errors import CannotRewind, Conflict, DatabaseFailed
-from sidecar.postgres.engine import full_disk
 from sidecar.postgres.engine.config import REWIND_ROLE, ConfigFiles, ServerConfig, Upstream, connection_text
 from sidecar.postgres.engine.control_data import ControlData, read_control_data
 from sidecar.postgres.engine.tool import Tools
@@ -22,6 +21,7 @@ _UNTOUCHED: Final = re.compile(
     r"could not connect|connection to server|source and target clusters? (are|is) "
     r"|must be shut down|could not find common ancestor|permission denied|needs to use either data checksums"
 )
+_SAME_TIMELINE: Final = "on the same timeline"
 
 
 class Rewound(Enum):
@@ -71,6 +71,11 @@ async def rewind(
     layout.note(layout.rewind_note, source=source.host)
     said = await _run(tools, config, source, deadline_s, idle_s)
     files.point(layout.data)
+    if _SAME_TIMELINE in said:  # it believes the source's control file, which knows a promotion late
+        layout.drop_note(layout.rewind_note)
+        raise Conflict(
+            f"{source.host} has written no checkpoint since its promotion: write one, then rewind."
+        )
     files.mark_standby(layout.data, is_standby=True)
     layout.drop_note(layout.rewind_note)
     return Rewound.NOT_NEEDED if "no rewind required" in said else Rewound.DONE
@@ -84,8 +89,6 @@ async def _run(tools: Tools, config: ServerConfig, source: Upstream, deadline_s:
         return await tools.run("pg_rewind", *arguments, deadline_s=deadline_s, idle_s=idle_s)
     except DatabaseFailed as error:
         said = error.metadata.get("said", "")
-        if "No space left" in said:
-            raise full_disk.full(layout.root) from error
         if _UNTOUCHED.search(said):
             layout.drop_note(layout.rewind_note)
             raise Conflict(f"Nothing was rewound: {error}. Try again when {source.host} is ready.") from error

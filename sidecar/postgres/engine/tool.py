@@ -16,6 +16,7 @@ from typing import Final
 from mesh.adapters.cgroup import Leaf
 from mesh.adapters.child import Child, Launch, spawn
 from mesh.errors import DatabaseFailed, NotInTime
+from sidecar.postgres.engine import full_disk
 from sidecar.postgres.engine.binaries import Binaries
 from sidecar.postgres.engine.layout import Layout
 
@@ -60,7 +61,7 @@ class Tools:
 
         *idle_s*: it must print something at least this often; 0 does not ask for that.
         Cancellation: killed with all its children, then the cancellation goes on.
-        Fails: `DatabaseFailed` with its words, `NotInTime` when it was killed for taking too long,
+        Fails: `DatabaseFailed` with its words, `DiskFull`, `NotInTime` when it was killed for that,
         OSError when it cannot be started.
         """
         name = os.path.basename(program)
@@ -68,6 +69,8 @@ class Tools:
         code = await self._run([self.binaries.path(program), *arguments], said, deadline_s, idle_s)
         if code == 0:
             return said.text
+        if said.disk_full:
+            raise full_disk.full(self.layout.root)
         how = "was killed" if code is None else f"ended with code {code}"
         raise DatabaseFailed(f"{name} {how}: {said.last_words}", program=name, said=said.text[-2_000:])
 
@@ -142,6 +145,7 @@ class _Said:
 
     def __init__(self, on_line: Told | None) -> None:
         self.text = ""
+        self.disk_full = False
         self.at = time.monotonic()
         self._on_line = on_line
 
@@ -162,6 +166,7 @@ class _Said:
             return False
         self.at = time.monotonic()
         piece = chunk.decode(errors="replace")
+        self.disk_full = self.disk_full or "No space left on device" in self.text[-100:] + piece
         self.text = (self.text + piece)[-SAID_CHARS_MAX:]
         if self._on_line is not None:
             for line in re.split(r"[\r\n]+", piece):

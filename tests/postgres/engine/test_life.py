@@ -10,6 +10,7 @@ from tests.postgres.engine.conftest import Cluster
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.parametrize("cluster", ["found", "wheel"], indirect=True)
 async def test_a_database_is_made_cloned_sealed_promoted_and_followed(cluster: Cluster) -> None:
     """Goal: every step of a failover works. Method: the life up to a second primary."""
     first, second, third = await cluster.up()

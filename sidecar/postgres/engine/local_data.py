@@ -1,0 +1,135 @@
+"""The data directory as decisions see it, and the promises that stand beside it.
+
+Read while no server runs there. A promise (`standing.json`) is durable before anything
+rests on it, and no number in it ever falls.
+"""
+
+import re
+from pathlib import Path
+from typing import Final
+
+from mesh.errors import DatabaseFailed, DataDamaged
+from mesh.ids import FencingTerm
+from sidecar.postgres.engine.control_data import ControlData, read_control_data, read_history
+from sidecar.postgres.engine.layout import Layout
+from sidecar.postgres.engine.rewind import why_not
+from sidecar.postgres.engine.tool import Tools
+from sidecar.postgres.model import NO_LSN, DataKind, LocalData, Lsn, Timeline, format_lsn
+
+_SEGMENT: Final = re.compile(r"([0-9A-F]{8})[0-9A-F]{16}")
+_LENGTH: Final = re.compile(r"len \(rec/tot\):\s*\d+/\s*(\d+)")
+_PAGE: Final = 8192
+_PAGE_HEADER, _SEGMENT_HEADER = 24, 40
+_DUMP_S: Final = 10.0
+
+
+class Standing:
+    """What this host has promised and done, by number of primaryship."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._path = layout.root / "standing.json"
+
+    def _read(self, name: str) -> FencingTerm:
+        note = self._layout.read_note(self._path)
+        if note is None:
+            return FencingTerm(0)
+        try:
+            return FencingTerm(int(str(note[name])))
+        except (KeyError, ValueError) as error:
+            raise DataDamaged(
+                f"{self._path} cannot be read: remove the host and let it join anew."
+            ) from error
+
+    @property
+    def sealed_under(self) -> FencingTerm:
+        """It receives nothing from a primaryship of this number or a lower one. Fails: `DataDamaged`."""
+        return self._read("sealed_under")
+
+    @property
+    def primary_term(self) -> FencingTerm:
+        """The last primaryship under which it was started as primary. Fails: `DataDamaged`."""
+        return self._read("primary_term")
+
+    def seal(self, term: FencingTerm) -> None:
+        """Promise it, before the receiver is ended."""
+        self._write(max(term, self.sealed_under), self.primary_term)
+
+    def act(self, term: FencingTerm) -> None:
+        """Note it, before the server is promoted or started as primary."""
+        self._write(self.sealed_under, max(term, self.primary_term))
+
+    def _write(self, sealed_under: int, primary_term: int) -> None:
+        self._layout.note(self._path, sealed_under=sealed_under, primary_term=primary_term)
+
+
+async def read_local_data(tools: Tools, system_identifier: str = "") -> LocalData:
+    """What is in the data directory; damage is part of the answer.
+
+    *system_identifier*: the cluster's, for whether a rewind can be tried; empty: not known.
+    Fails: `NotInTime` when the disk does not answer.
+    """
+    layout = tools.layout
+    if layout.is_partial:
+        return LocalData(DataKind.PARTIAL)
+    if not layout.data.is_dir():
+        return LocalData()
+    term = Standing(layout).primary_term
+    was_primary = not (layout.data / "standby.signal").exists()
+    try:
+        found = await read_control_data(tools, layout.data)
+        history = read_history(layout.data, newest_timeline(layout.data, found))
+        end = await _end(tools, found)
+    except DataDamaged as error:
+        return LocalData(DataKind.PRESENT, was_primary=was_primary, primary_term=term, damaged=str(error))
+    return LocalData(
+        kind=DataKind.PRESENT,
+        system_identifier=found.system_identifier,
+        history=history,
+        was_primary=was_primary,
+        primary_term=term,
+        is_clean=found.is_clean,
+        end=end,
+        rewind_refused=why_not(found, system_identifier or found.system_identifier),
+    )
+
+
+def newest_timeline(data: Path, found: ControlData) -> Timeline:
+    """The control file learns of a promotion by the next checkpoint only; its first segment is there before.
+
+    A .history file alone proves nothing: a standby fetches it ahead of the records.
+    """
+    segments = [_SEGMENT.fullmatch(path.name) for path in (data / "pg_wal").iterdir()]
+    return max([found.timeline, *(Timeline(int(name[1], 16)) for name in segments if name)])
+
+
+async def _end(tools: Tools, found: ControlData) -> Lsn:
+    """Where its WAL certainly ends; NO_LSN when only a recovery would tell."""
+    if found.state == "shut down in recovery":
+        return found.min_recovery
+    if found.state != "shut down":
+        return NO_LSN
+    where = str(tools.layout.data / "pg_wal")
+    arguments = ["--path", where, "--timeline", str(found.checkpoint_timeline), "--limit", "1"]
+    try:
+        said = await tools.run(
+            "pg_waldump", *arguments, "--start", format_lsn(found.checkpoint), deadline_s=_DUMP_S
+        )
+    except DatabaseFailed as error:
+        raise DataDamaged(
+            f"The shutdown checkpoint cannot be read ({error}): clone this host anew."
+        ) from error
+    length = _LENGTH.search(said)
+    if length is None:
+        raise DataDamaged("The shutdown checkpoint cannot be read: clone this host anew.", said=said[:500])
+    return end_of_record(found.checkpoint, int(length[1]), found.segment_bytes)
+
+
+def end_of_record(start: Lsn, length: int, segment_bytes: int) -> Lsn:
+    """Where the record after one of *length* bytes at *start* begins, past the page headers it crosses."""
+    position, left = int(start), length
+    while (room := _PAGE - position % _PAGE) < left:
+        left -= room
+        position += room
+        position += _SEGMENT_HEADER if position % segment_bytes == 0 else _PAGE_HEADER
+    return Lsn((position + left + 7) & ~7)

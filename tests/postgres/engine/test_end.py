@@ -1,0 +1,256 @@
+"""The end of a server: whole trees, frozen ones, strangers, and what is found afterwards."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+
+import psycopg
+import pytest
+
+from mesh.errors import Conflict, DatabaseFailed, NotInTime
+from sidecar.postgres.engine.control_data import read_control_data
+from sidecar.postgres.engine.local import LocalPostgres
+from sidecar.postgres.engine.process import StopMode, processes_in
+from sidecar.postgres.engine.tool import environment
+from tests.postgres.engine.conftest import Cluster, Machine, until
+
+pytestmark = pytest.mark.integration
+
+
+@dataclass
+class Writer:
+    """A client that commits without a pause."""
+
+    acknowledged: int = 0
+    last: float = 0.0
+    began: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self, client: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+        with contextlib.suppress(psycopg.Error):
+            while True:
+                await client.execute("INSERT INTO t VALUES (%s)", (self.acknowledged + 1,))
+                self.acknowledged += 1
+                self.last = time.monotonic()
+                self.began.set()
+
+
+async def with_table(machine: Machine) -> psycopg.AsyncConnection[tuple[object, ...]]:
+    client = await machine.client()
+    await client.execute("CREATE TABLE IF NOT EXISTS t (n int)")
+    return client
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+async def test_nothing_is_committed_after_the_tree_was_seen_to_be_gone(
+    cluster: Cluster, frozen: bool
+) -> None:
+    """Goal: fencing is sure. Method: a busy backend; the tree is killed, also with a frozen postmaster."""
+    (first,) = await cluster.up(1)
+    postmaster = first.postgres.postmaster
+    writer = Writer()
+    async with await with_table(first) as client, asyncio.TaskGroup() as tasks:
+        tasks.create_task(writer.run(client))
+        await writer.began.wait()
+        if frozen:
+            postmaster.signal(signal.SIGSTOP)
+            before = writer.acknowledged
+            await until(lambda: _true(writer.acknowledged > before + 5), "open sessions go on committing")
+            with pytest.raises(NotInTime):
+                await first.postgres.control.check_new_session(0.3)
+        took = await postmaster.kill_tree(5.0)
+        gone_at = time.monotonic()
+        assert postmaster.is_gone()
+    assert processes_in(first.layout.data) == []
+    assert writer.last <= gone_at
+    print(f"killed and verified in {1000 * took:.1f} ms (frozen: {frozen})")
+    await first.start(as_standby=False)
+    rows = await first.postgres.control.look()
+    assert not rows.is_standby
+    await first.postgres.control.open()
+    async with await first.client() as client:
+        found = await (await client.execute("SELECT count(*), max(n) FROM t")).fetchone()
+    assert found in ((writer.acknowledged, writer.acknowledged), (writer.acknowledged + 1,) * 2)
+
+
+async def _true(value: bool) -> bool:
+    return value
+
+
+async def test_a_backend_that_outlives_its_postmaster_is_seen_and_killed(cluster: Cluster) -> None:
+    """Goal: a dead postmaster is not a dead server. Method: kill -9 of it alone while a backend commits."""
+    (first,) = await cluster.up(1)
+    postmaster = first.postgres.postmaster
+    async with await with_table(first) as client, asyncio.TaskGroup() as tasks:
+        tasks.create_task(commit_in_the_server(client))
+        await until(lambda: _true(bool(committing(first))), "a backend commits")
+        postmaster.signal(signal.SIGKILL)
+        assert await postmaster.wait_end(5.0)
+        assert postmaster.running is None
+        before = newest_wal(first)
+        await until(lambda: _true(newest_wal(first) > before), "the backend goes on")
+        assert not postmaster.is_gone()
+        with pytest.raises(Conflict):
+            first.postgres.start(as_standby=False)
+        await postmaster.kill_tree(5.0)
+        assert postmaster.is_gone()
+    assert await first.start(as_standby=False) == "primary"
+
+
+async def commit_in_the_server(client: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+    """A loop inside a backend: one that waits for its client notices that the postmaster is gone."""
+    text = "DO $$ BEGIN LOOP INSERT INTO t VALUES (1); COMMIT; END LOOP; END $$"
+    with contextlib.suppress(psycopg.Error):
+        await client.execute(text)
+
+
+def committing(machine: Machine) -> list[int]:
+    return [
+        pid for pid in processes_in(machine.layout.data) if b"] DO" in _title(pid) or b") DO" in _title(pid)
+    ]
+
+
+def newest_wal(machine: Machine) -> int:
+    return max(path.stat().st_mtime_ns for path in (machine.layout.data / "pg_wal").iterdir())
+
+
+async def test_stopping_tells_how_it_went(cluster: Cluster) -> None:
+    """Goal: clean or not is known. Method: fast, immediate, and fast of one that cannot end in time."""
+    (first,) = await cluster.up(1)
+    postmaster, tools, data = first.postgres.postmaster, first.postgres.tools, first.layout.data
+    stopped = await postmaster.stop(StopMode.FAST, deadline_s=10.0)
+    assert (stopped.code, stopped.was_killed) == (0, False)
+    assert (await read_control_data(tools, data)).is_clean
+    await first.start(as_standby=False)
+    stopped = await postmaster.stop(StopMode.IMMEDIATE, deadline_s=10.0)
+    assert not stopped.was_killed
+    found = await read_control_data(tools, data)
+    assert (found.state, found.is_clean, found.has_checksums) == ("in production", False, True)
+    await first.start(as_standby=False)
+    (checkpointer,) = [pid for pid in processes_in(data) if b"checkpointer" in _title(pid)]
+    os.kill(checkpointer, signal.SIGSTOP)
+    stopped = await postmaster.stop(StopMode.FAST, deadline_s=0.5)
+    assert stopped.was_killed
+    assert postmaster.is_gone()
+
+
+def _title(pid: int) -> bytes:
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read()
+
+
+async def test_a_pid_file_that_names_another_process_does_not_hinder(cluster: Cluster) -> None:
+    """Goal: a number given away twice is no server.
+
+    Method: postmaster.pid names a process of the same user.
+    """
+    (first,) = await cluster.up(1)
+    await first.postgres.postmaster.kill_tree(5.0)
+    other = subprocess.Popen(["/bin/sleep", "1000"], user=first.layout.uid)
+    try:
+        path = first.layout.data / "postmaster.pid"
+        lines = path.read_text().splitlines() if path.exists() else ["", str(first.layout.data)]
+        first.layout.write(path, "\n".join([str(other.pid), *lines[1:], ""]).encode(), mode=0o600, own=True)
+        assert await first.start(as_standby=False) == "primary"
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+async def test_a_server_that_another_started_is_named_and_left_alone(cluster: Cluster) -> None:
+    """Goal: never two servers on one directory. Method: a hand starts PostgreSQL there, then we are to."""
+    (first,) = await cluster.up(1)
+    await first.postgres.postmaster.stop(StopMode.FAST, deadline_s=10.0)
+    program = first.postgres.binaries.path("postgres")
+    hand = subprocess.Popen(
+        [program, "-D", str(first.layout.data)], user=first.layout.uid,
+        group=os.stat(first.layout.data).st_gid, env=environment(), cwd="/", stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        await until(lambda: _true(bool(first.postgres.postmaster.strangers())), "it runs")
+        with pytest.raises(Conflict, match=f"Process {hand.pid}"):
+            first.postgres.start(as_standby=False)
+        assert hand.poll() is None
+    finally:
+        hand.send_signal(signal.SIGINT)
+        hand.wait()
+
+
+async def test_the_next_sidecar_goes_on_with_the_running_server(cluster: Cluster) -> None:
+    """Goal: a sidecar's restart costs the database nothing.
+
+    Method: let go, adopt by another object, ask it.
+    """
+    (first,) = await cluster.up(1)
+    before = first.postgres.postmaster.running
+    first.postgres.control.close()
+    first.postgres.postmaster.let_go()
+    from mesh.adapters.cgroup import find_hierarchies
+
+    hierarchies = find_hierarchies("pg1", str(first.layout.root.parent))
+    config = first.postgres.control.config
+    first.postgres = LocalPostgres(first.postgres.binaries, first.layout, hierarchies, config)
+    assert await first.postgres.recover() == before
+    await first.postgres.postmaster.wait_ready(1.0)
+    await first.postgres.control.shut()
+    first.postgres.postmaster.signal(signal.SIGKILL)
+    assert await first.postgres.postmaster.wait_end(5.0)
+
+
+async def test_clients_are_ended_and_kept_out_when_it_is_shut(cluster: Cluster) -> None:
+    """Goal: closed means closed. Method: a session before, a new one after; then open again."""
+    (first,) = await cluster.up(1)
+    client = await with_table(first)
+    await first.postgres.control.shut()
+    with pytest.raises(psycopg.OperationalError):
+        await client.execute("SELECT 1")
+    await client.close()
+    with pytest.raises(psycopg.OperationalError, match="rejects"):
+        await first.client()
+    await first.postgres.control.open()
+    async with await first.client() as again:
+        await again.execute("SELECT 1")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER SYSTEM SET fsync = off",
+        "SELECT pg_promote()",
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = 'trellis_admin'",
+        "COPY (SELECT 1) TO PROGRAM 'cat'",
+        "SELECT pg_read_file('/etc/passwd')",
+        "SELECT pg_create_physical_replication_slot('mine', true)",
+        "SET ROLE trellis_admin",
+        "CREATE ROLE another SUPERUSER",
+    ],
+)
+async def test_the_application_has_no_power_over_the_server(cluster: Cluster, statement: str) -> None:
+    """Goal: hostile SQL stays harmless. Method: each statement from the application's role is denied."""
+    (first,) = await cluster.up(1)
+    async with await first.client() as client:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await client.execute(statement.encode())
+
+
+async def test_a_query_of_a_frozen_backend_ends_with_its_deadline(cluster: Cluster) -> None:
+    """Goal: no wait without an end.
+
+    Method: the kept session's backend is stopped; the next query is answered.
+    """
+    (first,) = await cluster.up(1)
+    control = first.postgres.control
+    backend = (await control._query("SELECT pg_backend_pid()"))[0][0]
+    os.kill(backend, signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(NotInTime):
+        await control.look(0.3)
+    assert time.monotonic() - began < 1.0
+    assert not (await control.look()).is_standby
+    os.kill(backend, signal.SIGCONT)
+    with pytest.raises(DatabaseFailed):
+        await control._query("SELECT no_such_thing")

@@ -1,0 +1,173 @@
+"""Who may receive WAL, and whose word counts: certificates, names, the synchronous set."""
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from mesh.errors import DatabaseFailed, InvalidRequest
+from mesh.identity.files import HostIdentity
+from mesh.identity.keys import key_to_pem, make_csr, new_key
+from mesh.ids import MemberId
+from sidecar.postgres.engine import tls
+from sidecar.postgres.engine.config import REPLICATION_ROLE, REWIND_ROLE, connection_text
+from sidecar.postgres.engine.tool import Tools
+from sidecar.postgres.model import SyncNames
+from tests.identity.cast import OTHER_CLUSTER, SEALING_KEY, authority, identity
+from tests.postgres.engine.conftest import Cluster, Machine, until
+
+pytestmark = pytest.mark.integration
+
+
+def operator_called(machine: Machine, name: str) -> HostIdentity:
+    """An operator's certificate of the same authority, with a host's name as its own."""
+    key = new_key()
+    issued = machine.authority.issue_operator(name, make_csr(key, "csr"), time.time_ns())
+    return HostIdentity(
+        machine.authority.cluster_id,
+        MemberId("host2.1"),
+        key_to_pem(key),
+        issued.certificate_pem,
+        machine.authority.certificate_pem,
+        SEALING_KEY,
+    )
+
+
+async def receive_as(machine: Machine, source: Machine, into: Path, role: str = REPLICATION_ROLE) -> str:
+    """What pg_receivewal says that calls itself host2 and shows the certificate now in *machine*'s files."""
+    text = connection_text(machine.layout, machine.postgres.control.config, source.upstream, role)
+    into.mkdir()
+    os.chown(into, machine.layout.uid, -1)
+    tools: Tools = machine.postgres.tools
+    (tools.binaries.folder / "pg_receivewal").stat()
+    try:
+        return await tools.run("pg_receivewal", "-D", str(into), "-n", "-d", text, deadline_s=10.0)
+    except DatabaseFailed as error:
+        return error.metadata["said"]
+
+
+async def test_a_receiver_with_another_certificate_is_refused(cluster: Cluster, folder: Path) -> None:
+    """Goal: nobody acknowledges in a host's name.
+
+    Method: receivers that call themselves host2 show other proofs.
+    """
+    first, second, _ = cluster.machines
+    await cluster.up(1)
+    other_authority = authority(OTHER_CLUSTER)
+    right, _ = identity(first.authority, "host2.1")
+    strangers = {
+        "not-a-member": identity(first.authority, "host9.1")[0],
+        "earlier-incarnation": identity(first.authority, "host2.7")[0],
+        "operator": operator_called(first, "host2"),
+        "other-cluster": identity(other_authority, "host2.1")[0],
+    }
+    for name, shown in strangers.items():
+        trusted = HostIdentity(
+            shown.cluster_id, shown.member, shown.key_pem, shown.certificate_pem, right.ca_pem, b""
+        )
+        tls.install_identity(second.layout, trusted)
+        said = await receive_as(second, first, folder / name)
+        assert "authentication failed" in said or "unknown ca" in said, (name, said)
+    for name in ("host.key", "host.pem"):
+        (second.layout.tls / "current" / name).unlink()
+    said = await receive_as(second, first, folder / "no-certificate")
+    assert "requires a valid client certificate" in said or "does not exist" in said, said
+    assert await first.postgres.control.receivers() == ()
+
+
+async def test_a_member_that_takes_anothers_name_is_found_and_ended(cluster: Cluster, folder: Path) -> None:
+    """Goal: a name counts only with its certificate. Method: host3's certificate, application_name host2."""
+    first, second, third = cluster.machines
+    await cluster.up(1)
+    config = second.postgres.control.config
+    text = connection_text(third.layout, config, first.upstream, REPLICATION_ROLE)
+    into = folder / "false"
+    into.mkdir()
+    os.chown(into, third.layout.uid, -1)
+    run = third.postgres.tools.run("pg_receivewal", "-D", str(into), "-n", "-d", text, deadline_s=30.0)
+    async with asyncio.TaskGroup() as tasks:
+        receiving = tasks.create_task(_said(run))
+        found = await until(first.postgres.control.end_strangers, "the stranger is seen")
+        said = await receiving
+    assert [(each.name, each.host, each.is_stranger) for each in found] == [("host2", "host3", True)]
+    assert "disconnected" in said, said
+
+
+async def _said(run: "asyncio.Future[str] | object") -> str:
+    try:
+        return str(await run)  # type: ignore[misc]
+    except DatabaseFailed as error:
+        return error.metadata["said"]
+
+
+async def test_a_commit_waits_until_one_standby_has_it(cluster: Cluster) -> None:
+    """Goal: strict durability.
+
+    Method: both standbys sealed, a commit hangs; one follows again, it returns.
+    """
+    first, second, third = await cluster.up()
+    async with await first.client() as client:
+        await client.execute("CREATE TABLE t (n int)")
+        await second.postgres.control.seal()
+        await client.execute("INSERT INTO t VALUES (1)")  # host3 has it
+        await third.postgres.control.seal()
+        async with asyncio.TaskGroup() as tasks:
+            commit = tasks.create_task(client.execute("INSERT INTO t VALUES (2)"))
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            await until(lambda: first.postgres.control._query(waiting), "the commit waits")
+            assert not commit.done()
+            await second.postgres.control.follow(first.upstream)
+            await asyncio.wait_for(commit, 5.0)
+        seen = await first.postgres.control.receivers()
+        assert [each.name for each in seen] == ["host2"]
+
+
+async def test_names_are_in_force_in_every_walsender_even_when_a_standby_hangs(cluster: Cluster) -> None:
+    """Goal: no walsender acts by old names. Method: a receiver is frozen; its walsender is ended."""
+    first, second, third = await cluster.up()
+    frozen = await until(lambda: _receiver_pid(third), "a receiver")
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        before = {each.name: each.pid for each in await first.postgres.control.receivers()}
+        barrier = await first.postgres.control.set_sync(SyncNames(1, (second.host,)))
+        after = {each.name: each for each in await first.postgres.control.receivers()}
+        assert after["host2"].flushed >= barrier
+        assert "host3" not in after or after["host3"].pid != before["host3"]
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+
+
+async def _receiver_pid(machine: Machine) -> int:
+    text = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walreceiver'"
+    rows = await machine.postgres.control._query(text)
+    return int(rows[0][0]) if rows else 0
+
+
+async def test_parameters_that_the_server_refuses_change_nothing(cluster: Cluster) -> None:
+    """Goal: a bad declaration harms nobody. Method: refused, not ours, needing a restart, and good ones."""
+    (first,) = await cluster.up(1)
+    control = first.postgres.control
+    for bad in (
+        ("no_such_parameter", "1"),
+        ("work_mem", "many"),
+        ("fsync", "off"),
+        ("shared_buffers", "much"),
+        ("trellis.revision", "1"),
+    ):
+        with pytest.raises(InvalidRequest):
+            await control.set_parameters((bad,))
+    assert await control.set_parameters((("work_mem", "8MB"), ("max_connections", "123"))) == (
+        "max_connections",
+    )
+    assert await control._query("SHOW work_mem") == [("8MB",)]
+
+
+async def test_the_rewind_role_reaches_only_what_a_rewind_needs(cluster: Cluster, folder: Path) -> None:
+    """Goal: least rights. Method: the rewind role asks for replication, and is refused."""
+    first, second, _ = cluster.machines
+    await cluster.up(1)
+    said = await receive_as(second, first, folder / "rewind", REWIND_ROLE)
+    assert "rejects" in said or "no pg_hba.conf entry" in said, said

@@ -1,0 +1,208 @@
+"""A former primary and a broken copy come back: rewind, clone, and what interrupts them."""
+
+import asyncio
+import signal
+import time
+from dataclasses import replace
+
+import pytest
+
+from mesh.errors import CannotRewind, Conflict, DatabaseFailed, DataDamaged, NotInTime
+from sidecar.postgres.engine.clone import clone
+from sidecar.postgres.engine.control_data import read_control_data
+from sidecar.postgres.engine.local_data import read_local_data
+from sidecar.postgres.engine.process import StopMode
+from sidecar.postgres.engine.rewind import Rewound, rewind
+from sidecar.postgres.model import DataKind, SyncNames
+from tests.postgres.engine.conftest import Cluster, Machine, until
+
+pytestmark = pytest.mark.integration
+
+
+async def write(machine: Machine, number: int) -> None:
+    async with await machine.client() as client:
+        await client.execute("CREATE TABLE IF NOT EXISTS t (n int)")
+        await client.execute("INSERT INTO t VALUES (%s)", (number,))
+
+
+async def read(machine: Machine) -> list[int]:
+    text = "SELECT n FROM t ORDER BY n"
+    async with await machine.client() as client:
+        return [int(str(row[0])) for row in await (await client.execute(text)).fetchall()]
+
+
+async def diverge(cluster: Cluster) -> tuple[Machine, Machine, str]:
+    """The first has a commit that the second, promoted since, never got. The first is dead."""
+    first, second = await cluster.up(2)
+    await write(first, 1)
+    await second.postgres.control.seal()
+    await first.postgres.control.set_sync(SyncNames(0, ()))
+    await write(first, 666)
+    await first.postgres.postmaster.kill_tree(5.0)
+    assert not (await read_local_data(first.postgres.tools)).is_clean
+    view = await second.postgres.control.promote(10.0)
+    await second.postgres.control.open()
+    await write(second, 2)
+    return first, second, view.system_identifier
+
+
+async def wind_back(machine: Machine, source: Machine, system_identifier: str) -> Rewound:
+    postgres = machine.postgres
+    config = replace(postgres.control.config, sync=SyncNames(0, ()))
+    return await rewind(postgres.tools, postgres.files, config, source.upstream, system_identifier)
+
+
+async def follow(machine: Machine, source: Machine) -> None:
+    config = replace(machine.postgres.control.config, upstream=source.upstream, sync=SyncNames(0, ()))
+    assert await machine.start(as_standby=True, config=config) == "standby"
+    await machine.postgres.control.wait_streaming(10.0)
+
+
+async def test_a_diverged_former_primary_is_rewound_and_streams(cluster: Cluster) -> None:
+    """Goal: it rejoins without a copy, and its own commit is gone.
+
+    Method: diverge, rewind, follow, switch back.
+    """
+    first, second, identifier = await diverge(cluster)
+    with pytest.raises(Conflict, match="no checkpoint"):
+        await wind_back(first, second, identifier)
+    await second.postgres.control.checkpoint(30.0)
+    began = time.monotonic()
+    assert await wind_back(first, second, identifier) is Rewound.DONE
+    print(f"rewound in {time.monotonic() - began:.2f} s")
+    await follow(first, second)
+    await second.postgres.control.set_sync(SyncNames(1, (first.host,)))
+    await write(second, 3)
+    await second.postgres.postmaster.stop(StopMode.FAST, deadline_s=10.0)
+    await first.postgres.control.seal()
+    assert (await first.postgres.control.promote(10.0)).timeline == 3
+    await first.postgres.control.open()
+    assert await read(first) == [1, 2, 3]
+
+
+async def test_after_a_clean_end_no_rewind_is_needed(cluster: Cluster) -> None:
+    """Goal: a switchover needs no rewind.
+
+    Method: fast stop, the successor has all, promote, ask for a rewind.
+    """
+    first, second = await cluster.up(2)
+    await write(first, 1)
+    identifier = (await first.postgres.control.look()).system_identifier
+    stopped = await first.postgres.postmaster.stop(StopMode.FAST, deadline_s=10.0)
+    assert stopped.code == 0
+    ended = await read_control_data(first.postgres.tools, first.layout.data)
+    view = await second.postgres.control.seal()
+    assert view.flushed > ended.checkpoint
+    local = await read_local_data(first.postgres.tools)
+    assert (local.kind, local.was_primary, local.is_clean) == (DataKind.PRESENT, True, True)
+    assert local.end == view.flushed  # so nothing is missing there
+    await second.postgres.control.promote(10.0)
+    await second.postgres.control.checkpoint(30.0)
+    assert await wind_back(first, second, identifier) is Rewound.NOT_NEEDED
+    await follow(first, second)
+
+
+async def test_a_rewind_that_is_refused_or_interrupted_says_so(cluster: Cluster) -> None:
+    """Goal: a half-rewound copy is never started.
+
+    Method: another database, a dead source, and a kill in the middle.
+    """
+    first, second, identifier = await diverge(cluster)
+    with pytest.raises(CannotRewind, match="another database"):
+        await wind_back(first, second, "1")
+    gone = replace(second, port=1)
+    with pytest.raises(Conflict, match="Nothing was rewound"):
+        await wind_back(first, gone, identifier)
+    assert not first.layout.is_partial
+    await second.postgres.control.checkpoint(30.0)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(wind_back(first, second, identifier))
+        await until(lambda: _true(first.layout.rewind_note.exists()), "it is under way")
+        task.cancel()
+    assert bool(first.layout.is_partial)
+    assert (await read_local_data(first.postgres.tools)).kind is DataKind.PARTIAL
+    with pytest.raises(Conflict, match="not a whole database"):
+        first.postgres.start(as_standby=True)
+    with pytest.raises(CannotRewind):
+        await wind_back(first, second, identifier)
+    await second.postgres.control.set_slots((first.host,))
+    await first.clone_of(second)
+    assert not first.layout.is_partial
+    assert first.layout.former.is_dir()
+    first.layout.drop_former()
+
+
+async def _true(value: bool) -> bool:
+    return value
+
+
+async def test_an_interrupted_clone_leaves_nothing_that_could_be_started(cluster: Cluster) -> None:
+    """Goal: never a half copy.
+
+    Method: cancel it while it writes; then kill the process that runs one; clone anew.
+    """
+    first, second, _ = cluster.machines
+    await cluster.up(1)
+    postgres, layout = second.postgres, second.layout
+    config = postgres.control.config
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(clone(postgres.tools, postgres.files, config, first.upstream))
+        await until(lambda: _true((layout.fresh / "base").is_dir()), "it writes")
+        task.cancel()
+    assert not layout.fresh.exists()
+    assert not layout.clone_note.exists()
+    # As a sidecar leaves it that dies in the middle.
+    layout.note(layout.clone_note, complete=False, source=first.host)
+    layout.make_empty(layout.fresh)
+    (layout.fresh / "PG_VERSION").write_text("15\n")
+    assert layout.is_partial
+    with pytest.raises(Conflict):
+        layout.put_in_place()
+    with pytest.raises(Conflict):
+        postgres.start(as_standby=True)
+    await postgres.recover()
+    await second.clone_of(first)
+
+
+async def test_a_clone_that_fails_leaves_the_old_copy_as_it_was(cluster: Cluster) -> None:
+    """Goal: nothing is deleted before a better copy is there.
+
+    Method: the source is dead, then not ours, then idle.
+    """
+    first, second = await cluster.up(2)
+    await second.postgres.postmaster.stop(StopMode.FAST, deadline_s=10.0)
+    postgres = second.postgres
+    dead = replace(first.upstream, port=1)
+    with pytest.raises(DatabaseFailed, match="cannot be copied from host1"):
+        await clone(postgres.tools, postgres.files, postgres.control.config, dead)
+    wrong = replace(first.upstream, host=cluster.names[2])
+    with pytest.raises(DatabaseFailed, match="does not match host name"):
+        await clone(postgres.tools, postgres.files, postgres.control.config, wrong)
+    first.postgres.postmaster.signal(signal.SIGSTOP)
+    with pytest.raises(NotInTime):
+        await clone(postgres.tools, postgres.files, postgres.control.config, first.upstream, deadline_s=0.5)
+    first.postgres.postmaster.signal(signal.SIGCONT)
+    assert not second.layout.is_partial
+    assert await second.start(as_standby=True) == "standby"
+    await postgres.control.wait_streaming(10.0)
+
+
+async def test_a_damaged_control_file_is_told(cluster: Cluster) -> None:
+    """Goal: a damaged copy never leads.
+
+    Method: one byte of pg_control turned; then none; then no data at all.
+    """
+    (first,) = await cluster.up(1)
+    await first.postgres.postmaster.stop(StopMode.FAST, deadline_s=10.0)
+    path = first.layout.data / "global" / "pg_control"
+    content = bytearray(path.read_bytes())
+    content[40] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataDamaged, match="does not verify"):
+        await read_control_data(first.postgres.tools, first.layout.data)
+    first.postgres.start(as_standby=False)
+    with pytest.raises(DataDamaged):
+        await first.postgres.postmaster.wait_ready(10.0)
+    path.unlink()
+    with pytest.raises(DataDamaged):
+        await read_control_data(first.postgres.tools, first.layout.data)
