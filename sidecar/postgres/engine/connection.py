@@ -97,7 +97,7 @@ class Session:
 def _told(error: psycopg.Error, layout: Layout) -> TrellisError:
     """psycopg's error as one of ours."""
     words = str(error).strip().splitlines() or [type(error).__name__]
-    if error.sqlstate == _DISK_FULL or "No space left on device" in str(error):
+    if error.sqlstate == _DISK_FULL or full_disk.is_said(str(error)):
         return full_disk.full(layout.data)
     failed: DatabaseFailed | DiskFull = DatabaseFailed(
         f"PostgreSQL says: {words[0]}", sqlstate=error.sqlstate or "", said=str(error)[:2_000]

@@ -325,6 +325,7 @@ async def _what_is_loaded(session: Session, revision: int, deadline: float) -> t
     text: LiteralString = (
         "SELECT f.name, f.setting, f.error FROM pg_file_settings f LEFT JOIN pg_settings s USING (name)"
         " WHERE f.error IS NOT NULL AND s.pending_restart IS NOT TRUE"
+        " AND f.error NOT LIKE '%without restarting the server'"
     )
     rows = await session.query(text, deadline_s=_left(deadline))
     problems = [Problem(f"parameters.{name}", f"{setting!r}: {error}") for name, setting, error in rows]

@@ -9,6 +9,12 @@ from pathlib import Path
 from mesh.errors import DiskFull
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_WORDS = ("No space left on device", "Disk quota exceeded", "Check free disk space")
+
+
+def is_said(text: str) -> bool:
+    """Whether a program of PostgreSQL speaks of a full disk."""
+    return any(words in text for words in _WORDS)
 
 
 @contextlib.contextmanager

@@ -64,7 +64,7 @@ def explain(lines: list[str], where: Path) -> TrellisError:
     bad = [line for line in lines if "PANIC" in line or "FATAL" in line]
     why = (bad or lines or ["it printed nothing"])[0].strip()
     text = "\n".join(lines)
-    if "No space left on device" in text or "Disk quota exceeded" in text:
+    if full_disk.is_said(text):
         return full_disk.full(where)
     if _DAMAGED.search(text):
         return DataDamaged(f"PostgreSQL cannot use {where}: {why}. Clone this host anew.", where=where)

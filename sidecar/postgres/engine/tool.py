@@ -166,7 +166,7 @@ class _Said:
             return False
         self.at = time.monotonic()
         piece = chunk.decode(errors="replace")
-        self.disk_full = self.disk_full or "No space left on device" in self.text[-100:] + piece
+        self.disk_full = self.disk_full or full_disk.is_said(self.text[-100:] + piece)
         self.text = (self.text + piece)[-SAID_CHARS_MAX:]
         if self._on_line is not None:
             for line in re.split(r"[\r\n]+", piece):

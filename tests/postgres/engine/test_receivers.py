@@ -161,6 +161,7 @@ async def test_parameters_that_the_server_refuses_change_nothing(cluster: Cluste
             await control.set_parameters((bad,))
     assert await control.set_parameters((("work_mem", "8MB"), ("max_connections", "123"))) == (
         "max_connections",
+        "shared_buffers",
     )
     assert await control._query("SHOW work_mem") == [("8MB",)]
 
