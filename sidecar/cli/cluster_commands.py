@@ -134,15 +134,25 @@ def events(
 
 
 def _later_events(admin: "Admin", last: int) -> "Iterator[cluster_pb2.Event]":
+    """Every event after an index, each once, also where a stream breaks among several of one index."""
     from trellis.cluster.v1 import cluster_pb2, cluster_pb2_grpc
 
     stub = cluster_pb2_grpc.ClusterServiceStub(admin.channel)
-    position = [last]
-    for answer in admin.follow(
-        stub.WatchEvents, lambda: cluster_pb2.WatchEventsRequest(after_index=position[0])
-    ):
-        position[0] = answer.event.index
-        yield answer.event
+    index, told, again = last, 0, 0
+
+    def next_request() -> cluster_pb2.WatchEventsRequest:
+        nonlocal again
+        again = told
+        return cluster_pb2.WatchEventsRequest(after_index=index - 1 if told else index)
+
+    for answer in admin.follow(stub.WatchEvents, next_request):
+        event = answer.event
+        if again and event.index == index:
+            again -= 1
+            continue
+        told = told + 1 if event.index == index else 1
+        index = event.index
+        yield event
 
 
 @leader_app.command("show")
