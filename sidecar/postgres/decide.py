@@ -43,6 +43,8 @@ def decide(local: LocalState, goal: Goal) -> Action:
         return _tend(local, goal, row.sentence)
     if state is Local.CLOSED and asked is Asked.PRIMARY:
         return Action(row.do, f"{row.sentence}: {goal.closed_because}")
+    if row.do in _WITH_NAMES and goal.names is None:
+        return Action(Do.WAIT, "which standbys must acknowledge is not known yet")
     if row.do is Do.CLONE and local.data.rewind_refused:
         return Action(row.do, f"{row.sentence} ({local.data.rewind_refused})")
     return Action(
@@ -73,9 +75,9 @@ def state_of(local: LocalState, goal: Goal) -> Local:
             return Local.STARTING if process.as_standby else Local.STARTING_PRIMARY
         case ProcessKind.PRIMARY:
             return Local.OPEN if process.is_open else Local.CLOSED
-        case ProcessKind.STANDBY if data.damaged:
+        case _ if data.damaged:
             return Local.DAMAGED_STANDBY
-        case ProcessKind.STANDBY:
+        case _:
             source = process.receives_from
             is_elsewhere = asked_of(local, goal) in _FOLLOWING and source != goal.primary
             return Local.IDLE if source is None or is_elsewhere else Local.RECEIVING

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from mesh.ids import FencingTerm, HostId
-from sidecar.postgres.history import Position, common_end, further, has
+from sidecar.postgres.history import Position, further, has
 from sidecar.postgres.model import NO_TERM, Lsn, SealReport, SyncSet, Timeline, format_lsn
 from sidecar.postgres.sync_set import promises
 
@@ -159,11 +159,6 @@ def _is_sealed(view: FailoverView, host: HostId) -> bool:
     return report is not None and report.fencing_term >= view.fencing_term
 
 
-def _was_last_primary(view: FailoverView, report: SealReport) -> bool:
-    """It holds whatever was acknowledged: nobody has let clients in after it."""
-    return report.primary_term >= view.primary_term > 0
-
-
 # ---- who has everything ---------------------------------------------------------
 
 
@@ -177,7 +172,8 @@ class _Found:
 
 def _choose(view: FailoverView) -> _Found:
     words = [view.reports[host] for host in sorted(view.reports) if not why_not_counted(view, host)]
-    lasts = [report for report in words if _was_last_primary(view, report)]
+    # Those that were overtaken do not count, so these hold all: nobody has let clients in after them.
+    lasts = [report for report in words if report.primary_term > 0]
     standbys = [report for report in words if report.primary_term == 0]
     known = standbys + [report for report in lasts if report.ended_cleanly]
     for last in lasts:
@@ -227,9 +223,8 @@ def _wins(view: FailoverView, one: SealReport, other: SealReport) -> bool:
     found = further(_position(one), _position(other))
     if found is not None:
         return found == _position(one)
-    shared = common_end(one.history, other.history)
-    is_recorded = one.history.timeline == view.timeline > other.history.timeline
-    return is_recorded and shared is not None and one.flushed >= shared
+    # Both went on beyond what they share, so this one has all of that.
+    return one.history.timeline == view.timeline > other.history.timeline
 
 
 def _rank(view: FailoverView, report: SealReport) -> tuple[bool, Lsn, bool, str]:

@@ -203,8 +203,9 @@ class Goal:
     #: FOLLOW: history of the primary's timeline; None: not known yet.
     primary_history: TimelineHistory | None = None
     #: PRIMARY: why clients may not be let in yet; empty: they may (`sync_set.why_closed`).
-    closed_because: str = ""
-    #: PRIMARY, BOOTSTRAP: what must be in the configuration before it may acknowledge anything.
+    closed_because: str = "whether its standbys have everything is not known yet"
+    #: PRIMARY, BOOTSTRAP: what must be in the configuration before it may acknowledge anything
+    #: (`sync_set.first_names`); None: not known, and nothing is begun.
     names: SyncNames | None = None
     #: PRIMARY: the newest timeline that was recorded. A promotion must begin a higher one, whatever
     #: history files this host has: a number that is taken twice cannot be told apart.

@@ -60,7 +60,10 @@ def chosen(*reports: SealReport, **more: object) -> HostId | None:
 def test_a_primary_that_is_well_is_left_alone() -> None:
     """Goal: no failover without a reason. Method: alive and serving; also before the database is made."""
     assert decide_failover(view(standing=Standing.WELL)) == FailoverStep("a is primary and well")
-    assert decide_failover(view(system_identifier="")).chosen is None
+    unmade = view(system_identifier="")
+    assert decide_failover(unmade).chosen is None
+    assert refuses_primary(D, unmade, FailoverStep(""))
+    assert not refuses_primary(B, unmade, FailoverStep(""))
     assert not refuses_primary(A, view(standing=Standing.WELL), FailoverStep(""))
     assert refuses_primary(B, view(standing=Standing.WELL), FailoverStep(""))
 
@@ -233,6 +236,14 @@ def test_the_last_primary_counts_only_if_nobody_was_recorded_after_it() -> None:
     """Goal: an overtaken primary never goes on. Method: number 3 while 4 is recorded."""
     late = says(A, 0, primary_term=FencingTerm(3))
     assert chosen(late, alive=(A,), standing=Standing.UNFIT) is None
+
+
+def test_the_end_of_a_primary_that_crashed_is_not_known() -> None:
+    """Goal: no standby is taken to have everything by a number that says nothing. Method: A is back after a
+    crash, B answers, C does not."""
+    back = says(A, 0, primary_term=FencingTerm(4))
+    assert chosen(back, says(B, 90), alive=(A, B), standing=Standing.UNFIT) is A
+    assert chosen(back, says(B, 90), says(C, 80), alive=(A, B, C), standing=Standing.UNFIT) is B
 
 
 def test_a_new_primary_that_died_before_it_was_recorded_leaves_the_old_one_sure() -> None:

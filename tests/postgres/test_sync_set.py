@@ -25,6 +25,7 @@ from sidecar.postgres.sync_set import (
     fit_standbys,
     have_flushed,
     next_step,
+    why_closed,
 )
 from tests.postgres.sync_twin import MOVES, Lost, Move, Planner, Twin, play
 
@@ -308,6 +309,15 @@ def test_a_new_primary_begins_with_names_that_are_covered(
 def test_a_new_primary_alone_waits_for_ever_rather_than_for_nobody() -> None:
     """Goal: no unsynchronous commit by accident. Method: no other data host."""
     assert first_names(SyncSet(), A, 1, (A,)) == SyncNames(1, (A,))
+
+
+def test_clients_wait_until_the_standbys_have_what_they_would_see() -> None:
+    """Goal: nobody reads what the next failover takes back. Method: each reason, then none."""
+    names = SyncNames(1, (B, C))
+    assert "being set" in why_closed(InForce(A, names, is_certain=False), BOTH, {}, Lsn(100))
+    assert "would not ask" in why_closed(InForce(A, SyncNames(1, (D,))), BOTH, {}, Lsn(100))
+    assert "up to 0/64" in why_closed(InForce(A, names), BOTH, {B: Lsn(99)}, Lsn(100))
+    assert why_closed(InForce(A, names), BOTH, {B: Lsn(100)}, Lsn(100)) == ""
 
 
 def test_a_new_standby_counts_when_it_has_nearly_caught_up_and_an_old_one_while_it_streams() -> None:

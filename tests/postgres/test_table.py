@@ -75,13 +75,20 @@ def all_states() -> list[LocalState]:
             )
         ),
     ]
-    return [host(*each) for each in product(datas, processes, (0, 4, 5))]
+    return [host(*each) for each in product(datas, processes, (0, 5))]
 
 
 GOALS = [
-    replace(goal, kind=kind, primary_history=history, closed_because=closed, fencing_term=FencingTerm(term))
+    replace(
+        goal,
+        kind=kind,
+        primary_history=history,
+        closed_because=closed,
+        fencing_term=FencingTerm(term),
+        names=NAMES,
+    )
     for goal, kind, history, closed, term in product(
-        (FOLLOW_B,), GoalKind, (None, SECOND), ("", "not yet"), (4, 5)
+        (FOLLOW_B,), GoalKind, (None, SECOND), ("", "not yet"), (5,)
     )
 ]
 
@@ -183,6 +190,15 @@ def test_a_primary_that_lost_its_place_ends_and_comes_back() -> None:
     assert refused.do is Do.CLONE
     assert "WAL is gone" in refused.reason
     assert does(host(LocalData(DataKind.PARTIAL)), FOLLOW_B) is Do.CLONE
+
+
+def test_nothing_may_acknowledge_before_it_is_known_who_must() -> None:
+    """Goal: an empty list of standbys never comes into force by accident. Method: goals by default."""
+    bare = Goal(GoalKind.PRIMARY, FencingTerm(5), OURS)
+    assert does(host(process=RUNS_STANDBY), bare) is Do.WAIT
+    assert does(host(FORMER), bare) is Do.WAIT
+    assert does(host(FORMER, LocalProcess(ProcessKind.PRIMARY)), bare) is Do.WAIT
+    assert does(host(LocalData()), Goal(GoalKind.BOOTSTRAP, FencingTerm(5))) is Do.WAIT
 
 
 def test_a_primary_that_crash_restarts_begins_closed() -> None:
