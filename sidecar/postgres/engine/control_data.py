@@ -58,7 +58,7 @@ async def read_control_data(tools: Tools, data: Path) -> ControlData:
         raise DataDamaged(
             f"{data} has no readable control file ({error}): clone it anew.", where=data
         ) from error
-    if "WARNING" in text:
+    if "warning" in text.lower():
         raise DataDamaged(
             f"The control file of {data} does not verify: clone it anew.", where=data, said=text
         )
