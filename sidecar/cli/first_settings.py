@@ -1,5 +1,6 @@
 """Writes a host's first settings file, for `trellis init` and `trellis join` where there is none."""
 
+import os
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ def first_settings(path: Path, words: FirstWords) -> Iterator[HostSettings]:
     So the command with corrected words finds what the refused one found. When the outcome is
     unknown the file stays, as whatever else was done.
     """
-    was_there = path.exists()
+    was_there = os.path.lexists(path)  # unlike Path.exists, no error where this user may not look
     settings = load_or_write(path, words)
     try:
         yield settings
@@ -50,7 +51,7 @@ def load_or_write(path: Path, words: FirstWords) -> HostSettings:
     Fails: `SettingsError` for what is wrong in the file; `InvalidRequest` when the
     words say something else than a file that exists, are not enough, or are wrong.
     """
-    if not words or path.exists():
+    if not words or os.path.lexists(path):
         settings = load_settings(path)
         _check_agrees(path, settings, words)
         return settings

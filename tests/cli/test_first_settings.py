@@ -1,6 +1,7 @@
 """A host's first settings file, written from what the command line said."""
 
 import contextlib
+import os
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,27 @@ def test_words_that_do_not_suffice_leave_no_file(tmp_path: Path, words: FirstWor
         load_or_write(path, words)
     assert refused.value.problems[0].path == option
     assert not path.exists()
+
+
+def test_where_this_user_may_not_look_the_file_is_said_not_to_be_writable(tmp_path: Path) -> None:
+    """Goal: `init` as the wrong user is told what is wrong, not shown a traceback.
+
+    Method: a directory that nobody else may enter; root is another user for a moment.
+    """
+    closed = tmp_path / "closed"
+    closed.mkdir(0o000)
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65_534)
+    try:
+        with pytest.raises(InvalidRequest) as refused:
+            load_or_write(closed / "settings.toml", WORDS)
+    finally:
+        if is_root:
+            os.seteuid(0)
+        closed.chmod(0o700)
+    assert refused.value.problems[0].path == "--settings"
+    assert "cannot be written: Permission denied" in refused.value.problems[0].problem
 
 
 def test_a_name_that_is_not_one_leaves_no_file(tmp_path: Path) -> None:
