@@ -82,10 +82,14 @@ _OURS: Final = frozenset(FIXED) | {
     "external_pid_file",
     "hba_file",
     "ident_file",
+    "include",
+    "include_dir",
+    "include_if_exists",
     "listen_addresses",
     "port",
     "primary_conninfo",
     "primary_slot_name",
+    "promote_trigger_file",
     "ssl_ca_file",
     "ssl_cert_file",
     "ssl_key_file",
@@ -93,6 +97,8 @@ _OURS: Final = frozenset(FIXED) | {
     "unix_socket_directories",
     "unix_socket_permissions",
 }
+#: A recovery target would end a standby's recovery.
+_OUR_PREFIXES: Final = ("trellis.", "recovery_target")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +179,7 @@ def check_parameters(parameters: Sequence[tuple[str, str]]) -> list[Problem]:
         path = f"parameters.{name}"
         if not _NAME.fullmatch(name):
             problems.append(Problem(path, "is not the name of a parameter", "work_mem"))
-        elif name in _OURS or name.startswith("trellis."):
+        elif name in _OURS or name.startswith(_OUR_PREFIXES):
             problems.append(Problem(path, "is set by Trellis and cannot be declared", "work_mem"))
         elif any(ord(char) < 32 for char in value):
             problems.append(Problem(path, "its value has a control character", "64MB"))

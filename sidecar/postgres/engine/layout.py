@@ -280,4 +280,6 @@ def _remove(folder: Path) -> None:
 
 def _folder_error(problem: str) -> SettingsError:
     example = "/var/lib/trellis/postgres"
-    return SettingsError("The database has no usable folder.", [Problem("database.dir", problem, example)])
+    return SettingsError(
+        "The database has no usable folder.", [Problem("database.data_dir", problem, example)]
+    )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from mesh.adapters.cgroup import Hierarchies, Leaf
+from mesh.errors import Conflict
 from sidecar.postgres.engine.binaries import Binaries
 from sidecar.postgres.engine.config import ConfigFiles, ServerConfig
 from sidecar.postgres.engine.control import Control
@@ -51,8 +52,11 @@ class LocalPostgres:
     def start(self, *, as_standby: bool, config: ServerConfig | None = None) -> Running:
         """Start the server closed to clients; `postmaster.wait_ready` says when it is up.
 
-        Fails: as `Postmaster.start`.
+        Fails: as `Postmaster.start`. `Conflict` too when a standby's data is to be started as primary:
+        it would go on with its primary's timeline, beside that; promote it instead.
         """
+        if not as_standby and (self.layout.data / "standby.signal").exists():
+            raise Conflict(f"{self.layout.data} is a standby's: start it as that, seal it and promote it.")
         self.control.close()
         self.control.write(replace(config or self.control.config, is_open=False))
         if self.layout.data.is_dir() and not self.layout.is_partial:

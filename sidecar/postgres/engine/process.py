@@ -231,6 +231,10 @@ class Postmaster:
         """What it printed since its start, the newest 64 KiB."""
         return server_log.said_since(self._layout.log, self._log_from)
 
+    async def trim_log(self) -> None:
+        """Keep its log bounded: to be called every few seconds. Some megabytes may be copied, in a thread."""
+        await asyncio.to_thread(server_log.cut_if_full, self._layout.log)
+
     def explain_end(self) -> Exception:
         """Why it ended, as an error that can be raised."""
         return server_log.explain(self.said(), self._layout.data)

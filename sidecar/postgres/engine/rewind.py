@@ -6,6 +6,7 @@ Source: pg_rewind(1).
 """
 
 import re
+from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
@@ -67,12 +68,18 @@ async def rewind(
         raise CannotRewind(f"The data cannot be rewound: {refused}.")
     files.point(layout.data)
     # The recovery of one that was killed runs in a single process, which knows no standbys.
-    files.mark_standby(layout.data, is_standby=False)
+    was_standby = (layout.data / "standby.signal").exists()
     layout.note(layout.rewind_note, source=source.host)
-    said = await _run(tools, config, source, deadline_s, idle_s)
+    files.mark_standby(layout.data, is_standby=False)
+
+    def leave_as_it_was() -> None:
+        files.mark_standby(layout.data, is_standby=was_standby)
+        layout.drop_note(layout.rewind_note)
+
+    said = await _run(tools, config, source, deadline_s, idle_s, leave_as_it_was)
     files.point(layout.data)
     if _SAME_TIMELINE in said:  # it believes the source's control file, which knows a promotion late
-        layout.drop_note(layout.rewind_note)
+        leave_as_it_was()
         raise Conflict(
             f"{source.host} has written no checkpoint since its promotion: write one, then rewind."
         )
@@ -81,7 +88,14 @@ async def rewind(
     return Rewound.NOT_NEEDED if "no rewind required" in said else Rewound.DONE
 
 
-async def _run(tools: Tools, config: ServerConfig, source: Upstream, deadline_s: float, idle_s: float) -> str:
+async def _run(
+    tools: Tools,
+    config: ServerConfig,
+    source: Upstream,
+    deadline_s: float,
+    idle_s: float,
+    leave_as_it_was: Callable[[], None],
+) -> str:
     layout = tools.layout
     arguments = ["--target-pgdata", str(layout.data), "--progress"]
     arguments += ["--source-server", connection_text(layout, config, source, REWIND_ROLE)]
@@ -90,6 +104,6 @@ async def _run(tools: Tools, config: ServerConfig, source: Upstream, deadline_s:
     except DatabaseFailed as error:
         said = error.metadata.get("said", "")
         if _UNTOUCHED.search(said):
-            layout.drop_note(layout.rewind_note)
+            leave_as_it_was()
             raise Conflict(f"Nothing was rewound: {error}. Try again when {source.host} is ready.") from error
         raise CannotRewind(f"The rewind did not come to its end ({error}): clone this host.") from error

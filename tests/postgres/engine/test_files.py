@@ -56,7 +56,13 @@ def test_a_declaration_cannot_change_what_safety_rests_on(layout: Layout) -> Non
     text = parameters_text(layout, replace(CONFIG, parameters=bad), 1)
     assert "nonsense" not in text
     assert check_parameters((("work_mem", "8MB"), ("pg_stat_statements.max", "100"))) == []
-    assert len(check_parameters((("Work Mem", "1"), ("work_mem", "1\nfsync=off")))) == 2
+    tricks = (
+        ("Work Mem", "1"),
+        ("work_mem", "1\nfsync=off"),
+        ("include", "/tmp/mine"),
+        ("recovery_target", "immediate"),
+    )
+    assert len(check_parameters(tricks)) == len(tricks)
 
 
 def test_values_are_quoted(layout: Layout) -> None:

@@ -240,6 +240,8 @@ async def test_a_clone_that_fails_leaves_the_old_copy_as_it_was(cluster: Cluster
         await clone(postgres.tools, postgres.files, postgres.control.config, first.upstream, deadline_s=0.5)
     first.postgres.postmaster.signal(signal.SIGCONT)
     assert not second.layout.is_partial
+    with pytest.raises(Conflict, match="is a standby's"):
+        postgres.start(as_standby=False)
     assert await second.start(as_standby=True) == "standby"
     await postgres.control.wait_streaming(10.0)
 
