@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import pytest
@@ -43,3 +43,12 @@ async def wait_until(look: Callable[[], Seen], within_s: float = 10.0) -> Seen:
             raise NotInTimeError(f"not within {within_s:g} s (seen last: {seen!r})")
         await asyncio.sleep(POLL_S)
     return seen
+
+
+async def wait_until_async(look: Callable[[], Awaitable[bool]], within_s: float = 10.0) -> None:
+    """As `wait_until`, for what has to be awaited."""
+    deadline = time.monotonic() + within_s
+    while not await look():
+        if time.monotonic() > deadline:
+            raise NotInTimeError(f"not within {within_s:g} s")
+        await asyncio.sleep(POLL_S)

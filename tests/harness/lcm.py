@@ -27,6 +27,7 @@ class Lcm:
         self, processes: Processes, url: str, log: Path, settings: Mapping[str, str] | None = None
     ) -> None:
         self._processes = processes
+        self.url = url
         self.address = f"127.0.0.1:{free_port()}"
         self.log = log
         given = {

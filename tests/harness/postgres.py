@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 import psycopg
 from psycopg import sql
 
+from tests.harness.processes import Processes
 from tests.harness.waiting import wait_for
 
 BINARIES: Final = Path("/usr/lib/postgresql/15/bin")
@@ -49,7 +50,9 @@ class Postgres:
         self.directory = Path(tempfile.mkdtemp(prefix="trl-pg-", dir="/tmp"))
         self.port = free_port()
         self._numbers = iter(range(1, 1_000_000))
-        self._user: dict[str, Any] = {"user": _USER, "group": _USER, "extra_groups": []} if _is_root() else {}
+        as_user = ["/usr/bin/setpriv", f"--reuid={_USER}", f"--regid={_USER}", "--clear-groups"]
+        self._prefix = ["/usr/bin/env", f"--chdir={self.directory}", *(as_user if _is_root() else [])]
+        self._processes = Processes()
         if _is_root():
             shutil.chown(self.directory, _USER, _USER)
         self._run(
@@ -75,24 +78,19 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [BINARIES / "postgres", "-D", self.data],
-                stdout=log,
-                stderr=log,
-                cwd=self.directory,
-                **self._user,
-            )
+        argv = [*self._prefix, str(BINARIES / "postgres"), "-D", str(self.data)]
+        self._pid = self._processes.start(argv, self.directory / "log")
         wait_for(self._answers, "PostgreSQL answers", 20.0)
 
     def kill(self) -> None:
         """As a crash: the postmaster and every backend, at once."""
-        self._process.send_signal(signal.SIGQUIT)
-        self._process.wait(20.0)
+        self._processes.signal(self._pid, signal.SIGQUIT)
+        self._processes.wait_exit(self._pid, 20.0)
 
     def close(self) -> None:
-        if self._process.poll() is None:
+        if self._processes.code(self._pid) is None:
             self.kill()
+        self._processes.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -138,9 +136,8 @@ class Postgres:
             return False
 
     def _run(self, program: str, *words: str) -> None:
-        subprocess.run(
-            [BINARIES / program, *words], check=True, capture_output=True, cwd=self.directory, **self._user
-        )
+        argv = [*self._prefix, str(BINARIES / program), *words]
+        subprocess.run(argv, check=True, capture_output=True)
 
 
 def free_port() -> int:
