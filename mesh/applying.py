@@ -55,14 +55,20 @@ class Applier:
         self._snapshot_index = snapshot.meta.last.index
 
     def apply(self, committed: Sequence[Entry]) -> None:
-        """Apply commands, tell of memberships, answer proposals."""
-        is_witness = self._node.id in self._node.membership.witnesses
+        """Apply commands, tell of memberships, answer proposals.
+
+        A witness gets commands without data and applies none. One that was started before its log reached
+        its own admission is not of the membership yet: it is known by those commands alone.
+        """
+        own, membership = self._node.id, self._node.membership
+        is_witness = own in membership.witnesses
+        may_be_witness = not membership.is_member(own)
         if committed:
             for observer in self._observers:
                 observer.entries_committed(committed)
         for entry in committed:
             outcome: object = None
-            if entry.kind is EntryKind.COMMAND and not is_witness:
+            if entry.kind is EntryKind.COMMAND and not (is_witness or (may_be_witness and not entry.data)):
                 failpoints.hit("apply.command.before")
                 outcome = self._machine.apply(entry.index, entry.data)
                 failpoints.hit("apply.command.before-answer")

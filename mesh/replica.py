@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from mesh import failpoints
-from mesh.errors import InvariantBroken, OutcomeUnknown, OutOfRange, QueueFull
-from mesh.ids import Index, MemberId, SessionId, Term
+from mesh.errors import InvariantBroken, OutcomeUnknown, OutOfRange, QueueFull, Unavailable
+from mesh.ids import Index, MemberId, SessionId, Term, host_of
 from mesh.limits import SESSION_OUTCOMES_MAX, STATE_HASH_PERIOD, WATCH_BACKLOG_MAX, WATCHERS_MAX
 from mesh.state import ClusterState, apply, checkpoint, error_of
 from mesh.state.commands import Applied, Command, Rejected, Request
@@ -111,9 +111,12 @@ class Replica:
     lane; `WATCHERS_MAX` watchers.
     """
 
-    def __init__(self, member: MemberId, *, nonce: str = "") -> None:
-        """*nonce* tells the sessions of this process from those of all others; drawn when empty."""
-        self.member = member
+    def __init__(self, member: MemberId, *, nonce: str = "", is_witness: bool = False) -> None:
+        """*nonce* tells the sessions of this process from those of all others; drawn when empty.
+
+        *is_witness*: this host votes and is told no commands, so its state says nothing.
+        """
+        self.member, self.is_witness = member, is_witness
         self.machine = StateMachine(self._changed)
         self._consensus: Consensus | None = None
         self._subscribers: list[Callable[[ChangeSet], None]] = []
@@ -210,9 +213,17 @@ class Replica:
     async def barrier(self, *, timeout_s: float = 5.0) -> Index:
         """Wait until this host has applied everything acknowledged before the call.
 
-        Fails: `NoLeader` when no quorum confirms within the timeout.
+        Fails: `NoLeader` when no quorum confirms within the timeout; on a witness, see `check_holds_state`.
         """
+        self.check_holds_state()
         return await self._driver.read_barrier(timeout_s=timeout_s)
+
+    def check_holds_state(self) -> None:
+        """Before the state is read, an older one too. Fails: `Unavailable` on a witness."""
+        if self.is_witness:
+            raise Unavailable(
+                f"{host_of(self.member)} is a witness: it votes and holds no state; ask another host"
+            )
 
     # ---- follow ---------------------------------------------------------------------
 
@@ -231,8 +242,10 @@ class Replica:
         """Every change after an index, in order, without a gap.
 
         Fails: `OutOfRange` when changes are no longer kept, or when the reader
-        is `WATCH_BACKLOG_MAX` changes behind; `QueueFull` with too many watchers.
+        is `WATCH_BACKLOG_MAX` changes behind; `QueueFull` with too many watchers; on a witness, see
+        `check_holds_state`.
         """
+        self.check_holds_state()
         if len(self._watchers) >= WATCHERS_MAX:
             raise QueueFull(f"{WATCHERS_MAX} watches are open on this host; close some or use another host")
         watcher = _Watcher(after, self.state.kept.since(after))

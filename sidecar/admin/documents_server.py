@@ -156,6 +156,7 @@ class ConfigSyncServicer(config_sync_pb2_grpc.ConfigSyncServiceServicer):
         self, request: pb.WatchDocumentsRequest, context: Any
     ) -> AsyncIterator[pb.WatchDocumentsResponse]:
         """See the contract."""
+        self._replica.check_holds_state()
         state = self._replica.state
         after = Index(request.after_revision)
         first: tuple[Document, ...] = ()
@@ -174,5 +175,6 @@ class ConfigSyncServicer(config_sync_pb2_grpc.ConfigSyncServiceServicer):
                         yield pb.WatchDocumentsResponse(document=document_to_wire(document))
 
     async def _barrier(self, stale_ok: bool, context: Any) -> None:
+        self._replica.check_holds_state()
         if not stale_ok:
             await self._replica.barrier(timeout_s=remaining_s(context))

@@ -158,6 +158,7 @@ class SupervisorServicer(supervisor_pb2_grpc.SupervisorServiceServicer):
 
     async def ListServices(self, request: pb.ListServicesRequest, context: Any) -> pb.ListServicesResponse:
         """See the contract."""
+        self._replica.check_holds_state()
         if not request.stale_ok:
             await self._replica.barrier(timeout_s=remaining_s(context))
         return pb.ListServicesResponse(services=service_rows(self._replica.state))

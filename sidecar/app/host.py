@@ -185,6 +185,8 @@ class HostDriver:
         """
         self._fenced_since = self._now()
         while True:
+            if self._replica.is_witness:  # it has nothing to catch up with, and nothing to do
+                await asyncio.Event().wait()
             try:
                 await self._replica.barrier(timeout_s=CATCH_UP_S)
             except TrellisError as error:

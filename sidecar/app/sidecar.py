@@ -95,7 +95,8 @@ class Sidecar:
         self.doors = Doors(self)
 
     def _make_consensus(self) -> None:
-        self.replica = Replica(self.member)
+        # A witness is given no key to the authority, and no commands.
+        self.replica = Replica(self.member, is_witness=not self.credentials.identity.sealing_key)
         self.store = open_log(self.settings, self.credentials.identity)
         driver = RaftDriver(
             raft=settings_map.raft_settings(self.settings, self.member),

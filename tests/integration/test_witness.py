@@ -46,6 +46,13 @@ def test_a_witness_votes_and_two_hosts_survive_the_loss_of_one(trio: Cluster) ->
     for number in range(20):
         done = first.trellis("documents", "put", f"kept/{number}", str(number))
         assert done.returncode == 0, done
+    for words in (
+        ("documents", "get", "kept/1"),
+        ("documents", "get", "kept/1", "--stale"),
+        ("services", "list"),
+    ):
+        refused = witness.trellis(*words)
+        assert (refused.returncode, "host3 is a witness" in refused.stderr) == (69, True), refused
     witness.terminate()
     assert witness.wait_exit() == 0
     witness.start()

@@ -135,7 +135,7 @@ class Life:
         self.codec = OutcomeCodec()
         self.store = SimStore(disk, machine.name, world)
         self.writers: list[SimWriter] = []
-        self.replica = Replica(disk.member, nonce=f"{machine.lives}")
+        self.replica = Replica(disk.member, nonce=f"{machine.lives}", is_witness=machine.is_witness)
         self.is_ending = False
         #: What ends it, if that was not asked for.
         self._fatal = ""

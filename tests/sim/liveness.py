@@ -130,7 +130,9 @@ class Liveness:
         """Each healed host is asked to write until it has, one request at a time."""
         for life in self._lives():
             host = life.host
-            if host not in self._written and self._asked.get(host, NOTHING) is not None:
+            if life.machine.is_witness:  # it holds no state, so clients do not ask it
+                self._written.add(host)
+            elif host not in self._written and self._asked.get(host, NOTHING) is not None:
                 self._asked[host] = None
                 self._clients.probe(life, "put", partial(self._told, host))
 

@@ -5,21 +5,26 @@ Each world has no faults but those of its story.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Final
 
-from mesh.ids import VIP, OwnedName
+from mesh.ids import VIP, HostId, OwnedName
 from tests.sim.checkers import ALL_CHECKERS
 from tests.sim.clients import Answer, Clients
 from tests.sim.clock import MS, NS
 from tests.sim.main import Quiet
 from tests.sim.network import Link
+from tests.sim.operations import Operations
 from tests.sim.world import Plan, World
+
+THREE: Final = Plan(voters=3)
 
 
 @contextmanager
-def world_of(hosts: int = 3, seed: int = 1, age_ns: int = 5 * NS) -> Iterator[World]:
+def world_of(plan: Plan = THREE, seed: int = 1, age_ns: int = 5 * NS) -> Iterator[World]:
     """A founded cluster that has had some time."""
     with Quiet():
-        world = World(seed, Plan(voters=hosts), ALL_CHECKERS)
+        world = World(seed, plan, ALL_CHECKERS)
         world.found()
         try:
             world.run_until(age_ns)
@@ -77,3 +82,28 @@ def test_what_was_about_to_begin_does_not_begin_after_the_lease() -> None:
             world.run_until(world.now + 5 * MS)
         stand_still(world, VIP)
         assert world.failure is None
+
+
+def test_a_witness_is_taken_in_and_survives_a_start_before_its_log_says_so() -> None:
+    """Goal: two hosts and a witness are three votes. Method: a calm cluster of one founder that two hosts
+    join; the witness dies as soon as its log holds something, which is before its own admission."""
+    plan = Plan(voters=1, learners=1, has_witness=True)
+    one_by_one = replace(plan, raft=replace(plan.raft, append_bytes_max=1, inflight_max=2))
+    with world_of(one_by_one, age_ns=0) as world:
+        run = Operations(world, world.chance("operations"))
+        run.kinds = {}
+        world.scheduler.at(4 * NS, run.start)
+        witness = world.machines[HostId("host3")]
+        while witness.life is None or not witness.life.store.load().entries:
+            assert world.now < 60 * NS, "it is never sent anything"
+            world.run_until(world.now + MS // 5)
+        assert not witness.life.driver.status().membership.is_member(witness.life.member)
+        world.kill(witness, "kill")
+        world.run_until(world.now + NS)
+        world.start(witness)
+        world.run_until(world.now + 30 * NS)
+        leader = world.leader()
+        assert leader is not None
+        assert witness.life is not None
+        assert leader.driver.status().membership.witnesses == (witness.life.member,)
+        assert len(leader.driver.status().membership.voters) == 3

@@ -11,12 +11,12 @@ from typing import ClassVar
 from mesh.ids import Index, MemberId
 from tests.sim.checkers.durable_log import CommittedLog
 from tests.sim.checkers.log_matching import is_same
-from tests.sim.trace import Applied, Committed, Event, Facts, Restored, Start, Violation
+from tests.sim.trace import Applied, Committed, Event, Facts, Restored, Start, Stored, Violation
 
 
 class StateMachineSafety:
     name: ClassVar[str] = "state-machine-safety"
-    wants: ClassVar[tuple[type[Event], ...]] = (Start, Committed, Applied, Restored)
+    wants: ClassVar[tuple[type[Event], ...]] = (Start, Stored, Committed, Applied, Restored)
 
     def __init__(self, facts: Facts) -> None:
         self._committed = CommittedLog()
@@ -30,6 +30,9 @@ class StateMachineSafety:
         elif type(event) is Start:
             self._committed.started(event)
             self._told.pop(event.member, None)
+        elif type(event) is Stored:
+            if event.snapshot is not None:  # a witness, whose snapshots hold no data, restores nothing
+                self._told.pop(event.member, None)
         elif type(event) is Restored:
             # The snapshot may cover more than the last command in it.
             self._told.pop(event.member, None)
