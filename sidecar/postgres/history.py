@@ -4,10 +4,10 @@ A position is a timeline and an LSN. The line of a history is the WAL that leads
 to it: each ancestor up to where it was left, then the timeline itself. Positions
 may be compared only along one line.
 
-Two promotions that did not know of each other can take the same timeline
-number. Their ancestors differ, unless both left at the same LSN; then only the
-number of the primaryship tells them apart, which is why a former primary of an
-overtaken primaryship is never taken to be on the line by its history alone.
+Two promotions that did not know of each other would take the same timeline
+number, and if both left at the same LSN no history tells them apart. So each
+gets a number of its own (`timeline_above`). Where a hand promoted, a former primary
+is still never taken to be on the line of another of the same number.
 """
 
 import re
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from mesh.ids import FencingTerm
 from sidecar.postgres.model import (
     NO_LSN,
     Ancestor,
@@ -118,6 +119,17 @@ def further(one: Position, other: Position) -> Position | None:
     if has(one, other):
         return one
     return other if has(other, one) else None
+
+
+def timeline_above(fencing_term: FencingTerm, base: int = 0) -> Timeline:
+    """The number that a promotion in this primaryship must pass, to get the one that is its own.
+
+    PostgreSQL takes the next number it knows nothing of; a promotion elsewhere
+    that nobody has recorded may have taken the same. Fencing terms are given
+    once, so a timeline is numbered by the primaryship that began it. `base` is the
+    bootstrap's timeline less its fencing term, where the data came with a past.
+    """
+    return Timeline(base + fencing_term - 1)
 
 
 # ---- what a host must do to follow ----------------------------------------------

@@ -207,8 +207,8 @@ class Goal:
     #: PRIMARY, BOOTSTRAP: what must be in the configuration before it may acknowledge anything
     #: (`sync_set.first_names`); None: not known, and nothing is begun.
     names: SyncNames | None = None
-    #: PRIMARY: the newest timeline that was recorded. A promotion must begin a higher one, whatever
-    #: history files this host has: a number that is taken twice cannot be told apart.
+    #: PRIMARY: a promotion must begin a timeline of a higher number, whatever history files this host has
+    #: (`history.timeline_above`): a number that is taken twice cannot be told apart.
     timeline_above: Timeline = NO_TIMELINE
     #: PRIMARY, FOLLOW: the other data hosts, each with a slot on every host beforehand; empty: leave
     #: slots as they are.
