@@ -52,6 +52,8 @@ DEFAULTS: Final = {
     "wal_compression": "on",
     "wal_keep_size": "256MB",
 }
+#: A crash restart then takes 0.1 s instead of 0.2 to 1 s: one call instead of one for each file.
+_DEFAULTS_14: Final = {"recovery_init_sync_method": "syncfs"}
 #: What safety or the manager itself rests on: not for a declaration to change.
 FIXED: Final = {
     "fsync": "on",
@@ -189,12 +191,13 @@ def check_parameters(parameters: Sequence[tuple[str, str]]) -> list[Problem]:
 # ---- the files --------------------------------------------------------------------
 
 
-def parameters_text(layout: Layout, config: ServerConfig, revision: int) -> str:
+def parameters_text(layout: Layout, config: ServerConfig, revision: int, major: int) -> str:
     """The parameters' file. Order: defaults, the declaration, then what is not to be changed."""
     upstream = config.upstream
     conninfo = connection_text(layout, config, upstream, REPLICATION_ROLE) if upstream else ""
     settings = {
         **DEFAULTS,
+        **(_DEFAULTS_14 if major >= 14 else {}),
         **dict(config.parameters),
         **FIXED,
         "cluster_name": config.host,
@@ -278,7 +281,7 @@ class ConfigFiles:
         ident = ident_text(major, config, layout.user_name)
         layout.write(layout.conf / "pg_ident.conf", ident.encode())
         layout.write(layout.conf / "pg_hba.conf", hba_text(major, is_open=config.is_open).encode())
-        text = parameters_text(layout, config, self.revision)
+        text = parameters_text(layout, config, self.revision, major)
         layout.write(layout.conf / "postgresql.conf", text.encode())
         return self.revision
 

@@ -53,8 +53,10 @@ def test_a_declaration_cannot_change_what_safety_rests_on(layout: Layout) -> Non
     """
     bad = tuple((name, "nonsense") for name in (*FIXED, "primary_conninfo", "synchronous_standby_names"))
     assert [problem.path for problem in check_parameters(bad)] == [f"parameters.{name}" for name, _ in bad]
-    text = parameters_text(layout, replace(CONFIG, parameters=bad), 1)
+    text = parameters_text(layout, replace(CONFIG, parameters=bad), 1, 15)
     assert "nonsense" not in text
+    assert "syncfs" in text
+    assert "syncfs" not in parameters_text(layout, CONFIG, 1, 13)  # which does not know it
     assert check_parameters((("work_mem", "8MB"), ("pg_stat_statements.max", "100"))) == []
     tricks = (
         ("Work Mem", "1"),
@@ -67,7 +69,7 @@ def test_a_declaration_cannot_change_what_safety_rests_on(layout: Layout) -> Non
 
 def test_values_are_quoted(layout: Layout) -> None:
     """Goal: no value becomes another line. Method: quotes and backslashes."""
-    text = parameters_text(layout, replace(CONFIG, parameters=(("archive_command", "cp '%p' \\x"),)), 1)
+    text = parameters_text(layout, replace(CONFIG, parameters=(("archive_command", "cp '%p' \\x"),)), 1, 15)
     assert "archive_command = 'cp ''%p'' \\\\x'\n" in text
 
 

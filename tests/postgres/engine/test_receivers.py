@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.errors import DatabaseFailed, InvalidRequest
+from mesh.errors import Conflict, DatabaseFailed, InvalidRequest
 from mesh.identity.files import HostIdentity
 from mesh.identity.keys import key_to_pem, make_csr, new_key
 from mesh.ids import MemberId
@@ -172,3 +172,24 @@ async def test_the_rewind_role_reaches_only_what_a_rewind_needs(cluster: Cluster
     await cluster.up(1)
     said = await receive_as(second, first, folder / "rewind", REWIND_ROLE)
     assert "rejects" in said or "no pg_hba.conf entry" in said, said
+
+
+async def test_slots_follow_the_hosts(cluster: Cluster) -> None:
+    """Goal: WAL is kept for members and for nobody else.
+
+    Method: fewer hosts, one whose slot is in use, a slot of somebody else.
+    """
+    first, second = await cluster.up(2)
+    control = first.postgres.control
+    await control._query("SELECT pg_create_physical_replication_slot('of_somebody')")
+    assert [slot.name for slot in await control.slots()] == ["of_somebody", "trellis_host2", "trellis_host3"]
+    await control.set_slots((second.host,))
+    assert [slot.name for slot in await control.slots()] == ["of_somebody", "trellis_host2"]
+    with pytest.raises(Conflict, match="in use"):
+        await control.set_slots(())
+    await control.set_slots(cluster.names[1:])
+    kept = {slot.name: slot for slot in await control.slots()}
+    assert kept["trellis_host3"].keeps_from > 0
+    assert not kept["trellis_host3"].is_active
+    assert kept["trellis_host2"].is_active
+    await first.postgres.postmaster.trim_log()
