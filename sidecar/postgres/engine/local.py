@@ -8,17 +8,21 @@ from dataclasses import replace
 from typing import Final
 
 from mesh.adapters.cgroup import Hierarchies, Leaf
-from mesh.errors import Conflict
+from mesh.errors import Conflict, DatabaseFailed, NotInTime
 from sidecar.postgres.engine.binaries import Binaries
 from sidecar.postgres.engine.config import ConfigFiles, ServerConfig
 from sidecar.postgres.engine.control import Control
 from sidecar.postgres.engine.layout import Layout
+from sidecar.postgres.engine.observe import ServerView
 from sidecar.postgres.engine.process import Postmaster, Running
 from sidecar.postgres.engine.tool import Tools
 
 #: The server's own group, and the one of the programs that make or mend its data.
 SERVER_LEAF: Final = "postgres"
 TOOLS_LEAF: Final = "postgres-tools"
+#: A standby that hangs must not hold up a failover for longer.
+SEAL_S: Final = 1.0
+KILL_S: Final = 5.0
 
 
 class LocalPostgres:
@@ -63,3 +67,19 @@ class LocalPostgres:
             self.files.point(self.layout.data)
             self.files.mark_standby(self.layout.data, is_standby=as_standby)
         return self.postmaster.start()
+
+    async def seal(self, deadline_s: float = SEAL_S, kill_s: float = KILL_S) -> ServerView | None:
+        """Receive WAL from nobody any more, whatever state the server is in.
+
+        One that lets nobody in (frozen, or not consistent yet) is killed: what it has is then read
+        after a start, and None is returned. Durable in either case, until `Control.follow`.
+        Fails: as `Postmaster.kill_tree`; then it must not be said to be sealed. `DiskFull`.
+        """
+        if self.postmaster.running is not None:
+            try:
+                return await self.control.seal(deadline_s)
+            except (DatabaseFailed, NotInTime):
+                self.control.close()
+        self.control.write(replace(self.control.config, upstream=None))
+        await self.postmaster.kill_tree(kill_s)
+        return None

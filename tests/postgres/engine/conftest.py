@@ -152,7 +152,8 @@ class Machine:
 
     async def end(self) -> None:
         self.postgres.control.close()
-        await self.postgres.postmaster.kill_tree(10.0)
+        # Asked first, not killed: a server that is killed leaves shared memory behind.
+        await self.postgres.postmaster.stop(StopMode.IMMEDIATE, deadline_s=5.0, kill_s=10.0)
 
 
 @dataclass
