@@ -6,8 +6,7 @@ came in together is stored and sent together. Inputs during a write make up the 
 
 Order: as `Ready` says. Nothing that a promise depends on leaves before the
 write it depends on is durable; a failed write ends the driver at once.
-Absent here: connections (adapters.transport), the write itself (adapters.sqlite_log),
-proposals from other hosts (consensus.py).
+Absent here: connections (adapters.transport), the write (adapters.sqlite_log), forwarding (consensus.py).
 """
 
 import asyncio
@@ -361,9 +360,10 @@ class RaftDriver:
             return
         late, self._late_hard_state = self._late_hard_state, None
         stored = replace(ready, hard_state=late) if late and not ready.hard_state else ready
+        save, then = partial(self._store.save, stored), partial(self._stored, ready)
         self._is_storing = True
         failpoints.hit("driver.turn.before-save")
-        self._writer.submit(partial(self._store.save, stored), partial(self._stored, ready))
+        self._writer.submit(save, then, yields=bool(ready.messages))
 
     def _send(self, messages: Sequence[Message]) -> None:
         if messages:

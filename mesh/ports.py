@@ -136,8 +136,8 @@ class Writer(Protocol):
 
     is_closed: bool
 
-    def submit(self, write: Callable[[], None], done: Done) -> None:
-        """Run *write*, then *done* in the event loop."""
+    def submit(self, write: Callable[[], None], done: Done, *, yields: bool = False) -> None:
+        """Run *write*, then *done* in the event loop. *yields*: what the loop is about to send goes first."""
 
     async def close(self, *, grace_s: float) -> bool:
         """Finish what was submitted; False if the disk held it longer than *grace_s*."""

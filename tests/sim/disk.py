@@ -190,7 +190,7 @@ class SimWriter:
         self._is_busy = False
         self.is_closed = False
 
-    def submit(self, write: Callable[[], None], done: Done) -> None:
+    def submit(self, write: Callable[[], None], done: Done, *, yields: bool = False) -> None:
         """See Writer."""
         if self.is_closed:
             raise InvariantBroken("a write was submitted after the writer was closed")
