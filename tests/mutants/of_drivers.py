@@ -142,7 +142,7 @@ ORDER: Final = (
         "Only the first entries of a batch are applied.",
         APPLYING,
         "Applier.apply",
-        "entry.kind is EntryKind.COMMAND and not is_witness",
+        "entry.kind is EntryKind.COMMAND and (not (is_witness or (may_be_witness and (not entry.data))))",
         "entry.kind is EntryKind.COMMAND and not is_witness and entry not in committed[2:]",
         profile="disks",
     ),
