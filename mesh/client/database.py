@@ -45,6 +45,8 @@ PAUSE_S_MAX: Final = 0.5
 COMMIT_S_MAX: Final = 10.0
 _CONNECT_ARGUMENTS: Final = {
     "connect_timeout": 2,
+    # Not to a standby that is about to be promoted, nor to one that was primary: tried again instead.
+    "target_session_attrs": "primary",
     # A host that is silent is given up; the server's answers may be as late as its statements are long.
     "keepalives_idle": 1,
     "keepalives_interval": 1,
@@ -64,6 +66,8 @@ class Bounds:
     connect_s: float = 10.0
     commit_s: float = COMMIT_S_MAX
     statement_s: float = 5.0
+    #: Of silence within a transaction: a process that is frozen in one holds its rows no longer.
+    idle_s: float = 2.0
 
 
 class _Patient(psycopg.AsyncConnection[Any]):
@@ -125,8 +129,12 @@ class Database:
         await self._pool.close()
 
     async def _configure(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        milliseconds = int(self._bounds.statement_s * 1000)
-        await connection.execute("SELECT set_config('statement_timeout', %s, false)", (str(milliseconds),))
+        for name, seconds in (
+            ("statement_timeout", self._bounds.statement_s),
+            ("idle_in_transaction_session_timeout", self._bounds.idle_s),
+        ):
+            milliseconds = str(int(seconds * 1000))
+            await connection.execute("SELECT set_config(%s, %s, false)", (name, milliseconds))
 
     @contextlib.asynccontextmanager
     async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Connection]:
@@ -204,7 +212,7 @@ class Database:
                 connect_s=self._bounds.connect_s,
             )
             await connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
-        except _LOST as error:
+        except psycopg.Error as error:
             raise Unavailable(f"The database does not answer: {error}") from error
         return connection
 

@@ -24,7 +24,7 @@ from mesh.client.database import Database
 from mesh.client.migrations import migrate
 from mesh.errors import InvariantBroken, OutcomeUnknown, Problem, SettingsError, TrellisError, Unavailable
 from services.lcm.access import read_callers
-from services.lcm.feed import Feed
+from services.lcm.feed import PAUSE_S, Feed
 from services.lcm.interceptor import AccessInterceptor
 from services.lcm.rules import Allowed
 from services.lcm.server import DeploymentServicer, OperationServicer
@@ -79,6 +79,7 @@ async def serve(environment: Mapping[str, str]) -> int:
             ]
             await stop.wait()
             await health.enter_graceful_shutdown()
+            feed.end()
             await asyncio.sleep(LAME_DUCK_S)
             await server.stop(DRAIN_S)
             for task in tasks:
@@ -102,8 +103,9 @@ async def wait_schema(database: Database) -> None:
         try:
             applied = await migrate(database, MIGRATIONS)
         except (Unavailable, OutcomeUnknown) as error:
-            LOG.warning("no-database", error=str(error))
-            continue  # each attempt waits for a connection, so this does not spin
+            LOG.warning("no-database", reason=error.message)
+            await asyncio.sleep(PAUSE_S)
+            continue
         for name in applied:
             print(f"applied {name}", flush=True)
         return

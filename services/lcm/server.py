@@ -15,7 +15,7 @@ from trellis.lcm.v1 import lcm_pb2_grpc
 
 from mesh.adapters.deadline import remaining_s
 from mesh.client.idempotency import Request, content_of, problems_of_key
-from mesh.errors import OutcomeUnknown, Problem, Unavailable
+from mesh.errors import Draining, OutcomeUnknown, Problem, Unavailable
 from mesh.wire.service import ms_of_duration
 from services.lcm import codec, decide
 from services.lcm.feed import Feed
@@ -107,6 +107,13 @@ class DeploymentServicer(lcm_pb2_grpc.DeploymentServiceServicer):
         self, request: pb.WatchDeploymentsRequest, context: Any
     ) -> AsyncIterator[pb.WatchDeploymentsResponse]:
         """See the contract."""
+        with self._feed.watching():
+            async for each in self._changes(request):
+                yield each
+
+    async def _changes(
+        self, request: pb.WatchDeploymentsRequest
+    ) -> AsyncIterator[pb.WatchDeploymentsResponse]:
         revision = request.after_revision
         if not revision:
             present, revision = await self._store.present(request.name)
@@ -164,7 +171,7 @@ class OperationServicer(lcm_pb2_grpc.OperationServiceServicer):
             async with asyncio.timeout(min(wanted_ms / 1000, remaining_s(context, WAIT_MS_MAX / 1000))):
                 async for newer in self._states(request.id, found.revision):
                     found = newer
-        except TimeoutError:
+        except (TimeoutError, Draining):
             pass  # what was seen last is the answer
         return pb.WaitOperationResponse(operation=codec.encode_operation(found))
 
@@ -172,8 +179,9 @@ class OperationServicer(lcm_pb2_grpc.OperationServiceServicer):
         self, request: pb.WatchOperationRequest, context: Any
     ) -> AsyncIterator[pb.WatchOperationResponse]:
         """See the contract."""
-        async for found in self._states(request.id, request.after_revision):
-            yield pb.WatchOperationResponse(operation=codec.encode_operation(found))
+        with self._feed.watching():
+            async for found in self._states(request.id, request.after_revision):
+                yield pb.WatchOperationResponse(operation=codec.encode_operation(found))
 
     async def CancelOperation(
         self, request: pb.CancelOperationRequest, context: Any

@@ -72,7 +72,7 @@ class Store:
                 return _answer_of(answered)
             now = await take_now(connection)
             change = decide(await _deployment(connection, name), await _count(connection), now)
-            return await _settled(connection, request, change)
+            return await _settled(connection, request, change, now)
 
     async def change(self, request: Request, name: str, decide: Decision) -> Answer:
         """Carry out a request about the deployment *name* once."""
@@ -82,8 +82,8 @@ class Store:
                 return _answer_of(answered)
             present = await lock_deployment(connection, name)
             operation = await lock_open_operation(connection, name)
-            change = decide(present, operation, await take_now(connection))
-            return await _settled(connection, request, change)
+            now = await take_now(connection)
+            return await _settled(connection, request, decide(present, operation, now), now)
 
     async def change_of(
         self,
@@ -100,8 +100,8 @@ class Store:
             present = await lock_deployment(connection, found.deployment) if found else None
             # only now is it certain that nobody changes it
             operation = await _operation(connection, operation_id)
-            change = decide(present, operation, await take_now(connection))
-            return await _settled(connection, request, change)
+            now = await take_now(connection)
+            return await _settled(connection, request, decide(present, operation, now), now)
 
     # ---- reading ----------------------------------------------------------------------
 
@@ -218,11 +218,12 @@ async def lock_open_operation(connection: Connection, name: str) -> Operation | 
 async def take_now(connection: Connection) -> Now:
     """The next revision, and the moment; others that change something wait from here on."""
     cursor = await connection.execute(
-        "UPDATE revisions SET newest = newest + 1 RETURNING newest, clock_timestamp() AS at"
+        "UPDATE revisions SET newest = newest + 1"
+        " RETURNING newest, clock_timestamp() AS at, pg_notify(%s, newest::text)",
+        (CHANNEL,),
     )
     row = await cursor.fetchone()
     assert row is not None, "revisions has its one row from the first migration on"
-    await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, str(row["newest"])))
     return Now(row["at"], row["newest"], str(uuid.uuid4()), str(uuid.uuid4()))
 
 
@@ -232,32 +233,39 @@ async def newest(connection: Connection) -> int:
     return int(row["newest"]) if row else 0
 
 
-async def write(connection: Connection, change: Change) -> None:
-    """Everything of a change that is new; the rest is as it was read, locked."""
-    # those that end first: a deployment has one open operation
-    for operation in sorted(change.operations, key=lambda each: not each.state.is_done):
-        await _write_operation(connection, operation)
-    if change.deployment is not None:
-        await _write_deployment(connection, change.deployment)
-    elif change.last is not None:
-        await connection.execute("DELETE FROM deployments WHERE name = %s", (change.last.name,))
-        await _note(connection, change.last, deleted=True)
+async def write(connection: Connection, change: Change, revision: int) -> None:
+    """Everything of a change that is of this revision; the rest is as it was read, locked.
+
+    In one round trip: nobody else may change anything until COMMIT.
+    """
+    async with connection.pipeline():
+        # those that end first: a deployment has one open operation
+        for operation in sorted(change.operations, key=lambda each: not each.state.is_done):
+            if operation.revision == revision:
+                await _write_operation(connection, operation)
+        if change.deployment is not None and change.deployment.revision == revision:
+            await _write_deployment(connection, change.deployment)
+            await _note(connection, change.deployment, deleted=False)
+        elif change.deployment is None and change.last is not None:
+            await connection.execute("DELETE FROM deployments WHERE name = %s", (change.last.name,))
+            await _note(connection, change.last, deleted=True)
 
 
-async def _settled(connection: Connection, request: Request, change: Change) -> Answer:
-    await write(connection, change)
+async def _settled(connection: Connection, request: Request, change: Change, now: Now) -> Answer:
     answer = Answer(change.deployment or change.last, change.operations[0])
-    await settle(connection, request, _answer_json(answer))
+    async with connection.pipeline():
+        await write(connection, change, now.revision)
+        await settle(connection, request, _answer_json(answer))
     return answer
 
 
 async def _write_deployment(connection: Connection, deployment: Deployment) -> None:
     body = Jsonb(codec.deployment_json(deployment))
-    cursor = await connection.execute(
-        "INSERT INTO deployments AS known (name, version, state, labels, revision, body)"
+    await connection.execute(
+        "INSERT INTO deployments (name, version, state, labels, revision, body)"
         " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (name) DO UPDATE SET version = excluded.version,"
         " state = excluded.state, labels = excluded.labels, revision = excluded.revision,"
-        " body = excluded.body WHERE known.revision < excluded.revision",
+        " body = excluded.body",
         (
             deployment.name,
             deployment.version,
@@ -267,8 +275,6 @@ async def _write_deployment(connection: Connection, deployment: Deployment) -> N
             body,
         ),
     )
-    if cursor.rowcount:
-        await _note(connection, deployment, deleted=False)
 
 
 async def _note(connection: Connection, deployment: Deployment, *, deleted: bool) -> None:
@@ -280,9 +286,9 @@ async def _note(connection: Connection, deployment: Deployment, *, deleted: bool
 
 async def _write_operation(connection: Connection, operation: Operation) -> None:
     await connection.execute(
-        "INSERT INTO operations AS known (id, deployment, is_done, requested, revision, body)"
+        "INSERT INTO operations (id, deployment, is_done, requested, revision, body)"
         " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO UPDATE SET is_done = excluded.is_done,"
-        " revision = excluded.revision, body = excluded.body WHERE known.revision < excluded.revision",
+        " revision = excluded.revision, body = excluded.body",
         (
             operation.id,
             operation.deployment,

@@ -144,6 +144,7 @@ class Reconciler:
                     self._wake.set()
             except Unavailable as error:
                 LOG.warning("no-notices", reason=error.message)
+                await asyncio.sleep(LOOK_S)
 
 
 def _begin(row: Row, operation: Operation, now: Now) -> Change:

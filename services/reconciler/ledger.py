@@ -71,9 +71,10 @@ class Ledger:
             operation = await lock_open_operation(connection, name)
             if present != row.deployment or operation != row.operation:
                 raise VersionConflict(f"{name} has changed meanwhile; it is looked at again.", name=name)
-            change = decide(await take_now(connection))
+            now = await take_now(connection)
+            change = decide(now)
             if change is not None:
-                await write(connection, change)
+                await write(connection, change, now.revision)
 
     async def check_owner(self) -> None:
         """Before something outside the database is changed. Fails: `StaleTerm`."""

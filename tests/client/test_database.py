@@ -1,7 +1,7 @@
 """What a service may conclude from a transaction, on a real PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 import psycopg
 import pytest
@@ -171,6 +171,36 @@ async def test_a_later_owner_waits_for_the_last_transaction_of_the_earlier_one(
         seen = group.create_task(later(), name="later")
         await wait_until(lambda: postgres.ask(waiting))
     assert seen.result() == [1]
+
+
+async def test_a_process_that_is_frozen_in_a_transaction_holds_nobody_up(
+    postgres: Postgres, url: str, database: Database
+) -> None:
+    """Goal: the next owner waits for seconds only. Method: a transaction that says nothing any more."""
+    async with Database(url, Bounds(idle_s=0.2)) as frozen:
+
+        async def fall_silent() -> None:
+            async with frozen.guarded("reconciler", 1) as connection:
+                await wait_until(lambda: connection.info.backend_pid not in backends(postgres))
+
+        async with asyncio.TaskGroup() as group:
+            silent = group.create_task(ends(fall_silent()), name="silent")
+        assert isinstance(silent.result(), OutcomeUnknown)  # COMMIT is what finds out; nothing was committed
+        async with database.guarded("reconciler", 2):
+            pass
+
+
+def backends(postgres: Postgres) -> list[int]:
+    return [pid for (pid,) in postgres.ask("SELECT pid FROM pg_stat_activity")]
+
+
+async def ends(doing: Awaitable[None]) -> Exception | None:
+    """How it ended."""
+    try:
+        await doing
+    except (Unavailable, OutcomeUnknown) as error:
+        return error
+    return None
 
 
 async def test_a_repeat_waits_for_the_standbys_of_what_it_repeats(

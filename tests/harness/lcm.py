@@ -13,7 +13,7 @@ from trellis.lcm.v1 import lcm_pb2 as pb
 from trellis.lcm.v1 import lcm_pb2_grpc
 from trellis.supervisor.v1 import supervisor_pb2
 
-from tests.harness.postgres import free_port
+from tests.harness.postgres import OWN_ADDRESS, free_port
 from tests.harness.processes import ROOT, Processes
 from tests.harness.waiting import wait_for
 
@@ -28,7 +28,7 @@ class Lcm:
     ) -> None:
         self._processes = processes
         self.url = url
-        self.address = f"127.0.0.1:{free_port()}"
+        self.address = f"{OWN_ADDRESS}:{free_port()}"
         self.log = log
         given = {
             "DATABASE_URL": url,
@@ -59,7 +59,11 @@ class Lcm:
                 return False
             return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
-        wait_for(is_serving, f"lcm is ready: {self.log.read_text() if self.log.exists() else ''}", within_s)
+        try:
+            wait_for(is_serving, "lcm is ready", within_s)
+        except AssertionError as error:
+            said = self.log.read_text() if self.log.exists() else "nothing"
+            raise AssertionError(f"{error}; it said: {said}") from error
 
     @property
     def deployments(self) -> lcm_pb2_grpc.DeploymentServiceStub:

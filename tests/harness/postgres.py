@@ -21,9 +21,10 @@ from tests.harness.processes import Processes
 from tests.harness.waiting import wait_for
 
 BINARIES: Final = Path("/usr/lib/postgresql/15/bin")
+#: Of loopback, for this process of tests alone: nobody else takes its ports.
+OWN_ADDRESS: Final = f"127.{64 + (os.getpid() >> 16) % 64}.{(os.getpid() >> 8) % 256}.{os.getpid() % 255 + 1}"
 _USER: Final = "postgres"
 _SETTINGS: Final = """
-listen_addresses = '127.0.0.1'
 fsync = off
 max_connections = 200
 shared_buffers = 16MB
@@ -53,23 +54,24 @@ class Postgres:
         as_user = ["/usr/bin/setpriv", f"--reuid={_USER}", f"--regid={_USER}", "--clear-groups"]
         self._prefix = ["/usr/bin/env", f"--chdir={self.directory}", *(as_user if _is_root() else [])]
         self._processes = Processes()
+        self._pid = 0
+        try:
+            self._make()
+        except BaseException:
+            self.close()
+            raise
+
+    def _make(self) -> None:
         if _is_root():
             shutil.chown(self.directory, _USER, _USER)
-        self._run(
-            "initdb",
-            "-D",
-            str(self.data),
-            "-A",
-            "trust",
-            "-U",
-            "postgres",
-            "--no-sync",
-            "-E",
-            "UTF8",
-            "--locale=C",
-        )
+        words = "-A trust -U postgres --no-sync -E UTF8 --locale=C"
+        self._run("initdb", "-D", str(self.data), *words.split())
         with (self.data / "postgresql.conf").open("a") as settings:
-            settings.write(f"{_SETTINGS}port = {self.port}\nunix_socket_directories = '{self.directory}'\n")
+            settings.write(_SETTINGS)
+            settings.write(f"listen_addresses = '{OWN_ADDRESS}'\nport = {self.port}\n")
+            settings.write(f"unix_socket_directories = '{self.directory}'\n")
+        with (self.data / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all 127.0.0.0/8 trust\n")
         self.start()
 
     @property
@@ -88,7 +90,7 @@ class Postgres:
         self._processes.wait_exit(self._pid, 20.0)
 
     def close(self) -> None:
-        if self._processes.code(self._pid) is None:
+        if self._pid and self._processes.code(self._pid) is None:
             self.kill()
         self._processes.close()
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -102,7 +104,7 @@ class Postgres:
         self.close()
 
     def url(self, database: str = "postgres") -> str:
-        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://postgres@{OWN_ADDRESS}:{self.port}/{database}"
 
     def new_database(self) -> str:
         """The URL of an empty one."""
@@ -141,9 +143,9 @@ class Postgres:
 
 
 def free_port() -> int:
-    """A port of loopback where nobody listens now."""
+    """A port of `OWN_ADDRESS` where nobody listens now."""
     with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
+        found.bind((OWN_ADDRESS, 0))
         return int(found.getsockname()[1])
 
 
