@@ -56,6 +56,13 @@ _CONNECT_ARGUMENTS: Final = {
 #: What a lost connection looks like, to whom it matters that nothing was committed.
 _LOST: Final = (psycopg.OperationalError, psycopg.InterfaceError)
 
+#: What the server says when it has ended the transaction for sure, also in place of an answer to COMMIT.
+_ROLLED_BACK: Final = (
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -155,7 +162,10 @@ class Database:
             except psycopg.errors.ReadOnlySqlTransaction as error:  # this was the primary, and is no longer
                 await connection.close()
                 raise Unavailable(f"The database cannot be written now: {error}") from error
-            except _LOST as error:  # a deadlock and the like too: rolled back, and may be done again
+            except (
+                *_LOST,
+                *_ROLLED_BACK,
+            ) as error:  # may be done again
                 raise Unavailable(f"The database ended it before anything was changed: {error}") from error
             await self._commit(connection)
         finally:
@@ -255,7 +265,7 @@ class Database:
 
 def _judge(commit: "asyncio.Future[Any]", warnings: list[str]) -> None:
     error = commit.exception()
-    if isinstance(error, psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected):
+    if isinstance(error, _ROLLED_BACK):
         raise Unavailable(f"The database rolled it back: {error}") from error
     if isinstance(error, psycopg.Error) and error.sqlstate is not None and not isinstance(error, _LOST):
         raise Conflict(f"The database refused the transaction: {error}") from error
