@@ -174,8 +174,8 @@ async def test_beats_tell_the_database_when_it_changed_and_completely_when_it_is
     host, stream = Host(), Stream()
     beats = Beats(
         member=member(B).member, timers=LeaseTimers(), lease=HostLease(), consensus=Follower(),
-        observed=host, open_stream=lambda _: stream, others=lambda: (), on_lease=lambda: None, on_diverged=lambda: None,
-        boottime_ns=time.monotonic_ns,
+        observed=host, open_stream=lambda _: stream, others=lambda: (), on_lease=lambda: None,
+        on_diverged=lambda: None, boottime_ns=time.monotonic_ns,
     )  # fmt: skip
     running = asyncio.create_task(beats.run(), name="beats")
     try:
