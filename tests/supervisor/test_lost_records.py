@@ -33,5 +33,6 @@ async def test_a_start_that_fails_on_the_way_leaves_nothing_running(
     site.supervisor.assign([assigned("echo", python(code), fencing_term=fencing_term)])
     await site.until(lambda: bool(site.supervisor.statuses()[0].restarts) and pids.exists())
     await site.until_ready("echo")
+    await site.until(lambda: str(site.status("echo").pid) in pids.read_text().split())
     present = [pid for pid in map(int, pids.read_text().split()) if is_alive(pid)]
     assert present == [site.status("echo").pid]
