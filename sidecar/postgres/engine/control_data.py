@@ -3,18 +3,17 @@
 Source: pg_controldata(1); timeline history files as of PostgreSQL's timeline.c.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from mesh.errors import DatabaseFailed, DataDamaged
 from sidecar.postgres.engine.tool import Tools
-from sidecar.postgres.model import Ancestor, Lsn, Timeline, TimelineHistory, parse_lsn
+from sidecar.postgres.history import parse_history
+from sidecar.postgres.model import Lsn, Timeline, TimelineHistory, parse_lsn
 
 _READ_S: Final = 10.0
 _CLEAN: Final = frozenset({"shut down", "shut down in recovery"})
-_HISTORY_LINE: Final = re.compile(r"\s*(\d+)\s+([0-9A-Fa-f]+/[0-9A-Fa-f]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +95,6 @@ def parse_control_data(text: str, major: int) -> ControlData:
         segment_bytes=int(found["Bytes per WAL segment"]),
         major=major,
     )
-
-
-def parse_history(timeline: Timeline, text: str) -> TimelineHistory:
-    """A .history file: one line for each timeline that was left, and where."""
-    rows = [_HISTORY_LINE.match(line) for line in text.splitlines()]
-    ancestors = [Ancestor(Timeline(int(row[1])), parse_lsn(row[2])) for row in rows if row]
-    return TimelineHistory(timeline, tuple(ancestors))
 
 
 def read_history(data: Path, timeline: Timeline) -> TimelineHistory:

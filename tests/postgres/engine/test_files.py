@@ -23,10 +23,11 @@ from sidecar.postgres.engine.config import (
     slot_name,
     sync_text,
 )
-from sidecar.postgres.engine.control_data import parse_history, read_history
+from sidecar.postgres.engine.control_data import read_history
 from sidecar.postgres.engine.layout import Layout
 from sidecar.postgres.engine.local_data import Standing, end_of_record
 from sidecar.postgres.engine.server_log import cut_if_full, explain, said_since
+from sidecar.postgres.history import parse_history
 from sidecar.postgres.model import Ancestor, SyncNames, Timeline, parse_lsn
 
 CLUSTER = ClusterId("ab" * 16)
@@ -140,8 +141,8 @@ def test_the_revision_rises_over_restarts(layout: Layout) -> None:
     assert ConfigFiles(layout, 15).write(CONFIG) == 2
 
 
-def test_history_files_are_read() -> None:
-    """Goal: where timelines parted. Method: a file of two promotions, and a missing one."""
+def test_history_files_are_read(tmp_path: Path) -> None:
+    """Goal: where timelines parted. Method: a file of two promotions, a missing one, a damaged one."""
     found = parse_history(Timeline(3), "1\t0/3000148\tno recovery target\n\n2\t1/5000000\tx\n")
     assert found.ancestors == (
         Ancestor(Timeline(1), parse_lsn("0/3000148")),
@@ -149,6 +150,10 @@ def test_history_files_are_read() -> None:
     )
     with pytest.raises(DataDamaged):
         read_history(Path("/nonexistent"), Timeline(2))
+    (tmp_path / "pg_wal").mkdir()
+    (tmp_path / "pg_wal" / "00000003.history").write_text("1\t0/3000148\tx\n\x00\x00/50\n")
+    with pytest.raises(DataDamaged):
+        read_history(tmp_path, Timeline(3))
 
 
 @pytest.mark.parametrize("crash_after", range(6))
