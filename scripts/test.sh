@@ -45,9 +45,24 @@ computing=$!
 trap 'kill $computing 2>/dev/null || true; rm -f "$beside"' EXIT
 trap 'exit 130' INT TERM
 
-step "tests with real parts"
+# Tests of whole clusters wait most of the time. What starts single programs, or none, fills their pauses and gives way.
+single="tests/adapters tests/admin tests/cli tests/client tests/contract tests/disks tests/driver tests/identity tests/leadership
+  tests/lease tests/membership tests/placement tests/postgres tests/services tests/settings tests/state tests/telemetry tests/wire"
+apart=$(mktemp)
+step "tests of single parts (see $apart)"
+# shellcheck disable=SC2086  # a list of folders
+nice -n 10 pytest -q --durations=5 $single >"$apart" 2>&1 &
+singles=$!
+trap 'kill $computing $singles 2>/dev/null || true; rm -f "$beside" "$apart"' EXIT
+
+step "tests of whole clusters and what remains"
 failed=0
-pytest -q --durations=15 tests --ignore=tests/raft --ignore=tests/sim --ignore=tests/explorer --ignore=tests/mutants || failed=$?
+left="--ignore=tests/raft --ignore=tests/sim --ignore=tests/explorer --ignore=tests/mutants"
+for folder in $single; do left="$left --ignore=$folder"; done
+# shellcheck disable=SC2086  # a list of options
+pytest -q --durations=15 tests $left || failed=$?
+wait $singles || failed=$?
+step "tests of single parts"; cat "$apart"
 wait $computing || failed=$?
 step "consensus core with every branch, simulator, explorer, mutants"; cat "$beside"
 exit $failed
