@@ -50,8 +50,9 @@ single="tests/adapters tests/admin tests/cli tests/client tests/contract tests/d
   tests/lease tests/membership tests/placement tests/postgres tests/services tests/settings tests/state tests/telemetry tests/wire"
 apart=$(mktemp)
 step "tests of single parts (see $apart)"
+# What a shell starts beside itself ignores Ctrl-C, and so would all that the tests start and interrupt.
 # shellcheck disable=SC2086  # a list of folders
-nice -n 10 pytest -q --durations=5 $single >"$apart" 2>&1 &
+env --default-signal=INT,QUIT nice -n 10 pytest -q --durations=5 $single >"$apart" 2>&1 &
 singles=$!
 trap 'kill $computing $singles 2>/dev/null || true; rm -f "$beside" "$apart"' EXIT
 

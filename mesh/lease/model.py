@@ -1,6 +1,7 @@
 """The values that go into and come out of the lease and ownership decisions."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
@@ -75,8 +76,15 @@ class HostView:
     draining: bool = False
     #: Anything that grows with load; compared only between hosts.
     load: int = 0
-    #: Owned names this host cannot carry now (instance keeps failing, no capacity).
-    refuses: tuple[OwnedName, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who is to own a name, where more than the fitness of hosts decides that; None: leave it as it is."""
+
+    host: HostId | None
+    #: The holder keeps it under a new number.
+    renew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,8 @@ class OwnershipSituation:
     #: Owned names that should have an owner; an ownership not in it is ended.
     wanted: tuple[OwnedName, ...]
     ownerships: tuple[OwnershipView, ...]
+    #: Names of which something else decides who owns them.
+    targets: Mapping[OwnedName, Target] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

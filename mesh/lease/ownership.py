@@ -25,9 +25,9 @@ from mesh.lease.model import (
 )
 
 
-def is_fit(host: HostView, name: OwnedName) -> bool:
-    """The host may become or stay owner of `name`."""
-    return host.alive and host.current and not host.draining and name not in host.refuses
+def is_fit(host: HostView) -> bool:
+    """The host may become or stay owner of something."""
+    return host.alive and host.current and not host.draining
 
 
 def choose_owner(
@@ -40,7 +40,7 @@ def choose_owner(
 
     So with every host drained nothing moves and nothing stops, and what nobody owns is given to nobody.
     """
-    fit = {host.host: host for host in hosts.values() if is_fit(host, name)}
+    fit = {host.host: host for host in hosts.values() if is_fit(host)}
     if name == VIP:
         return leader if leader in fit else None
     if holder in fit:
@@ -58,16 +58,26 @@ def decide_ownerships(situation: OwnershipSituation, leases: LeaseTable, now: in
     for name in sorted({*situation.wanted, *present}):
         ownership = present.get(name)
         if ownership is None:
-            target = choose_owner(name, None, situation.leader, hosts)
+            target = _target(name, None, situation, hosts)
             if target is not None:
                 decisions.append(Assign(name, target, FencingTerm(0)))
         elif name not in situation.wanted:
             decisions.append(_end(ownership, leases, now))
         else:
-            target = choose_owner(name, ownership.holder, situation.leader, hosts)
-            if target is not None:
+            target = _target(name, ownership.holder, situation, hosts)
+            asked = situation.targets.get(name)
+            if target is not None and target == ownership.holder and asked is not None and asked.renew:
+                decisions.append(Assign(name, target, ownership.fencing_term))
+            elif target is not None:
                 decisions.extend(_move(ownership, target, hosts, leases, now))
     return tuple(decisions)
+
+
+def _target(
+    name: OwnedName, holder: HostId | None, situation: OwnershipSituation, hosts: Mapping[HostId, HostView]
+) -> HostId | None:
+    asked = situation.targets.get(name)
+    return asked.host if asked is not None else choose_owner(name, holder, situation.leader, hosts)
 
 
 def _end(ownership: OwnershipView, leases: LeaseTable, now: int) -> Decision:

@@ -146,6 +146,8 @@ class ServiceTable(Section):
     memory: Annotated[SizeBytes, Field(examples=["256MiB"])] = 0
     #: Left out: routed when there is a [service.grpc].
     routed: Annotated[bool | None, Field(examples=[True])] = None
+    #: It is given DATABASE_URL, which leads to the cluster's database.
+    database: Annotated[bool, Field(examples=[True])] = False
     grpc: GrpcTable | None = None
 
     def spec(self, methods: tuple[MethodPolicy, ...], grpc_services: tuple[str, ...]) -> ServiceSpec:
@@ -166,6 +168,7 @@ class ServiceTable(Section):
             routed=self.grpc is not None if self.routed is None else self.routed,
             grpc_services=grpc_services,
             methods=methods,
+            database=self.database,
         )
 
 

@@ -197,13 +197,15 @@ class AssignOwner:
     checks that nothing was assigned since it looked: StaleTerm when
     `expected_fencing_term` (0: never assigned) is not the latest. A successor of the
     database's primary was chosen by a published sync set: VersionConflict when
-    `expected_sync_version` is given and another one was published since.
+    `expected_sync_version` is given and another one was published since, Conflict when
+    `expected_primary_term` is given and another primaryship was recorded since.
     """
 
     name: OwnedName
     holder: HostId
     expected_fencing_term: FencingTerm
     expected_sync_version: int | None = None
+    expected_primary_term: FencingTerm | None = None
 
 
 @dataclass(frozen=True, slots=True)

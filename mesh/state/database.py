@@ -16,6 +16,7 @@ from mesh.ids import PRIMARY, FencingTerm, HostId
 from mesh.state.applying import Applying, check_text, check_version, invalid, shortened
 from mesh.state.commands import Applied
 from mesh.state.database_checks import (
+    check_history,
     check_identifier,
     check_quorum,
     check_spec,
@@ -133,7 +134,7 @@ def publish_sync_set(at: Applying, command: PublishSyncSet) -> Applied:
 def record_promotion(at: Applying, command: RecordPromotion) -> Applied:
     record = _bootstrapped(at)
     _check_is_holder(at, command.host, command.fencing_term)
-    check_timeline(command.timeline)
+    check_history(command.timeline, command.history)
     was = record.primary, record.timeline, record.primary_term
     if was == (command.host, command.timeline, command.fencing_term):
         return Applied(at.index, unchanged=True)
@@ -150,6 +151,7 @@ def record_promotion(at: Applying, command: RecordPromotion) -> Applied:
         replace(
             record,
             timeline=command.timeline,
+            history=command.history,
             primary=command.host,
             primary_term=command.fencing_term,
         ),

@@ -5,13 +5,19 @@ asked when a declaration is submitted, since what `apply` refuses must stay the
 same over versions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
 from mesh.errors import InvalidRequest, Problem
 from mesh.ids import HostId
-from mesh.limits import DATABASE_PARAMETER_CHARS_MAX, DATABASE_PARAMETERS_MAX, HOSTS_MAX, SPEC_BYTES_MAX
+from mesh.limits import (
+    DATABASE_PARAMETER_CHARS_MAX,
+    DATABASE_PARAMETERS_MAX,
+    HOSTS_MAX,
+    SPEC_BYTES_MAX,
+    TIMELINES_MAX,
+)
 from mesh.state.applying import Applying, check_text, invalid
 from mesh.state.database_model import DatabaseRole, DatabaseSpec, DatabaseStatus
 from mesh.state.hash import encode
@@ -120,6 +126,21 @@ def check_identifier(path: str, value: str) -> None:
 def check_timeline(timeline: int) -> None:
     if not 1 <= timeline <= TIMELINE_MAX:
         raise invalid("timeline", f"{timeline} is not from 1 to {TIMELINE_MAX}", "1")
+
+
+def check_history(timeline: int, history: Sequence[tuple[int, int]]) -> None:
+    """Timelines that can have followed each other up to *timeline*."""
+    check_timeline(timeline)
+    numbers, ends = [number for number, _ in history] + [timeline], [end for _, end in history]
+    if (
+        numbers != sorted(set(numbers))
+        or ends != sorted(ends)
+        or min(numbers) < 1
+        or min(ends, default=0) < 0
+    ):
+        raise invalid("history", "is not in rising order of timelines and positions", "[(1, 50331648)]")
+    if len(history) > TIMELINES_MAX:
+        raise invalid("history", f"has {len(history)} timelines; at most {TIMELINES_MAX}")
 
 
 def _is_witness(state: ClusterState, host: HostId) -> bool:

@@ -65,12 +65,15 @@ class RecordPromotion:
     The timeline is newer than every recorded one; it is the recorded one only when the
     host that wrote it goes on under a later fencing term.
 
-    Refused: StaleTerm; Conflict before the bootstrap and for any other timeline. Unchanged when repeated.
+    Refused: StaleTerm; Conflict before the bootstrap and for any other timeline; InvalidRequest for a
+    history that is out of order or too long. Unchanged when repeated.
     """
 
     host: HostId
     timeline: int
     fencing_term: FencingTerm
+    #: Timelines that led to it with the LSN where each was left, oldest first.
+    history: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,8 @@ class DatabaseRecord:
     system_identifier: str = ""
     #: The timeline that is written now: the newest that was recorded.
     timeline: int = 0
+    #: Timelines that led to it with the LSN where each was left, oldest first.
+    history: tuple[tuple[int, int], ...] = ()
     #: Host that made the database; None until bootstrapped.
     bootstrap_host: HostId | None = None
     published: SyncSet = SyncSet()

@@ -106,10 +106,17 @@ def _check_term(at: Applying, name: OwnedName, expected: FencingTerm) -> None:
 
 
 def _check_sync_version(at: Applying, command: AssignOwner) -> None:
-    """A set that was published since the successor was chosen may have let others acknowledge."""
+    """What the old primary published or recorded since the choice may have let it acknowledge more."""
     database = at.state.database
-    if command.name == PRIMARY and database is not None:
-        check_version("the published sync set", database.published.version, command.expected_sync_version)
+    if command.name != PRIMARY or database is None:
+        return
+    check_version("the published sync set", database.published.version, command.expected_sync_version)
+    if command.expected_primary_term not in (None, database.primary_term):
+        raise Conflict(
+            f"primaryship {database.primary_term} was recorded since the successor was chosen; choose again",
+            recorded=database.primary_term,
+            expected=command.expected_primary_term,
+        )
 
 
 def _check_owned_name(name: OwnedName) -> None:

@@ -116,6 +116,8 @@ class ServiceSpec:
     #: Full gRPC service names routed to it: "trellis.echo.v1.EchoService".
     grpc_services: tuple[str, ...] = ()
     methods: tuple[MethodPolicy, ...] = ()
+    #: It is given DATABASE_URL, which leads to the database's primary.
+    database: bool = False
 
 
 class InstanceState(Enum):

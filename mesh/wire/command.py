@@ -254,12 +254,14 @@ _TABLE: Final[tuple[tuple[type, str, _Encode, _Decode], ...]] = (
             holder=x.holder,
             expected_fencing_term=x.expected_fencing_term,
             expected_sync_version=x.expected_sync_version,
+            expected_primary_term=x.expected_primary_term,
         ),
         lambda m: c.AssignOwner(
             OwnedName(m.name),
             HostId(m.holder),
             FencingTerm(m.expected_fencing_term),
             m.expected_sync_version if m.HasField("expected_sync_version") else None,
+            FencingTerm(m.expected_primary_term) if m.HasField("expected_primary_term") else None,
         ),
     ),
     (

@@ -117,6 +117,7 @@ def encode_database_row(record: DatabaseRecord) -> state_pb2.DatabaseRow:
         version=record.version,
         system_identifier=record.system_identifier,
         timeline=record.timeline,
+        history=_encode_switches(record.history),
         bootstrap_host=record.bootstrap_host or "",
         published=encode_sync_set(record.published),
         published_term=record.published_term,
@@ -139,6 +140,7 @@ def decode_database_row(row: state_pb2.DatabaseRow) -> DatabaseRecord:
         version=row.version,
         system_identifier=row.system_identifier,
         timeline=row.timeline,
+        history=_decode_switches(row.history),
         bootstrap_host=_host(row.bootstrap_host),
         published=decode_sync_set(row.published),
         published_term=FencingTerm(row.published_term),
@@ -160,6 +162,14 @@ def decode_database_member(row: state_pb2.DatabaseMemberRow) -> DatabaseMember:
 
 def _decode_loss(row: state_pb2.AcceptedLossRow) -> AcceptedLoss:
     return AcceptedLoss(FencingTerm(row.fencing_term), row.by, row.why, row.at_ns)
+
+
+def _encode_switches(history: Iterable[tuple[int, int]]) -> list[pb.TimelineSwitch]:
+    return [pb.TimelineSwitch(timeline=timeline, lsn=lsn) for timeline, lsn in history]
+
+
+def _decode_switches(switches: Iterable[pb.TimelineSwitch]) -> tuple[tuple[int, int], ...]:
+    return tuple((each.timeline, each.lsn) for each in switches)
 
 
 def _host(name: str) -> HostId | None:
@@ -215,12 +225,20 @@ def _decode_publish(message: command_pb2.PublishSyncSet) -> d.PublishSyncSet:
 
 def _encode_promotion(command: d.RecordPromotion) -> command_pb2.RecordPromotion:
     return command_pb2.RecordPromotion(
-        host=command.host, timeline=command.timeline, fencing_term=command.fencing_term
+        host=command.host,
+        timeline=command.timeline,
+        fencing_term=command.fencing_term,
+        history=_encode_switches(command.history),
     )
 
 
 def _decode_promotion(message: command_pb2.RecordPromotion) -> d.RecordPromotion:
-    return d.RecordPromotion(HostId(message.host), message.timeline, FencingTerm(message.fencing_term))
+    return d.RecordPromotion(
+        HostId(message.host),
+        message.timeline,
+        FencingTerm(message.fencing_term),
+        _decode_switches(message.history),
+    )
 
 
 def _encode_report(command: d.ReportDatabase) -> command_pb2.ReportDatabase:

@@ -48,6 +48,7 @@ def encode_spec(spec: ServiceSpec) -> pb.ServiceSpec:
         memory_bytes_max=spec.memory_bytes_max,
         routed=spec.routed,
         grpc_services=spec.grpc_services,
+        database=spec.database,
     )
     message.methods.extend(_encode_method(each) for each in spec.methods)
     return message
@@ -82,6 +83,7 @@ def decode_spec(message: pb.ServiceSpec) -> ServiceSpec:
         routed=message.routed,
         grpc_services=tuple(message.grpc_services),
         methods=tuple(_decode_method(each) for each in message.methods),
+        database=message.database,
     )
 
 

@@ -21,7 +21,7 @@ from mesh.state.model import ChangeKind
 from mesh.state.watch import ChangeSet
 from sidecar.app.hands import Hands
 from sidecar.app.host import HostDriver
-from sidecar.app.leading import Leading
+from sidecar.app.leading import DatabasePlanner, Leading
 from sidecar.app.node import Node
 from sidecar.app.transitions import Transitions
 from sidecar.app.vip_hold import VipHold
@@ -41,6 +41,8 @@ DECIDED_FROM = MEMBERSHIP_KINDS | {
     ChangeKind.PLACEMENT,
     ChangeKind.OWNERSHIP,
     ChangeKind.INSTANCE,
+    ChangeKind.DATABASE,
+    ChangeKind.DATABASE_MEMBER,
 }
 
 
@@ -88,7 +90,9 @@ class Core:
         open_beats: Callable[[MemberId], BeatStream],
         transitions: Transitions,
         surrounding: Surrounding,
+        plan_database: Callable[[Callable[[], None]], DatabasePlanner] | None = None,
     ) -> None:
+        """*plan_database* makes the planner of a leadership from what wakes it; None: no database."""
         self.member, self.host_id = replica.member, host_of(replica.member)
         self.replica, self.consensus = replica, consensus
         self._surrounding = surrounding
@@ -105,6 +109,7 @@ class Core:
             own_database=observed.database,
             boottime_ns=boottime_ns,
             wall_ns=clocks.wall_ns,
+            plan_database=None if plan_database is None else lambda: plan_database(self.node.wake_duty),
         )
         self.node = Node(
             member=self.member,
@@ -160,6 +165,11 @@ class Core:
     def instance_changed(self) -> None:
         """An instance of this host is another than it was."""
         self.host.instance_changed()
+        self.node.wake_duty()
+
+    def database_changed(self) -> None:
+        """This host's database is another than it was."""
+        self.host.database_changed()
         self.node.wake_duty()
 
     def _state_changed(self, changes: ChangeSet) -> None:

@@ -5,15 +5,26 @@ host driver must bring about comes out. The same function decides whether the
 host is fenced, so there is one answer to "may I act".
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from mesh.ids import VIP, FencingTerm, HostId, InstanceId, OwnedName, ServiceName, instance_id, owned_service
+from mesh.ids import (
+    PRIMARY,
+    VIP,
+    FencingTerm,
+    HostId,
+    InstanceId,
+    OwnedName,
+    ServiceName,
+    instance_id,
+    owned_service,
+)
 from mesh.lease.acting import held_term
 from mesh.lease.model import OwnershipView
 from mesh.state import ClusterState
+from mesh.state.database_model import DatabaseStatus
 from mesh.state.model import DeclaredService, HostStatus
 from mesh.state.service import InstanceStatus, ServiceMode
 from mesh.state.spec_rules import GRACE_MS_MAX
@@ -123,6 +134,11 @@ def _assignment(service: DeclaredService, host: HostId, ordinal: int, term: Fenc
     )
 
 
+def _carries_none(_term: FencingTerm) -> bool:
+    """A host without a database acts under no number."""
+    return True
+
+
 def releases(
     state: ClusterState,
     host: HostId,
@@ -130,6 +146,7 @@ def releases(
     running: Iterable[ServiceName],
     vip_held: bool,
     leaving: bool,
+    database_given_up: Callable[[FencingTerm], bool] = _carries_none,
 ) -> Mapping[OwnedName, FencingTerm]:
     """Ownerships of this host that it has stopped acting for and should give back.
 
@@ -144,6 +161,9 @@ def releases(
             continue
         if row.name == VIP:
             unwanted, stopped = False, not vip_held
+        elif row.name == PRIMARY:
+            # What it has promised not to act under again is over, whoever asked for that.
+            unwanted = stopped = database_given_up(row.fencing_term)
         else:
             name = ServiceName(row.name.removeprefix("service/"))
             service = state.services.get(name)
@@ -164,8 +184,9 @@ def owed(
             continue
         service = state.services.get(ServiceName(row.name.removeprefix("service/")))
         handed = row.successor is not None and row.successor != host
-        if handed or (row.name != VIP and (service is None or service.stopped)):
-            gone_ms = 0 if row.name == VIP else GRACE_MS_MAX
+        is_service = row.name not in (VIP, PRIMARY)
+        if handed or (is_service and (service is None or service.stopped)):
+            gone_ms = GRACE_MS_MAX if is_service else 0
             found[row.name] = service.spec.grace_ms if service is not None else gone_ms
     return found
 
@@ -177,6 +198,7 @@ def routing_view(
     revision: int,
     own: Iterable[InstanceStatus],
     owns_vip: bool,
+    database: DatabaseStatus | None = None,
 ) -> RoutingView:
     """What the routes are made from; what is observed here beats what is replicated of here.
 
@@ -204,4 +226,16 @@ def routing_view(
         leader=standing.leader,
         owns_vip=owns_vip and standing.lease_live,
         northbound_open=standing.lease_live,
+        database_primary=primary_address(state, standing.host, database),
     )
+
+
+def primary_address(state: ClusterState, host: HostId, own: DatabaseStatus | None) -> str:
+    """Where the database takes writes now; empty: nowhere. What is seen here beats what is replicated."""
+    row = state.owners.get(PRIMARY)
+    if row is None or row.holder is None:
+        return ""
+    member = state.database_members.get(row.holder)
+    status = own if row.holder == host else member.status if member is not None else None
+    is_open = status is not None and status.is_open and status.fencing_term == row.fencing_term
+    return status.address if status is not None and is_open else ""

@@ -8,6 +8,7 @@ import grpc
 from trellis.certificate.v1 import certificate_pb2, certificate_pb2_grpc
 from trellis.cluster.v1 import cluster_pb2, cluster_pb2_grpc
 from trellis.config_sync.v1 import config_sync_pb2, config_sync_pb2_grpc
+from trellis.database.v1 import database_pb2, database_pb2_grpc
 from trellis.heartbeat.v1 import heartbeat_pb2_grpc
 from trellis.membership.v1 import membership_pb2, membership_pb2_grpc
 from trellis.supervisor.v1 import supervisor_pb2, supervisor_pb2_grpc
@@ -25,13 +26,22 @@ from sidecar.leadership.server import HeartbeatServicer
 from sidecar.membership.admission import Admission
 from sidecar.membership.server import CertificateServicer, MembershipServicer
 from sidecar.membership.standing import is_removed
+from sidecar.postgres.operator_server import DatabaseServicer
+from sidecar.postgres.peer_server import DatabasePeerServicer
 
 if TYPE_CHECKING:
     from sidecar.app.sidecar import Sidecar
 
 NAMES = tuple(
     service.full_name
-    for contract in (certificate_pb2, cluster_pb2, config_sync_pb2, membership_pb2, supervisor_pb2)
+    for contract in (
+        certificate_pb2,
+        cluster_pb2,
+        config_sync_pb2,
+        database_pb2,
+        membership_pb2,
+        supervisor_pb2,
+    )
     for service in contract.DESCRIPTOR.services_by_name.values()
 )
 
@@ -92,6 +102,22 @@ class Doors:
         )
         self._certificate = CertificateServicer(replicated=made.replica, issuer=made.issuer, now_ns=wall_ns)
 
+        self._database = DatabaseServicer(
+            own=made.member,
+            replica=made.replica,
+            members=made,
+            leadership=lambda: made.leading.database if made.node.duty is not None else None,
+            look=made.database.look,
+            checkpoint=made.database.checkpoint,
+        )
+        self._database_peer = DatabasePeerServicer(
+            cluster=made.cluster,
+            host=made.host_id,
+            driver=made.database.driver,
+            leader=made.node.leading_host,
+            caller=calling_host,
+        )
+
     def _leader_channel(self) -> grpc.aio.Channel | None:
         made = self._sidecar
         leader = made.node.leader
@@ -116,6 +142,7 @@ class Doors:
             lambda server: certificate_pb2_grpc.add_CertificateServiceServicer_to_server(
                 self._certificate, server
             ),
+            lambda server: database_pb2_grpc.add_DatabaseServiceServicer_to_server(self._database, server),
         )
 
     async def open_mesh(self) -> grpc.aio.Server:
@@ -124,6 +151,9 @@ class Doors:
         services: Iterable[Register] = (
             made.consensus.add_to,
             lambda server: heartbeat_pb2_grpc.add_HeartbeatServiceServicer_to_server(self._heartbeat, server),
+            lambda server: database_pb2_grpc.add_DatabasePeerServiceServicer_to_server(
+                self._database_peer, server
+            ),
             *self._operators(),
         )
         return await self._listeners.open_mesh(str(made.settings.mesh.address), services)

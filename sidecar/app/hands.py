@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from mesh.ids import FencingTerm
+from mesh.state.database_model import DatabaseStatus
 from mesh.state.service import InstanceStatus
 from sidecar.routing.model import RoutingView
 from sidecar.routing.process import ProcessHandle
@@ -55,6 +57,23 @@ class Fence(Protocol):
         """Hold it no longer."""
 
 
+class Database(Protocol):
+    """The PostgreSQL of this host."""
+
+    def wake(self) -> None:
+        """The state, or the lease, is another."""
+
+    async def give_way(self) -> None:
+        """End what acts as primary; returns when nothing of it is left."""
+
+    def has_given_up(self, fencing_term: FencingTerm) -> bool:
+        """Nothing acts, and under this number nothing will again."""
+
+    @property
+    def status(self) -> DatabaseStatus | None:
+        """What it is, as the cluster is told; None before it was looked at."""
+
+
 class Interface(Protocol):
     """The interface that carries the virtual IP."""
 
@@ -71,3 +90,5 @@ class Hands:
     instances: Instances
     routes: Routes
     fence: Fence
+    #: None: this host carries none.
+    database: Database | None = None

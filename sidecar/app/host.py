@@ -58,6 +58,7 @@ class HostDriver:
         self._lease = lease
         self._beats = beats
         self._supervisor, self._routing, self._fence = hands.instances, hands.routes, hands.fence
+        self._database = hands.database
         self._vip = vip
         self._leader = leader
         self._margin_ns = margin_ns
@@ -80,12 +81,20 @@ class HostDriver:
     def wake(self) -> None:
         """Something changed."""
         self._wake.set()
+        if self._database is not None:
+            self._database.wake()
+
+    def database_changed(self) -> None:
+        """This host's database is another than it was: routes first, then the leader."""
+        self._publish()
+        self._beats.wake()
+        self._wake.set()
 
     def lease_extended(self) -> None:
         """The lease lasts longer: tell the fence, and act if it had run out."""
         self._fence.set_deadline(self._lease.until_ns)
         if not self._was_live:
-            self._wake.set()
+            self.wake()
 
     def instance_changed(self) -> None:
         """An instance exited or its readiness changed: routes first, then the leader."""
@@ -254,6 +263,8 @@ class HostDriver:
             group.create_task(self._supervisor.kill_exclusive(), name="give-way:instances")
             if self._held is not None:
                 group.create_task(self._held.release(), name="give-way:vip")
+            if self._database is not None:
+                group.create_task(self._database.give_way(), name="give-way:database")
             self._publish()
 
     def _publish(self) -> None:
@@ -267,6 +278,7 @@ class HostDriver:
                 revision=self._replica.applied,
                 own=self._supervisor.statuses(),
                 owns_vip=self._held is not None and self._held.term is not None,
+                database=self._database.status if self._database is not None else None,
             )
         )
 
@@ -283,6 +295,7 @@ class HostDriver:
             running=running,
             vip_held=self._held is not None and not self._held.is_gone(),
             leaving=self.leaving,
+            **({} if self._database is None else {"database_given_up": self._database.has_given_up}),
         )
         for name, term in given.items():
             if self._beats.releases.get(name) != term:

@@ -2,14 +2,16 @@
 
 import contextlib
 from collections.abc import Callable, Collection
+from typing import Protocol
 
 import structlog
 
 from mesh import failpoints, limits
 from mesh.consensus import Consensus
 from mesh.errors import Conflict, NotFound, TrellisError
-from mesh.ids import HostId, Index, MemberId, Term, host_of
+from mesh.ids import PRIMARY, HostId, Index, MemberId, Term, host_of
 from mesh.lease.model import Election
+from mesh.lease.plan import UNPLANNED, Planner
 from mesh.lease.timers import LeaseTimers
 from mesh.placement import decide_placement, owners_of, placement_commands, rooms_of
 from mesh.raft.model import Membership, PeerStatus, ProgressMode
@@ -17,7 +19,7 @@ from mesh.replica import Replica
 from mesh.state import ClusterState
 from mesh.state.commands import Applied, Command, RecordEvents, SingleCommand
 from mesh.state.database_model import DatabaseStatus
-from mesh.state.model import HostStatus
+from mesh.state.model import HostStatus, Ownership
 from mesh.telemetry.traces import trace_id_of_term
 from sidecar.leadership import decide
 from sidecar.leadership.driver import LeaderDuty, Own
@@ -27,6 +29,19 @@ from sidecar.membership.founding import Founded
 LOG = structlog.get_logger(__name__)
 
 CHANGE_TIMEOUT_S = 5.0
+
+
+class DatabasePlanner(Planner, Protocol):
+    """Who is to be the database's primary; see `sidecar.postgres.leading`."""
+
+    #: Why nobody is primary, or what is under way.
+    problem: str
+
+    def moved_here(self, owner: Ownership) -> bool:
+        """The primaryship was assigned during this leadership."""
+
+    def successor(self, state: ClusterState, wanted: HostId | None, now: int) -> tuple[HostId | None, str]:
+        """Whom a switchover goes to, and why it cannot be done."""
 
 
 class Leading:
@@ -43,6 +58,7 @@ class Leading:
         own_database: Callable[[], DatabaseStatus | None],
         boottime_ns: Callable[[], int],
         wall_ns: Callable[[], int],
+        plan_database: Callable[[], DatabasePlanner] | None = None,
     ) -> None:
         self._founded = founded
         self._replica = replica
@@ -52,6 +68,9 @@ class Leading:
         self._own_database = own_database
         self._now = boottime_ns
         self._wall_ns = wall_ns
+        self._plan_database = plan_database
+        #: Of the present leadership, or the last.
+        self.database: DatabasePlanner | None = None
         #: For this state and membership nothing is left to be placed.
         self._settled: tuple[Index, Membership, tuple[HostId, ...]] | None = None
         self._lost_since: dict[HostId, int] = {}
@@ -108,6 +127,7 @@ class Leading:
         member = self._replica.member
         self._term = self.term
         self._to_record = (RecordEvents((decide.election_event(host_of(member), self.term, election),)),)
+        self.database = self._plan_database() if self._plan_database is not None else None
         return LeaderDuty(
             host=host_of(member),
             member=member,
@@ -120,6 +140,7 @@ class Leading:
             extra_commands=self._extra_commands,
             change_membership=self._change_membership,
             boottime_ns=self._now,
+            database=self.database or UNPLANNED,
         )
 
     def _extra_commands(self, state: ClusterState, crashed: Collection[HostId]) -> tuple[SingleCommand, ...]:
@@ -176,6 +197,9 @@ class Leading:
             elif self._is_drained() and (fit := self._successors()):
                 LOG.info("drained-leader-hands-over", to=fit[0].id)
                 await self._consensus.driver.transfer_leadership(fit[0].id, timeout_s=CHANGE_TIMEOUT_S)
+            elif (primary := self._primary_elsewhere()) is not None:
+                LOG.info("leadership-follows-primary", to=primary)
+                await self._consensus.driver.transfer_leadership(primary, timeout_s=CHANGE_TIMEOUT_S)
         except TrellisError as error:
             LOG.info("membership-not-changed", error=str(error))
 
@@ -223,6 +247,21 @@ class Leading:
         hosts = self.state.hosts.values()
         fit = {each.host for each in hosts if each.status is HostStatus.ALIVE and not each.draining}
         return [peer for peer in self._able() if host_of(peer.id) in fit]
+
+    def _primary_elsewhere(self) -> MemberId | None:
+        """The member whose host has become the database's primary during this leadership, once it serves.
+
+        So leader, primary and virtual IP come together again; a transfer that was asked for is left alone.
+        """
+        owner = self.state.owners.get(PRIMARY)
+        if owner is None or owner.holder is None or self.database is None:
+            return None
+        row = self.state.database_members.get(owner.holder)
+        serves = row is not None and row.status.is_open and row.status.fencing_term == owner.fencing_term
+        if not serves or owner.successor is not None or not self.database.moved_here(owner):
+            return None
+        found = [peer.id for peer in self._successors() if host_of(peer.id) == owner.holder]
+        return found[0] if found else None
 
     def _is_drained(self) -> bool:
         own = self.state.hosts.get(host_of(self._replica.member))

@@ -1,7 +1,7 @@
 """What this host says about itself in its heartbeats and to operators."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -27,6 +27,8 @@ class Observed:
         self._replica = replica
         self._supervisor = supervisor
         self.fsync_s = 0.0
+        #: Set once the database of this host is made.
+        self.database_status: Callable[[], DatabaseStatus | None] = lambda: None
         self.leaving = False
 
     def instances(self) -> tuple[InstanceStatus, ...]:
@@ -42,8 +44,8 @@ class Observed:
         return self.leaving
 
     def database(self) -> DatabaseStatus | None:
-        """The database of this host; None: it carries none."""
-        return None
+        """The database of this host; None: it carries none, or was not looked at yet."""
+        return self.database_status()
 
     def capacity(self) -> heartbeat_pb2.Capacity:
         """Room on this host."""

@@ -1,5 +1,7 @@
 """The settings file in the terms of each feature."""
 
+from collections.abc import Callable
+
 from mesh import limits
 from mesh.driver import DriverSettings
 from mesh.identity.files import IdentityFiles
@@ -50,7 +52,9 @@ def driver_settings(settings: HostSettings) -> DriverSettings:
     return DriverSettings(tick_s=settings.timers.tick_ms / 1000)
 
 
-def supervisor_settings(settings: HostSettings, cluster: ClusterId) -> SupervisorSettings:
+def supervisor_settings(
+    settings: HostSettings, cluster: ClusterId, database_url: Callable[[], str]
+) -> SupervisorSettings:
     """Where instances live."""
     host = settings.host
     return SupervisorSettings(
@@ -65,6 +69,7 @@ def supervisor_settings(settings: HostSettings, cluster: ClusterId) -> Superviso
         socket_path=str(settings.service_socket),
         ingress_address=settings.mesh.address.ip,
         cgroups=settings.services.cgroups == "auto",
+        database_url=database_url,
     )
 
 
@@ -88,4 +93,5 @@ def routing_settings(settings: HostSettings, cluster: ClusterId, files: Identity
         otlp_address=settings.telemetry.otlp_endpoint.partition("//")[2] or settings.telemetry.otlp_endpoint,
         concurrency=settings.envoy.concurrency,
         envoy_binary=str(settings.envoy.path or ""),
+        database_address=str(settings.database.client_address) if settings.database is not None else "",
     )

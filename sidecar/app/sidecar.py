@@ -33,6 +33,7 @@ from mesh.telemetry.metrics import serve_metrics
 from mesh.telemetry.traces import configure_traces
 from sidecar.app import settings_map
 from sidecar.app.core import Clocks, Core
+from sidecar.app.database import HostDatabase
 from sidecar.app.doors import Doors
 from sidecar.app.handover import HandOver, ask_to_transfer
 from sidecar.app.hands import Hands
@@ -114,7 +115,7 @@ class Sidecar:
     def _make_host(self) -> None:
         settings = self.settings
         self.supervisor = Supervisor(
-            settings=settings_map.supervisor_settings(settings, self.cluster),
+            settings=settings_map.supervisor_settings(settings, self.cluster, lambda: self.database.url()),
             on_change=lambda _status: self.core.instance_changed(),
             on_exclusive=lambda instance, handle: self.host.exclusive_changed(instance, handle),
             may_act=lambda: self.host.is_live(),
@@ -133,6 +134,8 @@ class Sidecar:
             on_lost=self._fence_lost,
             on_fenced=self._fenced,
         )
+        self.database = HostDatabase(self)
+        self.observed.database_status = self.database.status
         self.northbound_hold = NorthboundHold(routing=self.routing, fence=self.fence)
         timers, transitions = settings_map.lease_timers(settings), self.transitions
         core = self.core = Core(
@@ -141,12 +144,13 @@ class Sidecar:
             timers=timers,
             margin_ns=settings_map.lease_margin_ns(settings),
             clocks=Clocks(boottime_ns, wall_ns),
-            hands=Hands(self.supervisor, self.northbound_hold, self.fence),
+            hands=Hands(self.supervisor, self.northbound_hold, self.fence, self.database.driver),
             observed=self.observed,
             founded=FoundingFile(founding_path(settings)),
             open_beats=lambda leader: GrpcBeatStream(self.cluster, self.member, self.channel_to(leader)),
             transitions=transitions,
             surrounding=self,
+            plan_database=self.database.plan,
         )
         self.leading, self.node, self.lease = core.leading, core.node, core.lease
         self.beats, self.host = core.beats, core.host
@@ -223,6 +227,8 @@ class Sidecar:
             "northbound-watch": self.northbound_watch.run(),
             "northbound-hold": self.northbound_hold.run(),
         }
+        if self.database.driver is not None:
+            loops["database"] = self.database.driver.run()
         if self.core.vip is not None:
             loops["vip"] = self.core.vip.run(self.host.is_live)
         return loops
@@ -259,6 +265,8 @@ class Sidecar:
             async with asyncio.timeout(STOP_S):
                 if self._fatal is None:
                     await self.hand_over.leave()
+                    if self.database.driver is not None:
+                        await self.database.driver.stop()
                 await self.host.give_way()
                 await self.routing.stop(grace_s=2.0)
                 await self.supervisor.stop_all()

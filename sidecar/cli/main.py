@@ -15,6 +15,7 @@ from typer.exceptions import TyperException
 from mesh.errors import InvalidRequest, Problem, Refused, TrellisError
 from sidecar.cli import (
     cluster_commands,
+    database_commands,
     document_commands,
     exits,
     failpoint_commands,
@@ -89,6 +90,7 @@ app.command(rich_help_panel=LOOK)(cluster_commands.hosts)
 app.command(rich_help_panel=LOOK)(cluster_commands.events)
 app.add_typer(service_commands.services_app, name="services", rich_help_panel=OPERATE)
 app.add_typer(document_commands.documents_app, name="documents", rich_help_panel=OPERATE)
+app.add_typer(database_commands.database_app, name="db", rich_help_panel=OPERATE)
 app.add_typer(cluster_commands.leader_app, name="leader", rich_help_panel=OPERATE)
 app.add_typer(cluster_commands.host_app, name="host", rich_help_panel=OPERATE)
 app.command("xds-bootstrap", rich_help_panel=OPERATE)(setup_commands.xds_bootstrap)

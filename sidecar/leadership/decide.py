@@ -23,6 +23,7 @@ from mesh.lease.model import (
 )
 from mesh.lease.model import RequestRelease as ReleaseDecision
 from mesh.lease.model import Unassign as UnassignDecision
+from mesh.lease.plan import NamePlan
 from mesh.state import ClusterState
 from mesh.state.applying import shortened
 from mesh.state.commands import (
@@ -62,7 +63,7 @@ def ownership_views(ownerships: Iterable[Ownership]) -> tuple[OwnershipView, ...
 
 
 def wanted_names(state: ClusterState) -> tuple[OwnedName, ...]:
-    """Every exclusive thing that should have an owner."""
+    """Every exclusive thing that should have an owner, but what is planned elsewhere (`NamePlan`)."""
     names = [VIP] if state.info is not None and state.info.virtual_address else []
     names += [
         owned_service(service.spec.name)
@@ -77,6 +78,7 @@ def situation(
     leader: HostId,
     standings: Mapping[HostId, HostStanding],
     leaving: Collection[HostId] = (),
+    plan: NamePlan | None = None,
 ) -> OwnershipSituation:
     """What `decide_ownerships` looks at.
 
@@ -97,7 +99,9 @@ def situation(
         for record in state.hosts.values()
         if not _is_witness(state, record.member)
     )
-    return OwnershipSituation(leader, views, wanted_names(state), ownership_views(state.owners.values()))
+    planned = {} if plan is None else {plan.name: plan.target}
+    wanted = (*wanted_names(state), *planned)
+    return OwnershipSituation(leader, views, wanted, ownership_views(state.owners.values()), planned)
 
 
 def _is_witness(state: ClusterState, member: MemberId) -> bool:
@@ -139,18 +143,27 @@ def verdict_commands(state: ClusterState, changes: Iterable[VerdictChange]) -> t
     return tuple(commands)
 
 
-def ownership_commands(state: ClusterState, decisions: Iterable[Decision]) -> tuple[SingleCommand, ...]:
-    """The proposals that carry out ownership decisions; waiting needs none."""
+def ownership_commands(
+    state: ClusterState, decisions: Iterable[Decision], plan: NamePlan | None = None
+) -> tuple[SingleCommand, ...]:
+    """The proposals that carry out ownership decisions and what is planned; waiting needs none."""
     commands: list[SingleCommand] = []
     for decision in decisions:
         if isinstance(decision, Assign):
-            commands.append(AssignOwner(decision.name, decision.holder, expected_term(state, decision.name)))
+            assign = AssignOwner(decision.name, decision.holder, expected_term(state, decision.name))
+            if plan is not None and plan.name == decision.name:
+                assign = replace(
+                    assign,
+                    expected_sync_version=plan.expected_sync_version,
+                    expected_primary_term=plan.expected_primary_term,
+                )
+            commands.append(assign)
         elif isinstance(decision, UnassignDecision):
             commands.append(Unassign(decision.name, decision.expected_fencing_term))
         elif isinstance(decision, ReleaseDecision):
             expected = decision.expected_fencing_term
             commands.append(RequestRelease(decision.name, decision.successor, expected))
-    return tuple(commands)
+    return (*commands, *(plan.commands if plan is not None else ()))
 
 
 def expected_term(state: ClusterState, name: OwnedName) -> FencingTerm:

@@ -30,6 +30,7 @@ from mesh.lease.model import (
 )
 from mesh.lease.model import Unassign as UnassignDecision
 from mesh.lease.ownership import decide_ownerships
+from mesh.lease.plan import UNPLANNED, Planner
 from mesh.lease.timers import LeaseTimers
 from mesh.state import ClusterState
 from mesh.state.commands import Applied, AssignOwner, SingleCommand, Unassign
@@ -106,6 +107,7 @@ class LeaderDuty:
         extra_commands: Callable[[ClusterState, Collection[HostId]], tuple[SingleCommand, ...]],
         change_membership: Callable[[], Awaitable[None]],
         boottime_ns: Callable[[], int],
+        database: Planner = UNPLANNED,
     ) -> None:
         self._host = host
         self._member = member
@@ -117,6 +119,7 @@ class LeaderDuty:
         self._extra_commands = extra_commands
         self._change_membership = change_membership
         self._now = boottime_ns
+        self._database = database
         self._election = election
         #: When something that is waited for may be decided; None: nothing is waited for.
         self._decide_at: int | None = None
@@ -232,6 +235,7 @@ class LeaderDuty:
                 self._repeat(self._change_membership, self._membership_due, lambda: None),
                 name="leader:membership",
             )
+            tasks.create_task(self._database.run(), name="leader:database")
 
     async def _repeat(
         self, act: Callable[[], Awaitable[None]], due: asyncio.Event, pause_s: Callable[[], float | None]
@@ -285,16 +289,19 @@ class LeaderDuty:
         for name, term in self._own_releases:
             self._leases.released(self._host, name, term)
         changes = self._judge(now)
-        situation = decide.situation(state, self._host, self._standings, self._leaving)
+        plan = self._database.plan(state, self._standings, self._leaving, now)
+        situation = decide.situation(state, self._host, self._standings, self._leaving, plan)
         decisions = decide_ownerships(situation, self._leases, now)
         commands: list[SingleCommand] = [*decide.verdict_commands(state, changes)]
         commands += self._report_commands(state)
         waits = [each.at for each in decisions if isinstance(each, WaitUntil)]
+        if plan is not None and plan.look_at is not None:
+            waits.append(plan.look_at)
         self._decide_at = min(waits, default=None)
         failpoints.hit("duty.before-reserve")
         reserved = self._reserve(decisions, situation.ownerships, now)
         failpoints.hit("duty.reserved")
-        commands += decide.ownership_commands(state, decisions)
+        commands += decide.ownership_commands(state, decisions, plan)
         crashed = [each.host for each in self._standings.values() if each.crashed_at is not None]
         commands += self._extra_commands(state, crashed)
         self._is_busy = bool(commands or decisions)

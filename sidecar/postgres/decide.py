@@ -64,7 +64,8 @@ def state_of(local: LocalState, goal: Goal) -> Local:
         if running:
             return Local.MISPLACED
         return Local.EMPTY if data.kind is DataKind.NONE else Local.PARTIAL
-    if goal.system_identifier and data.system_identifier != goal.system_identifier:
+    # While it starts, or is damaged, its number may not be known.
+    if data.system_identifier not in ("", goal.system_identifier) and goal.system_identifier:
         return Local.STRANGE_RUNNING if running else Local.STRANGE
     match process.kind:
         case ProcessKind.DOWN if data.damaged:

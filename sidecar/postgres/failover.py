@@ -115,17 +115,17 @@ def decide_failover(view: FailoverView) -> FailoverStep:
     )
 
 
-def refuses_primary(host: HostId, view: FailoverView, step: FailoverStep) -> bool:
-    """Whether a host counts as unable to own the primaryship now (`HostView.refuses`).
+def target_of(view: FailoverView, step: FailoverStep) -> HostId | None:
+    """Who is to own the primaryship now; None: the ownership stays as it is, whoever may be asked for it.
 
-    While it is handed over nobody is able: the ownership stays until the choice.
+    So while it is handed over, and until somebody is chosen, nobody is given it.
     """
-    if not view.system_identifier:
-        return host not in view.data_hosts
     if step.chosen is not None:
-        return host != step.chosen
+        return step.chosen
+    if not view.system_identifier:
+        return view.holder
     is_left_alone = view.standing is Standing.WELL and not _is_sealed(view, view.holder)
-    return not (is_left_alone and host == view.holder and view.successor in (None, host))
+    return view.holder if is_left_alone and view.successor in (None, view.holder) else None
 
 
 # ---- which reports count --------------------------------------------------------

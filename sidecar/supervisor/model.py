@@ -3,6 +3,7 @@
 Pure values only; `decide` turns them into actions, `driver` carries those out.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -63,6 +64,8 @@ class SupervisorSettings:
     ingress_address: str = ""
     #: False forces process groups and /proc in place of cgroups.
     cgroups: bool = True
+    #: Of the cluster's database, for services that declare to need it; empty: not known yet.
+    database_url: Callable[[], str] = str
 
 
 class Goal(Enum):

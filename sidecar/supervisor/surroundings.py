@@ -27,6 +27,8 @@ def environment_of(
         "TRELLIS_GENERATION": str(generation),
         "TRELLIS_STATE_DIR": str(state_dir_of(settings, assignment)),
     }
+    if assignment.spec.database and (url := settings.database_url()):
+        given["DATABASE_URL"] = url
     if assignment.fencing_term is not None:
         given["TRELLIS_FENCING_TERM"] = str(assignment.fencing_term)
     return service_environment(assignment.spec.environment, given)

@@ -13,6 +13,7 @@ from mesh.lease.model import (
     OwnershipSituation,
     OwnershipView,
     RequestRelease,
+    Target,
     Unassign,
     WaitUntil,
 )
@@ -64,12 +65,26 @@ def test_new_names_go_to_the_leader_in_name_order() -> None:
     )
 
 
-def test_a_service_the_leader_cannot_carry_goes_to_the_least_loaded_host() -> None:
-    """Goal: load spreads and ties do not flap. Method: the leader refuses; then equal loads."""
-    hosts = without(A, refuses=(REPORTER,))
+def test_a_service_goes_to_the_least_loaded_host_when_the_leader_is_drained() -> None:
+    """Goal: load spreads and ties do not flap. Method: the leader is drained; then equal loads."""
+    hosts = without(A, draining=True)
     assert decide(situation(hosts=hosts)) == (Assign(REPORTER, C, FencingTerm(0)),)
     hosts[C] = replace(hosts[C], load=3)
     assert decide(situation(hosts=hosts)) == (Assign(REPORTER, B, FencingTerm(0)),)
+
+
+def test_a_name_that_is_decided_elsewhere_goes_where_that_says_and_stays_otherwise() -> None:
+    """Goal: fitness does not overrule a failover. Method: a drained target, none, the holder renewed."""
+    asked = replace(
+        situation(held(REPORTER, B), hosts=without(C, draining=True)), targets={REPORTER: Target(C)}
+    )
+    waiting = WaitUntil(REPORTER, NOW + TIMERS.cleared_ns)
+    assert decide(asked) == (RequestRelease(REPORTER, C, FencingTerm(4)), waiting)
+    assert decide(replace(asked, targets={REPORTER: Target(None)})) == ()
+    assert decide(replace(asked, targets={REPORTER: Target(B)})) == ()
+    assert decide(replace(asked, targets={REPORTER: Target(B, renew=True)})) == (
+        Assign(REPORTER, B, FencingTerm(4)),
+    )
 
 
 def test_a_fit_holder_keeps_its_service() -> None:

@@ -5,20 +5,21 @@ from dataclasses import replace
 import pytest
 
 from mesh.ids import PRIMARY, FencingTerm, HostId, Index
-from mesh.state.database_model import DatabaseRecord, DatabaseRole, DatabaseSpec, DatabaseStatus
+from mesh.state.database_model import DatabaseRecord, DatabaseSpec
 from mesh.state.model import Ownership
 from sidecar.postgres.goal import HostStanding, goal_of
 from sidecar.postgres.model import Ancestor, Goal, GoalKind, Lsn, Timeline, TimelineHistory
 
 A, B = HostId("host1"), HostId("host2")
 TERM = FencingTerm(3)
-MADE = DatabaseRecord(DatabaseSpec(), 1, system_identifier="7000", bootstrap_host=A, timeline=1)
+MADE = DatabaseRecord(
+    DatabaseSpec(), 1, system_identifier="7000", bootstrap_host=A, timeline=2, history=((1, 7),),
+    primary=A, primary_term=TERM,
+)  # fmt: skip
 OWNED = Ownership(PRIMARY, A, TERM, Index(9))
 HERE = HostStanding(A, holds_data=True, lease_live=True)
 THERE = HostStanding(B, holds_data=True, lease_live=True)
-PRIMARY_OF_A = DatabaseStatus(
-    DatabaseRole.PRIMARY, system_identifier="7000", timeline=2, address="10.0.0.1:5432", fencing_term=TERM
-)
+ADDRESS = "10.0.0.1:5432"
 HISTORY = TimelineHistory(Timeline(2), (Ancestor(Timeline(1), Lsn(7)),))
 
 
@@ -26,10 +27,9 @@ def asked(
     standing: HostStanding,
     owner: Ownership | None = OWNED,
     record: DatabaseRecord | None = MADE,
-    status: DatabaseStatus | None = PRIMARY_OF_A,
+    address: str = ADDRESS,
 ) -> Goal:
-    statuses = {} if status is None else {A: status}
-    return goal_of(record, owner, standing, statuses, {A: HISTORY})
+    return goal_of(record, owner, standing, {A: address} if address else {})
 
 
 def test_without_a_declaration_or_data_there_is_nothing_to_do() -> None:
@@ -49,17 +49,25 @@ def test_the_owner_acts_while_its_lease_runs() -> None:
     ("standing", "owner"),
     [
         (replace(HERE, lease_live=False), OWNED),
-        (replace(HERE, leaving=True), OWNED),
         (replace(HERE, released=(TERM,)), OWNED),
-        (HERE, replace(OWNED, successor=B)),
     ],
-    ids=["no lease", "leaving", "given up", "handed over"],
+    ids=["no lease", "given up"],
 )
 def test_an_owner_that_may_not_act_has_nothing_left_running(standing: HostStanding, owner: Ownership) -> None:
     """Goal: never two that acknowledge. Method: each reason for which the owner may not act, also while the
     database is only being made."""
     assert asked(standing, owner).kind is GoalKind.FENCED
     assert asked(standing, owner, replace(MADE, system_identifier="")).kind is GoalKind.FENCED
+
+
+def test_an_owner_that_is_to_hand_over_ends_in_its_own_order() -> None:
+    """Goal: the successor gets everything. Method: asked to hand over; what is not made yet just ends; one
+    without a lease may not even do that."""
+    handing = replace(OWNED, successor=B)
+    assert asked(HERE, handing) == Goal(GoalKind.HAND_OVER, TERM, "7000")
+    assert asked(HERE, handing, replace(MADE, system_identifier="")).kind is GoalKind.FENCED
+    assert asked(replace(HERE, lease_live=False), handing).kind is GoalKind.FENCED
+    assert asked(HERE, replace(OWNED, successor=A)).kind is GoalKind.PRIMARY
 
 
 def test_what_was_given_up_under_an_earlier_number_does_not_bind_a_later_one() -> None:
@@ -82,14 +90,10 @@ def test_a_sealed_host_receives_nothing_until_a_later_primaryship() -> None:
     assert asked(replace(THERE, sealed_under=FencingTerm(2))).kind is GoalKind.FOLLOW
 
 
-@pytest.mark.parametrize(
-    "status",
-    [None, replace(PRIMARY_OF_A, address=""), replace(PRIMARY_OF_A, fencing_term=FencingTerm(2))],
-    ids=["not heard", "no address", "of an earlier primaryship"],
-)
-def test_nobody_is_followed_before_it_has_said_where_and_as_what(status: DatabaseStatus | None) -> None:
-    """Goal: no WAL from a primaryship that is over. Method: reports that do not fit the owner."""
-    assert asked(THERE, status=status).kind is GoalKind.HOLD
+def test_nobody_is_followed_before_its_promotion_is_recorded_and_it_has_said_where() -> None:
+    """Goal: no WAL from a primaryship that is over. Method: no address; recorded under an earlier number."""
+    assert asked(THERE, address="").kind is GoalKind.HOLD
+    assert asked(THERE, record=replace(MADE, primary_term=FencingTerm(2))).kind is GoalKind.HOLD
 
 
 def test_with_no_owner_all_is_kept_as_it_is() -> None:

@@ -16,6 +16,7 @@ from sidecar.postgres.engine.config import (
     ServerConfig,
     Upstream,
     connection_text,
+    copying_name,
     slot_name,
 )
 from sidecar.postgres.engine.control_data import ControlData, read_control_data
@@ -90,7 +91,8 @@ async def _copy(
     arguments += ["--progress", "--no-password", "--manifest-checksums", "CRC32C"]
     if has_slot:
         arguments += ["--slot", slot_name(config.host)]
-    arguments += ["--dbname", connection_text(layout, config, source, REPLICATION_ROLE)]
+    name = copying_name(config.host)
+    arguments += ["--dbname", connection_text(layout, config, source, REPLICATION_ROLE, name=name)]
     try:
         await tools.run("pg_basebackup", *arguments, deadline_s=deadline_s, idle_s=idle_s, on_line=on_line)
     except DatabaseFailed as error:

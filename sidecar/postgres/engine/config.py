@@ -149,14 +149,26 @@ def sync_text(names: SyncNames) -> str:
     return f"ANY {names.needed} ({listed})"
 
 
-def connection_text(layout: Layout, config: ServerConfig, upstream: Upstream, role: str) -> str:
-    """The libpq text by which this host reaches *upstream*, and knows that it is the right one."""
+def copying_name(host: HostId) -> str:
+    """What a copy for *host* calls itself: pg_basebackup with a slot reports what it has flushed, and
+    by the host's own name would count as its standby, with WAL that an interrupted copy loses.
+    """
+    return f"copy for {host}"
+
+
+def connection_text(
+    layout: Layout, config: ServerConfig, upstream: Upstream, role: str, *, name: str = ""
+) -> str:
+    """The libpq text by which this host reaches *upstream*, and knows that it is the right one.
+
+    *name*: what it calls itself there; else its host's name, by which it counts as synchronous.
+    """
     parts = {
         "host": tls_name(upstream.host, config.cluster_id),
         "hostaddr": upstream.address,
         "port": str(upstream.port),
         "user": role,
-        "application_name": config.host,
+        "application_name": name or config.host,
         "sslmode": "verify-full",
         "sslrootcert": str(tls.ca_path(layout)),
         "sslcert": str(tls.certificate_path(layout)),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, LiteralString
 
 from mesh.ids import HostId
+from sidecar.postgres.engine.config import copying_name
 from sidecar.postgres.model import NO_LSN, Lsn, Timeline, parse_lsn
 
 #: In recovery the timeline is the receiver's, else that of the newest segment with the last
@@ -114,7 +115,13 @@ class Receiver:
     @property
     def is_stranger(self) -> bool:
         """It bears a name that its certificate does not prove. What it acknowledges must not count."""
-        return self.host != self.name and self.state != "backup"
+        is_copy = self.host is not None and self.name == copying_name(self.host)
+        return self.host != self.name and not is_copy
+
+    @property
+    def is_standby(self) -> bool:
+        """It counts where its name stands among the synchronous ones."""
+        return self.host == self.name and self.state == "streaming"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -75,6 +76,10 @@ class Postmaster:
         self._child: Child | None = None
         self._ended = asyncio.Event()
         self._log_from = 0
+        self._last_end: Exception | None = None
+        self._is_asked_to_end = self._was_up = False
+        #: Called when the main process ends.
+        self.on_end: Callable[[], None] = _nothing
 
     @property
     def running(self) -> Running | None:
@@ -127,6 +132,7 @@ class Postmaster:
 
     def _take(self, child: Child) -> Running:
         self._child = child
+        self._is_asked_to_end, self._was_up, self._last_end = False, False, None
         self._ended = asyncio.Event()
         asyncio.get_running_loop().add_reader(child.pidfd, self._on_end)
         self._layout.note(
@@ -140,6 +146,8 @@ class Postmaster:
         assert self._child is not None
         asyncio.get_running_loop().remove_reader(self._child.pidfd)
         self._ended.set()
+        self._last_end = None if self._is_asked_to_end or self._was_up else self.explain_end()
+        self.on_end()
 
     def adopt(self) -> Running | None:
         """Go on with a server that an earlier sidecar started; None when it is not there any more."""
@@ -217,7 +225,9 @@ class Postmaster:
         except OSError:
             return ""
         of_this = self._child is not None and lines[:1] == [str(self._child.pid)]
-        return lines[_STATUS_LINE - 1].strip() if of_this and len(lines) >= _STATUS_LINE else ""
+        status = lines[_STATUS_LINE - 1].strip() if of_this and len(lines) >= _STATUS_LINE else ""
+        self._was_up = self._was_up or status == _STATUS_UP
+        return status
 
     def progress(self) -> str:
         """What its startup process does, in its own words: "recovering 0000000100000000000000A3"."""
@@ -238,6 +248,10 @@ class Postmaster:
     def explain_end(self) -> Exception:
         """Why it ended, as an error that can be raised."""
         return server_log.explain(self.said(), self._layout.data)
+
+    def last_end(self) -> Exception | None:
+        """Why the last server did not come up; None: it did, or was asked to end, or there was none."""
+        return self._last_end
 
     async def wait_end(self, deadline_s: float) -> bool:
         """Whether the main process has ended in time."""
@@ -262,6 +276,7 @@ class Postmaster:
         A frozen server is thawed so that it can hear. Fails: `NotInTime` as `kill_tree`.
         """
         began = time.monotonic()
+        self._is_asked_to_end = True
         if self.running is not None:
             self.signal(mode.value)
             self.signal(signal.SIGCONT)
@@ -272,6 +287,7 @@ class Postmaster:
 
     def kill_now(self) -> None:
         """SIGKILL everything of it, without waiting: also from a signal handler or on the way out."""
+        self._is_asked_to_end = True
         if not self._leaf.kill():
             for pid in (*self._main(), *processes_in(self._layout.data)):
                 with contextlib.suppress(OSError):
@@ -322,6 +338,10 @@ class Postmaster:
             self._reaper.reap(own_pids())
         self._leaf.remove()
         self._layout.drop_note(self._layout.process_note)
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 def processes_in(folder: Path) -> list[int]:

@@ -496,6 +496,7 @@ class GetStatusResponse(_message.Message):
     ACCEPTED_LOSS_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
     PROBLEMS_FIELD_NUMBER: _builtins.int
+    SERVERS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the declaration."""
     system_identifier: _builtins.str
@@ -532,6 +533,10 @@ class GetStatusResponse(_message.Message):
     def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Why nobody is primary, or why no other host could be, as sentences."""
 
+    @_builtins.property
+    def servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServerView]:
+        """Servers as their hosts saw them at this moment, sorted by host; those that did not answer are left out."""
+
     def __init__(
         self,
         *,
@@ -548,14 +553,113 @@ class GetStatusResponse(_message.Message):
         accepted_loss: Global___AcceptedLoss | None = ...,
         members: _abc.Iterable[Global___DatabaseMember] | None = ...,
         problems: _abc.Iterable[_builtins.str] | None = ...,
+        servers: _abc.Iterable[Global___ServerView] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_loss", b"accepted_loss", "published", b"published", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_loss", b"accepted_loss", "bootstrap_host", b"bootstrap_host", "fencing_term", b"fencing_term", "members", b"members", "primary", b"primary", "problems", b"problems", "published", b"published", "published_term", b"published_term", "spec", b"spec", "successor", b"successor", "system_identifier", b"system_identifier", "timeline", b"timeline", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_loss", b"accepted_loss", "bootstrap_host", b"bootstrap_host", "fencing_term", b"fencing_term", "members", b"members", "primary", b"primary", "problems", b"problems", "published", b"published", "published_term", b"published_term", "servers", b"servers", "spec", b"spec", "successor", b"successor", "system_identifier", b"system_identifier", "timeline", b"timeline", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class ServerView(_message.Message):
+    """One host's server at one moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    TIMELINE_FIELD_NUMBER: _builtins.int
+    FLUSHED_LSN_FIELD_NUMBER: _builtins.int
+    RECEIVES_FROM_FIELD_NUMBER: _builtins.int
+    RECEIVERS_FIELD_NUMBER: _builtins.int
+    SYNC_STANDBYS_FIELD_NUMBER: _builtins.int
+    SYNC_NEEDED_FIELD_NUMBER: _builtins.int
+    DOING_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Name of the host."""
+    timeline: _builtins.int
+    """Timeline that it is on; 0: not known."""
+    flushed_lsn: _builtins.int
+    """End of the WAL that is durable on it, in bytes."""
+    receives_from: _builtins.str
+    """Whom it receives from; empty: nobody."""
+    sync_needed: _builtins.int
+    """How many of them."""
+    doing: _builtins.str
+    """What it does, or waits for, as a sentence."""
+    @_builtins.property
+    def receivers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReceiverView]:
+        """Of a primary: who receives from it."""
+
+    @_builtins.property
+    def sync_standbys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a primary: hosts of which any `needed` must have flushed a commit, as in force."""
+
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        timeline: _builtins.int = ...,
+        flushed_lsn: _builtins.int = ...,
+        receives_from: _builtins.str = ...,
+        receivers: _abc.Iterable[Global___ReceiverView] | None = ...,
+        sync_standbys: _abc.Iterable[_builtins.str] | None = ...,
+        sync_needed: _builtins.int = ...,
+        doing: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["doing", b"doing", "flushed_lsn", b"flushed_lsn", "host", b"host", "receivers", b"receivers", "receives_from", b"receives_from", "sync_needed", b"sync_needed", "sync_standbys", b"sync_standbys", "timeline", b"timeline"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServerView: _TypeAlias = ServerView  # noqa: Y015
+
+@_typing.final
+class ReceiverView(_message.Message):
+    """One standby as its primary sees it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    FLUSHED_LSN_FIELD_NUMBER: _builtins.int
+    LAG_BYTES_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    IS_SYNCHRONOUS_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Host that its certificate proves."""
+    state: _builtins.str
+    """"streaming", "catchup", "backup"."""
+    flushed_lsn: _builtins.int
+    """End of the WAL that it has flushed, in bytes."""
+    lag_bytes: _builtins.int
+    """How far it is behind."""
+    is_synchronous: _builtins.bool
+    """It counts for commits."""
+    @_builtins.property
+    def lag(self) -> _duration_pb2.Duration:
+        """How long ago what it has replayed last was written."""
+
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        state: _builtins.str = ...,
+        flushed_lsn: _builtins.int = ...,
+        lag_bytes: _builtins.int = ...,
+        lag: _duration_pb2.Duration | None = ...,
+        is_synchronous: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lag", b"lag"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flushed_lsn", b"flushed_lsn", "host", b"host", "is_synchronous", b"is_synchronous", "lag", b"lag", "lag_bytes", b"lag_bytes", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiverView: _TypeAlias = ReceiverView  # noqa: Y015
 
 @_typing.final
 class SwitchoverRequest(_message.Message):
@@ -707,6 +811,47 @@ class SealResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SealResponse: _TypeAlias = SealResponse  # noqa: Y015
+
+@_typing.final
+class LookRequest(_message.Message):
+    """Asks for a look."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LookRequest: _TypeAlias = LookRequest  # noqa: Y015
+
+@_typing.final
+class LookResponse(_message.Message):
+    """What was seen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def server(self) -> Global___ServerView:
+        """The server; unset: this host carries none."""
+
+    def __init__(
+        self,
+        *,
+        server: Global___ServerView | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["server", b"server"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["server", b"server"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LookResponse: _TypeAlias = LookResponse  # noqa: Y015
 
 @_typing.final
 class CheckpointRequest(_message.Message):

@@ -255,6 +255,11 @@ class DatabasePeerServiceStub:
                 request_serializer=trellis_dot_database_dot_v1_dot_database__pb2.CheckpointRequest.SerializeToString,
                 response_deserializer=trellis_dot_database_dot_v1_dot_database__pb2.CheckpointResponse.FromString,
                 _registered_method=True)
+        self.Look = channel.unary_unary(
+                '/trellis.database.v1.DatabasePeerService/Look',
+                request_serializer=trellis_dot_database_dot_v1_dot_database__pb2.LookRequest.SerializeToString,
+                response_deserializer=trellis_dot_database_dot_v1_dot_database__pb2.LookResponse.FromString,
+                _registered_method=True)
 
 
 class DatabasePeerServiceServicer:
@@ -277,6 +282,13 @@ class DatabasePeerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Look(self, request, context):
+        """What the server of this host says of itself at this moment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DatabasePeerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -289,6 +301,11 @@ def add_DatabasePeerServiceServicer_to_server(servicer, server):
                     servicer.Checkpoint,
                     request_deserializer=trellis_dot_database_dot_v1_dot_database__pb2.CheckpointRequest.FromString,
                     response_serializer=trellis_dot_database_dot_v1_dot_database__pb2.CheckpointResponse.SerializeToString,
+            ),
+            'Look': grpc.unary_unary_rpc_method_handler(
+                    servicer.Look,
+                    request_deserializer=trellis_dot_database_dot_v1_dot_database__pb2.LookRequest.FromString,
+                    response_serializer=trellis_dot_database_dot_v1_dot_database__pb2.LookResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -346,6 +363,33 @@ class DatabasePeerService:
             '/trellis.database.v1.DatabasePeerService/Checkpoint',
             trellis_dot_database_dot_v1_dot_database__pb2.CheckpointRequest.SerializeToString,
             trellis_dot_database_dot_v1_dot_database__pb2.CheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Look(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trellis.database.v1.DatabasePeerService/Look',
+            trellis_dot_database_dot_v1_dot_database__pb2.LookRequest.SerializeToString,
+            trellis_dot_database_dot_v1_dot_database__pb2.LookResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -119,6 +119,8 @@ class DatabasePeerServiceStub:
     """
     Checkpoint: _grpc.UnaryUnaryMultiCallable[_database_pb2.CheckpointRequest, _database_pb2.CheckpointResponse]
     """Has the primary write a checkpoint, so that stopping it is quick."""
+    Look: _grpc.UnaryUnaryMultiCallable[_database_pb2.LookRequest, _database_pb2.LookResponse]
+    """What the server of this host says of itself at this moment."""
 
 @_typing.type_check_only
 class DatabasePeerServiceAsyncStub(DatabasePeerServiceStub):
@@ -132,6 +134,8 @@ class DatabasePeerServiceAsyncStub(DatabasePeerServiceStub):
     """
     Checkpoint: _aio.UnaryUnaryMultiCallable[_database_pb2.CheckpointRequest, _database_pb2.CheckpointResponse]  # type: ignore[assignment]
     """Has the primary write a checkpoint, so that stopping it is quick."""
+    Look: _aio.UnaryUnaryMultiCallable[_database_pb2.LookRequest, _database_pb2.LookResponse]  # type: ignore[assignment]
+    """What the server of this host says of itself at this moment."""
 
 class DatabasePeerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Between the hosts of one cluster, at the mesh address."""
@@ -154,5 +158,13 @@ class DatabasePeerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_database_pb2.CheckpointResponse, _abc.Awaitable[_database_pb2.CheckpointResponse]]:
         """Has the primary write a checkpoint, so that stopping it is quick."""
+
+    @_abc_1.abstractmethod
+    def Look(
+        self,
+        request: _database_pb2.LookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_database_pb2.LookResponse, _abc.Awaitable[_database_pb2.LookResponse]]:
+        """What the server of this host says of itself at this moment."""
 
 def add_DatabasePeerServiceServicer_to_server(servicer: DatabasePeerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -685,6 +685,7 @@ class AssignOwner(_message.Message):
     HOLDER_FIELD_NUMBER: _builtins.int
     EXPECTED_FENCING_TERM_FIELD_NUMBER: _builtins.int
     EXPECTED_SYNC_VERSION_FIELD_NUMBER: _builtins.int
+    EXPECTED_PRIMARY_TERM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Owned name."""
     holder: _builtins.str
@@ -695,6 +696,10 @@ class AssignOwner(_message.Message):
     """Of the database's primary: version of the published sync set that the successor was chosen by,
     set by the leader; refused when another was published. Unset: not checked.
     """
+    expected_primary_term: _builtins.int
+    """Of the database's primary: the newest recorded primaryship that the successor was chosen by;
+    refused when another was recorded. Unset: not checked.
+    """
     def __init__(
         self,
         *,
@@ -702,13 +707,19 @@ class AssignOwner(_message.Message):
         holder: _builtins.str = ...,
         expected_fencing_term: _builtins.int = ...,
         expected_sync_version: _builtins.int | None = ...,
+        expected_primary_term: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_sync_version", b"_expected_sync_version", "expected_sync_version", b"expected_sync_version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_primary_term", b"_expected_primary_term", "_expected_sync_version", b"_expected_sync_version", "expected_primary_term", b"expected_primary_term", "expected_sync_version", b"expected_sync_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_sync_version", b"_expected_sync_version", "expected_fencing_term", b"expected_fencing_term", "expected_sync_version", b"expected_sync_version", "holder", b"holder", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_primary_term", b"_expected_primary_term", "_expected_sync_version", b"_expected_sync_version", "expected_fencing_term", b"expected_fencing_term", "expected_primary_term", b"expected_primary_term", "expected_sync_version", b"expected_sync_version", "holder", b"holder", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_primary_term: _TypeAlias = _typing.Literal["expected_primary_term"]  # noqa: Y015
+    _WhichOneofArgType__expected_primary_term: _TypeAlias = _typing.Literal["_expected_primary_term", b"_expected_primary_term"]  # noqa: Y015
     _WhichOneofReturnType__expected_sync_version: _TypeAlias = _typing.Literal["expected_sync_version"]  # noqa: Y015
     _WhichOneofArgType__expected_sync_version: _TypeAlias = _typing.Literal["_expected_sync_version", b"_expected_sync_version"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_primary_term) -> _WhichOneofReturnType__expected_primary_term | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_sync_version) -> _WhichOneofReturnType__expected_sync_version | None: ...
 
 Global___AssignOwner: _TypeAlias = AssignOwner  # noqa: Y015
@@ -1062,22 +1073,28 @@ class RecordPromotion(_message.Message):
     HOST_FIELD_NUMBER: _builtins.int
     TIMELINE_FIELD_NUMBER: _builtins.int
     FENCING_TERM_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     """Host; owns the primaryship."""
     timeline: _builtins.int
     """Timeline that it writes."""
     fencing_term: _builtins.int
     """Fencing term of the primaryship."""
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[_database_pb2.TimelineSwitch]:
+        """Timelines that led to it, oldest first."""
+
     def __init__(
         self,
         *,
         host: _builtins.str = ...,
         timeline: _builtins.int = ...,
         fencing_term: _builtins.int = ...,
+        history: _abc.Iterable[_database_pb2.TimelineSwitch] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fencing_term", b"fencing_term", "host", b"host", "timeline", b"timeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fencing_term", b"fencing_term", "history", b"history", "host", b"host", "timeline", b"timeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -765,6 +765,7 @@ class DatabaseRow(_message.Message):
     PRIMARY_FIELD_NUMBER: _builtins.int
     PRIMARY_TERM_FIELD_NUMBER: _builtins.int
     ACCEPTED_LOSS_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the declaration, from 1."""
     system_identifier: _builtins.str
@@ -791,6 +792,10 @@ class DatabaseRow(_message.Message):
     def accepted_loss(self) -> Global___AcceptedLossRow:
         """The last loss that was accepted; unset: none ever was."""
 
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[_database_pb2.TimelineSwitch]:
+        """Timelines that led to the newest recorded one, oldest first."""
+
     def __init__(
         self,
         *,
@@ -804,10 +809,11 @@ class DatabaseRow(_message.Message):
         primary: _builtins.str = ...,
         primary_term: _builtins.int = ...,
         accepted_loss: Global___AcceptedLossRow | None = ...,
+        history: _abc.Iterable[_database_pb2.TimelineSwitch] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_loss", b"accepted_loss", "published", b"published", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_loss", b"accepted_loss", "bootstrap_host", b"bootstrap_host", "primary", b"primary", "primary_term", b"primary_term", "published", b"published", "published_term", b"published_term", "spec", b"spec", "system_identifier", b"system_identifier", "timeline", b"timeline", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_loss", b"accepted_loss", "bootstrap_host", b"bootstrap_host", "history", b"history", "primary", b"primary", "primary_term", b"primary_term", "published", b"published", "published_term", b"published_term", "spec", b"spec", "system_identifier", b"system_identifier", "timeline", b"timeline", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

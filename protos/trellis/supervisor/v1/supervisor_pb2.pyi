@@ -210,6 +210,7 @@ class ServiceSpec(_message.Message):
     ROUTED_FIELD_NUMBER: _builtins.int
     GRPC_SERVICES_FIELD_NUMBER: _builtins.int
     METHODS_FIELD_NUMBER: _builtins.int
+    DATABASE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name: lower-case words joined by "-", up to 63 characters."""
     mode: Global___ServiceMode.ValueType
@@ -228,6 +229,8 @@ class ServiceSpec(_message.Message):
     """Memory limit in bytes; 0: none."""
     routed: _builtins.bool
     """Takes northbound traffic on the address it is given."""
+    database: _builtins.bool
+    """It is given DATABASE_URL, which leads to the database's primary."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Program and arguments; no shell."""
@@ -305,10 +308,11 @@ class ServiceSpec(_message.Message):
         routed: _builtins.bool = ...,
         grpc_services: _abc.Iterable[_builtins.str] | None = ...,
         methods: _abc.Iterable[Global___MethodRoute] | None = ...,
+        database: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace", "liveness", b"liveness", "readiness", b"readiness", "restart_delay_max", b"restart_delay_max", "restart_delay_min", b"restart_delay_min", "restart_stable", b"restart_stable", "startup", b"startup", "startup_deadline", b"startup_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "depends_on", b"depends_on", "directory", b"directory", "environment", b"environment", "grace", b"grace", "grpc_services", b"grpc_services", "instances_max", b"instances_max", "instances_min", b"instances_min", "liveness", b"liveness", "memory_bytes_max", b"memory_bytes_max", "methods", b"methods", "mode", b"mode", "name", b"name", "readiness", b"readiness", "restart_delay_max", b"restart_delay_max", "restart_delay_min", b"restart_delay_min", "restart_stable", b"restart_stable", "restart_when", b"restart_when", "routed", b"routed", "startup", b"startup", "startup_deadline", b"startup_deadline", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "database", b"database", "depends_on", b"depends_on", "directory", b"directory", "environment", b"environment", "grace", b"grace", "grpc_services", b"grpc_services", "instances_max", b"instances_max", "instances_min", b"instances_min", "liveness", b"liveness", "memory_bytes_max", b"memory_bytes_max", "methods", b"methods", "mode", b"mode", "name", b"name", "readiness", b"readiness", "restart_delay_max", b"restart_delay_max", "restart_delay_min", b"restart_delay_min", "restart_stable", b"restart_stable", "restart_when", b"restart_when", "routed", b"routed", "startup", b"startup", "startup_deadline", b"startup_deadline", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

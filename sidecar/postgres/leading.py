@@ -1,0 +1,347 @@
+"""The leader's part: who is to be primary, whom to seal for that, and when to hand over.
+
+One object for each leadership. What hosts report of their WAL is asked for when it
+is needed and dies with the leadership. Decisions are `failover`'s; what is
+judged here is only how the present primary stands, over time.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from mesh import failpoints
+from mesh.errors import TrellisError
+from mesh.ids import PRIMARY, FencingTerm, HostId
+from mesh.lease.model import HostStanding, Target, Verdict
+from mesh.lease.plan import NamePlan
+from mesh.state import ClusterState
+from mesh.state.commands import EventDraft, RecordEvents, RequestRelease, SingleCommand
+from mesh.state.database_checks import data_hosts
+from mesh.state.database_model import NEVER_PRIMARY, DatabaseRecord, DatabaseRole, DatabaseStatus, Lag
+from mesh.state.model import Ownership
+from sidecar.postgres.failover import (
+    FailoverStep,
+    FailoverView,
+    Standing,
+    SuccessorView,
+    decide_failover,
+    target_of,
+    why_no_switchover,
+)
+from sidecar.postgres.model import Lsn, SealReport, Timeline
+from sidecar.postgres.telling import is_final
+
+LOG = structlog.get_logger(__name__)
+
+NS_PER_S: Final = 1_000_000_000
+#: A holder that lives and does not serve is given up after this, and after longer each time.
+PATIENCE_S: Final = 3.0
+_PATIENCE_DOUBLINGS_MAX: Final = 6
+#: A hand-over that has not ended by then is called off: its holder goes on.
+HAND_OVER_S: Final = 10.0
+ASK_AGAIN_S: Final = 0.1
+#: Between two looks at what changes unseen.
+LOOK_S: Final = 0.25
+
+Seal = Callable[[HostId, FencingTerm], Awaitable[SealReport]]
+
+
+@dataclass(slots=True)
+class _Account:
+    """What was seen of one primaryship."""
+
+    fencing_term: FencingTerm = NEVER_PRIMARY
+    not_serving_since: int | None = None
+    handing_since: int | None = None
+    is_called_off: bool = False
+    #: It was asked to hand over to this host, because its own is about to end.
+    moved_to: HostId | None = None
+
+
+class DatabaseLeading:
+    """Plans the primaryship for one leadership. Fails: never; what cannot be had is asked again."""
+
+    def __init__(self, host: HostId, seal: Seal, wake: Callable[[], None]) -> None:
+        """*seal* a host; *wake* the loop that plans."""
+        self._host = host
+        self._seal = seal
+        self._wake = wake
+        self._account = _Account()
+        self._fruitless = 0
+        self._reports: dict[HostId, SealReport] = {}
+        self._to_seal: tuple[HostId, ...] = ()
+        self._due = asyncio.Event()
+        self._told = ""
+        self._first_term: FencingTerm | None = None
+        #: Why nobody is primary, or what is under way; empty when all is well.
+        self.problem = ""
+
+    # ---- planning -------------------------------------------------------------------
+
+    def plan(
+        self,
+        state: ClusterState,
+        standings: Mapping[HostId, HostStanding],
+        leaving: Collection[HostId],
+        now: int,
+    ) -> NamePlan | None:
+        """See Planner."""
+        record = state.database
+        if record is None:
+            return None
+        owner = state.owners.get(PRIMARY)
+        if owner is None or owner.holder is None:
+            return NamePlan(PRIMARY, Target(self._first_host(state, standings, leaving)))
+        if self._first_term is None:
+            self._first_term = owner.fencing_term
+        if not record.is_bootstrapped and not self._is_alive(owner.holder, standings):
+            return NamePlan(PRIMARY, Target(self._first_host(state, standings, leaving)))
+        self._keep_account(owner.fencing_term)
+        alive = tuple(host for host in data_hosts(state) if self._is_alive(host, standings))
+        view = self._view(state, record, owner, alive, now)
+        step = decide_failover(view)
+        self._ask_to_seal(view, step)
+        self.problem = "" if view.standing is Standing.WELL and step.chosen is None else step.reason
+        commands = (*self._journal(view, step), *self._move_away(state, view, leaving))
+        is_watched = view.standing is not Standing.WELL or self._account.not_serving_since is not None
+        is_watched = is_watched or view.successor is not None
+        return NamePlan(
+            PRIMARY,
+            Target(target_of(view, step), renew=step.chosen == owner.holder),
+            record.published.version if record.is_bootstrapped else None,
+            record.primary_term if record.is_bootstrapped else None,
+            commands,
+            now + int(LOOK_S * NS_PER_S) if is_watched else None,
+        )
+
+    def _first_host(
+        self,
+        state: ClusterState,
+        standings: Mapping[HostId, HostStanding],
+        leaving: Collection[HostId],
+    ) -> HostId | None:
+        """Who makes the database: a host that carries PostgreSQL, the leader if it does."""
+        if state.database is not None and state.database.is_bootstrapped:
+            return None
+        able = [
+            host
+            for host in data_hosts(state)
+            if host in state.database_members
+            and self._is_alive(host, standings)
+            and host not in leaving
+            and not state.hosts[host].draining
+        ]
+        return self._host if self._host in able else min(able, default=None)
+
+    def _is_alive(self, host: HostId, standings: Mapping[HostId, HostStanding]) -> bool:
+        if host == self._host:
+            return True
+        standing = standings.get(host)
+        return standing is not None and standing.verdict is not Verdict.LOST and standing.crashed_at is None
+
+    def _keep_account(self, term: FencingTerm) -> None:
+        if self._account.fencing_term != term:
+            self._fruitless += self._account.not_serving_since is not None
+            self._account = _Account(term)
+            self._reports = {host: each for host, each in self._reports.items() if each.fencing_term >= term}
+            self._to_seal = ()
+
+    def _view(
+        self,
+        state: ClusterState,
+        record: DatabaseRecord,
+        owner: Ownership,
+        alive: tuple[HostId, ...],
+        now: int,
+    ) -> FailoverView:
+        assert owner.holder is not None
+        row = state.database_members.get(owner.holder)
+        standing = self._judge(record, owner, row.status if row is not None else None, alive, now)
+        loss = record.accepted_loss
+        return FailoverView(
+            leader=self._host,
+            data_hosts=data_hosts(state),
+            alive=alive,
+            holder=owner.holder,
+            fencing_term=owner.fencing_term,
+            standing=standing,
+            system_identifier=record.system_identifier,
+            timeline=Timeline(record.timeline),
+            primary_term=record.primary_term,
+            published=record.published,
+            reports=dict(self._reports),
+            accepted_loss=loss.fencing_term if loss is not None else NEVER_PRIMARY,
+            successor=None if self._account.is_called_off else owner.successor,
+        )
+
+    def _judge(
+        self,
+        record: DatabaseRecord,
+        owner: Ownership,
+        status: DatabaseStatus | None,
+        alive: tuple[HostId, ...],
+        now: int,
+    ) -> Standing:
+        """How the holder stands. One that hands over is given its time and then told to go on."""
+        account = self._account
+        if owner.holder not in alive:
+            return Standing.LOST
+        is_serving = (
+            status is not None
+            and status.role is DatabaseRole.PRIMARY
+            and status.is_open
+            and status.fencing_term == owner.fencing_term
+        )
+        if owner.successor not in (None, owner.holder):
+            account.handing_since = account.handing_since or now
+            account.is_called_off = now - account.handing_since > HAND_OVER_S * NS_PER_S
+            account.not_serving_since = None
+            return Standing.WELL
+        account.handing_since, account.is_called_off = None, False
+        if is_serving:
+            account.not_serving_since, self._fruitless = None, 0
+            return Standing.WELL
+        account.not_serving_since = account.not_serving_since or now
+        others = [host for host in record.published.voters if host in alive and host != owner.holder]
+        if not record.published.quorum or len(others) < record.published.quorum:
+            return Standing.WELL  # nobody else could be promoted, so giving it up would help nobody
+        patience_s = PATIENCE_S * 2 ** min(self._fruitless, _PATIENCE_DOUBLINGS_MAX)
+        if now - account.not_serving_since <= patience_s * NS_PER_S:
+            return Standing.WELL
+        return Standing.UNFIT
+
+    # ---- what follows ---------------------------------------------------------------
+
+    def _journal(self, view: FailoverView, step: FailoverStep) -> tuple[SingleCommand, ...]:
+        """Each decision, and each reason why none can be taken, once."""
+        if view.standing is Standing.WELL and step.chosen is None:
+            self._told = ""
+            return ()
+        is_waiting = step.chosen is None and not step.missing
+        told = f"{view.fencing_term} {step.chosen} {step.reason}"
+        if is_waiting or told == self._told:
+            return ()
+        self._told = told
+        kind = "database-failover" if step.chosen is not None else "database-failover-refused"
+        LOG.warning(kind, reason=step.reason, chosen=step.chosen, fencing_term=view.fencing_term)
+        facts = {
+            **dict(step.facts),
+            "chosen": step.chosen or "",
+            "loss_accepted": str(step.loss_accepted).lower(),
+        }
+        return (RecordEvents((EventDraft(kind, PRIMARY, step.reason, tuple(sorted(facts.items()))),)),)
+
+    def _move_away(
+        self,
+        state: ClusterState,
+        view: FailoverView,
+        leaving: Collection[HostId],
+    ) -> tuple[SingleCommand, ...]:
+        """A primary whose host is drained or about to end hands over, when somebody can take over."""
+        record = state.hosts.get(view.holder)
+        is_going = view.holder in leaving or (record is not None and record.draining)
+        if not is_going or view.successor is not None or view.standing is not Standing.WELL:
+            return ()
+        if self._account.moved_to is not None or self._account.not_serving_since is not None:
+            return ()
+        going = {*leaving, *(row.host for row in state.hosts.values() if row.draining)}
+        able = [host for host in view.published.voters if host not in going and host in view.alive]
+        able = [host for host in able if not why_not_successor(state, view, host)]
+        if not able:
+            return ()
+        to = self._account.moved_to = self._host if self._host in able else able[0]
+        return (RequestRelease(PRIMARY, to, view.fencing_term),)
+
+    def successor(self, state: ClusterState, wanted: HostId | None, now: int) -> tuple[HostId | None, str]:
+        """Whom a switchover goes to, and why it cannot be done; *wanted*: None for the best."""
+        record, owner = state.database, state.owners.get(PRIMARY)
+        if record is None or owner is None or owner.holder is None or not record.is_bootstrapped:
+            return None, "there is no primary"
+        if owner.successor not in (None, owner.holder):
+            return None, f"{owner.holder} hands over to {owner.successor} already"
+        alive = tuple(
+            row.host for row in state.hosts.values() if row.status.value != "lost" or row.host == self._host
+        )
+        view = self._view(state, record, owner, alive, now)
+        if self._account.not_serving_since is not None:
+            return None, f"{owner.holder} does not take writes now"
+        if wanted is not None:
+            return wanted, why_not_successor(state, view, wanted)
+        whys = {
+            host: why_not_successor(state, view, host)
+            for host in view.published.voters
+            if host != view.holder
+        }
+        able = [host for host, why in whys.items() if not why]
+        if able:
+            return (self._host if self._host in able else able[0]), ""
+        return None, "; ".join(whys.values()) or "no standby holds every commit"
+
+    def moved_here(self, owner: Ownership) -> bool:
+        """The primaryship was assigned during this leadership: leadership should follow it."""
+        return self._first_term is not None and owner.fencing_term > self._first_term
+
+    # ---- sealing --------------------------------------------------------------------
+
+    def _ask_to_seal(self, view: FailoverView, step: FailoverStep) -> None:
+        asked = set(step.seal)
+        if view.successor not in (None, view.holder) and view.holder not in view.reports:
+            asked.add(view.holder)  # it says so when it has stopped
+        if step.chosen is None and (step.seal or view.standing is not Standing.WELL):
+            asked |= {host for host, report in view.reports.items() if not is_final(report)}
+        wanted = tuple(sorted(asked & set(view.alive)))
+        if wanted != self._to_seal:
+            self._to_seal = wanted
+            self._due.set()
+
+    async def run(self) -> None:
+        """Ask hosts to seal, side by side, as long as that is wanted."""
+        async with asyncio.TaskGroup() as group:
+            asking: dict[HostId, asyncio.Task[None]] = {}
+            while True:
+                self._due.clear()
+                for host in self._to_seal:
+                    if host not in asking or asking[host].done():
+                        work = self._seal_host(host, self._account.fencing_term)
+                        asking[host] = group.create_task(work, name=f"seal:{host}")
+                await self._due.wait()
+
+    async def _seal_host(self, host: HostId, term: FencingTerm) -> None:
+        """Until it has answered finally, or is not asked any more."""
+        failpoints.hit("database.before-seal")
+        while host in self._to_seal and term == self._account.fencing_term:
+            try:
+                report = await self._seal(host, term)
+            except TrellisError as error:
+                LOG.info("database-seal", host=host, error=str(error))
+            else:
+                self._reports[host] = report
+                LOG.info(
+                    "database-sealed", host=host, term=term, flushed=report.flushed, final=is_final(report)
+                )
+                self._wake()
+                if is_final(report):
+                    break
+            await asyncio.sleep(ASK_AGAIN_S)
+        # It may be asked for another primaryship by now.
+        self._due.set()
+
+
+def why_not_successor(state: ClusterState, view: FailoverView, host: HostId) -> str:
+    """Why this host cannot take over from a primary that is well; empty: it can."""
+    row = state.database_members.get(host)
+    status = row.status if row is not None else None
+    is_close = status is not None and status.lag is Lag.CLOSE
+    successor = SuccessorView(
+        host,
+        is_alive=host in view.alive,
+        is_streaming=status is not None and status.is_streaming,
+        timeline=Timeline(status.timeline if status is not None else 0),
+        lag_bytes=Lsn(0) if is_close else Lsn(1),
+        damaged="",
+    )
+    why = why_no_switchover(view, successor, 0)
+    return f"{host} is too far behind; wait" if why and "bytes behind" in why else why
