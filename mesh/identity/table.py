@@ -63,6 +63,7 @@ NAMED: Final[Table] = MappingProxyType(
         # Between members too: a sealed host gives up following its primary.
         "/trellis.database.v1.DatabasePeerService/Seal": HOSTS,
         "/trellis.database.v1.DatabasePeerService/Checkpoint": HOSTS,
+        "/trellis.database.v1.DatabasePeerService/Look": HOSTS,
         # Proven by a token instead of a certificate.
         "/trellis.membership.v1.MembershipService/Join": ANYONE,
         "/trellis.membership.v1.MembershipService/ListHosts": MEMBERS,

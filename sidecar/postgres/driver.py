@@ -217,7 +217,7 @@ class DatabaseDriver:
             return self._pace.pause_s(is_settled=False)
         self._goal = self._complete(self._asked(state), state)
         action = decide(self._sight.local, self._goal)
-        if action != self._action:
+        if action != self._action and not self._pace.is_busy:
             LOG.info("database", does=action.do.value, reason=action.reason, goal=self._goal.kind.value)
         self._action = action
         is_done = await self._try(action)

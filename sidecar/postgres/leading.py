@@ -43,6 +43,8 @@ _PATIENCE_DOUBLINGS_MAX: Final = 6
 #: A hand-over that has not ended by then is called off: its holder goes on.
 HAND_OVER_S: Final = 10.0
 ASK_AGAIN_S: Final = 0.1
+#: For so long a missing answer is no reason to tell people that nobody can be promoted.
+ANSWER_S: Final = 3.0
 #: Between two looks at what changes unseen.
 LOOK_S: Final = 0.25
 
@@ -56,6 +58,8 @@ class _Account:
     fencing_term: FencingTerm = NEVER_PRIMARY
     not_serving_since: int | None = None
     handing_since: int | None = None
+    #: Hosts are being asked to seal.
+    asked_since: int | None = None
     is_called_off: bool = False
     #: It was asked to hand over to this host, because its own is about to end.
     moved_to: HostId | None = None
@@ -105,7 +109,7 @@ class DatabaseLeading:
         step = decide_failover(view)
         self._ask_to_seal(view, step)
         self.problem = "" if view.standing is Standing.WELL and step.chosen is None else step.reason
-        commands = (*self._journal(view, step), *self._move_away(state, view, leaving))
+        commands = (*self._journal(view, step, now), *self._move_away(state, view, leaving))
         is_watched = view.standing is not Standing.WELL or self._account.not_serving_since is not None
         is_watched = is_watched or view.successor is not None
         return NamePlan(
@@ -215,14 +219,13 @@ class DatabaseLeading:
 
     # ---- what follows ---------------------------------------------------------------
 
-    def _journal(self, view: FailoverView, step: FailoverStep) -> tuple[SingleCommand, ...]:
+    def _journal(self, view: FailoverView, step: FailoverStep, now: int) -> tuple[SingleCommand, ...]:
         """Each decision, and each reason why none can be taken, once."""
         if view.standing is Standing.WELL and step.chosen is None:
             self._told = ""
             return ()
-        is_waiting = step.chosen is None and not step.missing
         told = f"{view.fencing_term} {step.chosen} {step.reason}"
-        if is_waiting or told == self._told:
+        if told == self._told or (step.chosen is None and self._is_waiting(view, now)):
             return ()
         self._told = told
         kind = "database-failover" if step.chosen is not None else "database-failover-refused"
@@ -233,6 +236,12 @@ class DatabaseLeading:
             "loss_accepted": str(step.loss_accepted).lower(),
         }
         return (RecordEvents((EventDraft(kind, PRIMARY, step.reason, tuple(sorted(facts.items()))),)),)
+
+    def _is_waiting(self, view: FailoverView, now: int) -> bool:
+        """Somebody who is asked may still give the answer that decides."""
+        asked = [host for host in view.alive if host not in view.reports or not is_final(view.reports[host])]
+        self._account.asked_since = self._account.asked_since or now
+        return bool(asked) and now - self._account.asked_since < ANSWER_S * NS_PER_S
 
     def _move_away(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 import grpc
+import structlog
 from trellis.database.v1 import database_pb2 as pb
 from trellis.database.v1 import database_pb2_grpc
 
@@ -23,6 +24,8 @@ from mesh.wire.database import database_to_wire, decode_database_spec
 from mesh.wire.errors import from_rpc_error
 from sidecar.postgres.engine.config import check_parameters
 from sidecar.postgres.model import Lsn
+
+LOG = structlog.get_logger(__name__)
 
 LOOK_S = 0.02
 _Answer = TypeVar("_Answer")
@@ -100,9 +103,11 @@ class DatabaseServicer(database_pb2_grpc.DatabaseServiceServicer):
 
     async def _seen(self, host: HostId) -> pb.ServerView | None:
         """One that does not answer is left out."""
-        with contextlib.suppress(TrellisError):
+        try:
             return await self._look(host)
-        return None
+        except TrellisError as error:
+            LOG.info("database-look", host=host, error=str(error))
+            return None
 
     async def Switchover(self, request: pb.SwitchoverRequest, context: Any) -> pb.SwitchoverResponse:
         """See the contract."""
