@@ -1,11 +1,10 @@
 """`trellis db`: the cluster's PostgreSQL: declare it, look at it, move it, and what to do when it is lost."""
 
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mesh.errors import InvalidRequest, Problem
+from mesh.errors import InvalidRequest, Problem, Unavailable
 from sidecar.cli.options import SETTINGS_DEFAULT, TIMEOUT_S, ExpectVersion, Json, Settings, Stale, Timeout
 
 if TYPE_CHECKING:
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
     from sidecar.cli.admin import Admin
 
 database_app = typer.Typer(no_args_is_help=True, help="The cluster's PostgreSQL: declare, look, move.")
-
-_LOOK_S = 0.2
 
 
 @database_app.command("status")
@@ -134,27 +131,30 @@ def _set_parameters(spec: "database_pb2.DatabaseSpec", given: list[str]) -> None
 
 def _wait_open(admin: "Admin", *, quiet: bool) -> None:
     """Until somebody takes writes. Fails: `Unavailable` with what is in the way."""
+    import tenacity
     from trellis.database.v1 import database_pb2
 
-    from mesh.errors import Unavailable
     from sidecar.cli.progress import working
 
-    with working("waiting until the database takes writes", quiet=quiet) as progress:
-        while True:
+    with working("waiting until the database takes writes", quiet=quiet) as tell:
+
+        def look() -> None:
             answer = admin.read(_stub(admin).GetStatus, database_pb2.GetStatusRequest())
-            if any(
-                row.status.is_open and row.status.fencing_term == answer.fencing_term
-                for row in answer.members
-            ):
+            term = answer.fencing_term
+            if any(row.status.is_open and row.status.fencing_term == term for row in answer.members):
                 return
             doing = {view.host: view.doing for view in answer.servers}
-            words = (
-                answer.problems[0] if answer.problems else doing.get(answer.primary, "nobody is primary yet")
-            )
-            progress(words)
-            if admin.left_s() < 1.0:
-                raise Unavailable(f"The database does not take writes yet: {words}.")
-            time.sleep(_LOOK_S)
+            at_primary = doing.get(answer.primary, "nobody is primary yet")
+            words = answer.problems[0] if answer.problems else at_primary
+            tell(words)
+            raise Unavailable(f"The database does not take writes yet: {words}.")
+
+        tenacity.Retrying(
+            stop=tenacity.stop_after_delay(admin.left_s()),
+            wait=tenacity.wait_fixed(0.2),
+            retry=tenacity.retry_if_exception_type(Unavailable),
+            reraise=True,
+        )(look)
 
 
 @database_app.command("switchover")

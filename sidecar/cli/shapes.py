@@ -17,6 +17,7 @@ from trellis.membership.v1 import membership_pb2 as membership
 from trellis.supervisor.v1 import supervisor_pb2 as supervisor
 
 from mesh.errors import InvariantBroken
+from mesh.ids import PRIMARY
 
 Shape = dict[str, object]
 
@@ -41,6 +42,12 @@ def word(message: Message, field: str) -> str:
     return name.removeprefix(f"{prefix}_").lower().replace("_", "-")
 
 
+def _database_shape(status: cluster.GetStatusResponse) -> Shape | None:
+    """Who is the database's primary; None while no database is declared. `trellis db status` knows more."""
+    found = next((owner for owner in status.owners if owner.name == PRIMARY), None)
+    return None if found is None else {"primary": found.host or None, "fencing_term": found.fencing_term}
+
+
 def status_shape(status: cluster.GetStatusResponse) -> Shape:
     """`trellis status --json`."""
     return {
@@ -54,7 +61,7 @@ def status_shape(status: cluster.GetStatusResponse) -> Shape:
         "role": status.role,
         "lease_ms_left": milliseconds(status.lease_left),
         "owners": {owner.name: ownership_shape(owner) for owner in status.owners},
-        "postgres": None,
+        "postgres": _database_shape(status),
         "hosts": [host_shape(host) for host in status.hosts],
         "services": [service_shape(service) for service in status.services],
         "virtual_address": status.virtual_address or None,

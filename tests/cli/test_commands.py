@@ -205,13 +205,16 @@ def test_a_followed_stream_goes_on_until_it_is_interrupted(cli: Cli) -> None:
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watching:
         assert watching.stdout is not None
         assert watching.stderr is not None
-        cli.json("documents", "put", "follow/a", "1")
-        assert json.loads(watching.stdout.readline())["name"] == "follow/a"
-        cli.json("documents", "put", "follow/a", "2")
-        assert json.loads(watching.stdout.readline())["value"] == "2"
-        watching.send_signal(signal.SIGINT)
-        assert watching.wait(DEADLINE_S) == 130
-        assert watching.stderr.read() == b""
+        try:
+            cli.json("documents", "put", "follow/a", "1")
+            assert json.loads(watching.stdout.readline())["name"] == "follow/a"
+            cli.json("documents", "put", "follow/a", "2")
+            assert json.loads(watching.stdout.readline())["value"] == "2"
+            watching.send_signal(signal.SIGINT)
+            assert watching.wait(DEADLINE_S) == 130
+            assert watching.stderr.read() == b""
+        finally:
+            watching.kill()  # else leaving the block waits for ever for one that did not end
 
 
 def test_events_tell_who_owns_what(cli: Cli) -> None:

@@ -35,7 +35,7 @@ def test_every_promised_command_is_there() -> None:
         "services apply", "services list", "services stop", "services restart", "services logs",
         "documents put", "documents get", "documents watch", "documents history", "documents list",
         "documents delete", "leader show", "leader transfer", "host drain", "host undrain", "host remove",
-        "failpoints",
+        "failpoints", "db status", "db declare", "db switchover", "db failover",
         "sim",
     }  # fmt: skip
 

@@ -1,0 +1,185 @@
+"""What the driver sees of a real PostgreSQL: its data directory, its start, its server.
+
+What cannot be read again (why it was given up, what a rewind said) is remembered until a copy replaces it.
+"""
+
+import re
+import time
+from dataclasses import replace
+from typing import Final
+
+from mesh.errors import DataDamaged
+from mesh.ids import HostId
+from sidecar.postgres.engine.config import slot_name
+from sidecar.postgres.engine.control_data import read_history
+from sidecar.postgres.engine.local import LocalPostgres
+from sidecar.postgres.engine.local_data import Standing, read_local_data
+from sidecar.postgres.engine.observe import Receiver, ServerView
+from sidecar.postgres.model import (
+    DataKind,
+    LocalData,
+    LocalProcess,
+    LocalState,
+    ProcessKind,
+    Timeline,
+    TimelineHistory,
+)
+from sidecar.postgres.port import ReceiverSight, Sight
+
+LOOK_S: Final = 1.0
+KILL_S: Final = 5.0
+#: A standby that has not begun to receive by then says why in its log.
+_EXPLAIN_S: Final = 3.0
+_WAL_GONE: Final = re.compile(r"requested WAL segment \S+ has already been removed|replication slot .* lost")
+
+
+class Eyes:
+    """Looks, and remembers between looks what is costly to find out again."""
+
+    def __init__(self, local: LocalPostgres, standing: Standing) -> None:
+        self._local = local
+        self._standing = standing
+        #: The hosts that may have a slot here.
+        self.hosts: tuple[HostId, ...] = ()
+        #: Why the data must not be used; empty: nothing wrong is known.
+        self.damaged = ""
+        self.rewind_refused = ""
+        #: What pg_controldata said, until something is done with the data.
+        self._data: LocalData | None = None
+        self._history: TimelineHistory | None = None
+        self._slots: tuple[HostId, ...] | None = None
+        self._following_since = 0.0
+
+    # ---- what is not as it was ------------------------------------------------------
+
+    def data_changed(self) -> None:
+        """Something was done with the data directory."""
+        self._data = None
+
+    def timeline_changed(self) -> None:
+        """It is about to write another timeline."""
+        self._history = None
+
+    def slots_changed(self) -> None:
+        """They are to be read again."""
+        self._slots = None
+
+    def follows_another(self) -> None:
+        """It was told now whom to receive from."""
+        self._following_since = time.monotonic()
+
+    # ---- looking --------------------------------------------------------------------
+
+    async def look(self, system_identifier: str, problem: str) -> Sight:
+        """See Engine. *problem* is told of a server that runs."""
+        postmaster = self._local.postmaster
+        if postmaster.running is None:
+            self._history = None
+            if not postmaster.is_gone():
+                await postmaster.kill_tree(KILL_S)
+            return self._sight_of_data(await self._look_at_data(system_identifier))
+        if postmaster.status() != "ready":
+            return self._sight_of_start()
+        return await self._look_at_server(problem)
+
+    async def _look_at_data(self, system_identifier: str) -> LocalData:
+        if self._data is None:
+            self._data = await read_local_data(self._local.tools, system_identifier)
+        return self._with_memory(self._data)
+
+    def _with_memory(self, data: LocalData) -> LocalData:
+        return replace(
+            data,
+            damaged=data.damaged or self.damaged,
+            rewind_refused=data.rewind_refused or self.rewind_refused,
+            primary_term=self._standing.primary_term,
+        )
+
+    def _sight_of_data(self, data: LocalData) -> Sight:
+        state = LocalState(data, LocalProcess(), self._standing.sealed_under)
+        return Sight(state, version=self._local.binaries.version)
+
+    def _sight_of_start(self) -> Sight:
+        """It lets nobody in yet, or no more."""
+        progress = self._local.postmaster.progress()
+        process = LocalProcess(
+            ProcessKind.RECOVERING if progress else ProcessKind.STARTING,
+            as_standby=has_standby_mark(self._local),
+            progress=progress,
+        )
+        data = self._with_memory(
+            replace(self._data or LocalData(DataKind.PRESENT), was_primary=not process.as_standby)
+        )
+        state = LocalState(data, process, self._standing.sealed_under)
+        problem = f"it starts: {progress}" if progress else ""
+        return Sight(state, version=self._local.binaries.version, problem=problem)
+
+    async def _look_at_server(self, problem: str) -> Sight:
+        control = self._local.control
+        view = await control.look(LOOK_S)
+        self._data = None
+        if self._history is None or self._history.timeline != view.timeline:
+            self._history = self._read_history(view.timeline)
+        if self._slots is None:
+            self._slots = await self._look_at_slots()
+        receivers = () if view.is_standby else await control.receivers(LOOK_S)
+        data = LocalData(
+            DataKind.PRESENT,
+            system_identifier=view.system_identifier,
+            history=self._history,
+            was_primary=not view.is_standby,
+        )
+        process = LocalProcess(
+            ProcessKind.STANDBY if view.is_standby else ProcessKind.PRIMARY,
+            as_standby=view.is_standby,
+            receives_from=view.receives_from,
+            flushed=view.flushed,
+            is_open=control.config.is_open and not view.is_standby,
+        )
+        self._note_lost_wal(view)
+        return Sight(
+            LocalState(self._with_memory(data), process, self._standing.sealed_under, self._slots),
+            tuple(_receiver(each) for each in receivers if each.host is not None and not each.is_stranger),
+            started=view.started,
+            is_catching_up=view.is_catching_up,
+            behind=max(0, view.flushed - view.replayed) if view.is_standby else 0,
+            version=self._local.binaries.version,
+            problem=problem,
+        )
+
+    def _read_history(self, timeline: Timeline) -> TimelineHistory | None:
+        try:
+            return read_history(self._local.layout.data, timeline)
+        except DataDamaged as error:
+            self.damaged = str(error)
+            return None
+
+    async def _look_at_slots(self) -> tuple[HostId, ...]:
+        """Hosts that have a slot here, as far as their names are known."""
+        known = {slot_name(host): host for host in self.hosts}
+        return tuple(
+            known.get(slot.name, HostId(slot.name.removeprefix("trellis_").replace("_", "-")))
+            for slot in await self._local.control.slots(LOOK_S)
+            if slot.name.startswith("trellis_")
+        )
+
+    def _note_lost_wal(self, view: ServerView) -> None:
+        """A standby whose next WAL nobody has any more is as good as damaged."""
+        upstream = self._local.control.config.upstream
+        if not view.is_standby or upstream is None or view.receives_from is not None or self.damaged:
+            return
+        if time.monotonic() - self._following_since > _EXPLAIN_S:
+            lines = self._local.postmaster.said()[-50:]
+            found = next((line for line in reversed(lines) if _WAL_GONE.search(line)), "")
+            if found:
+                self.damaged = f"{upstream.host} has not the WAL any more that comes next here"
+
+
+def has_standby_mark(local: LocalPostgres) -> bool:
+    """Its data are a standby's."""
+    return (local.layout.data / "standby.signal").exists()
+
+
+def _receiver(found: Receiver) -> ReceiverSight:
+    assert found.host is not None
+    return ReceiverSight(found.host, found.state, found.flushed, found.is_standby, found.lag_s)
