@@ -210,9 +210,11 @@ class HostDriver:
     async def _watch_hands(self) -> None:
         """End the sidecar when a round, or giving something up, takes too long.
 
-        While it beats, others wait for its release. When it has ended, whatever it held is
-        cleared by the fence and they wait no longer. Counted in rounds of `IDLE_S` of a process
-        that runs: one that stood still is not blamed for it.
+        While its lease runs, others wait for its release. When it has ended, whatever it held is
+        cleared by the fence and they wait no longer. Without a lease they do not: a host that has
+        not caught up for want of a quorum can tell nobody that it gave something up, and must not
+        end for that. Counted in rounds of `IDLE_S` of a process that runs: one that stood still is
+        not blamed for it.
         Fails: Unavailable.
         """
         waited: dict[OwnedName, int] = {}
@@ -223,7 +225,8 @@ class HostDriver:
             before = self._steps
             if stuck * IDLE_S > PATIENCE_S:
                 raise Unavailable(f"this host could not do what it must within {PATIENCE_S:g} s")
-            owed = decide.owed(self._replica.state, self._host, self._beats.releases)
+            has_lease = self._lease.is_live(self._now())
+            owed = decide.owed(self._replica.state, self._host, self._beats.releases) if has_lease else {}
             waited = {name: waited.get(name, 0) + 1 for name in owed}
             for name, grace_ms in owed.items():
                 if waited[name] * IDLE_S > PATIENCE_S + grace_ms / 1000:

@@ -6,17 +6,29 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from mesh.errors import InvariantBroken, Unavailable
-from mesh.ids import HostId, Index, InstanceId, MemberId, Term
+from mesh.errors import InvariantBroken, NoLeader, Unavailable
+from mesh.ids import VIP, FencingTerm, HostId, Index, InstanceId, MemberId, Term
 from mesh.lease.holder import HostLease
 from mesh.limits import EXCLUSIVE_NEWS_MAX
 from mesh.replica import Replica
+from mesh.state.commands import (
+    AdmitMember,
+    AssignOwner,
+    Batch,
+    InitCluster,
+    Request,
+    RequestRelease,
+    SetHostStatus,
+)
+from mesh.state.model import HostStatus, MemberRole
+from mesh.wire.command import encode_request
 from sidecar.app import host as host_module
 from sidecar.app.hands import Hands
 from sidecar.app.host import HostDriver
 from sidecar.supervisor.model import ExclusiveHandle
 from tests.app.test_replica_lanes import OneMember
 from tests.routing.harness import until
+from tests.sim.cluster import CLUSTER, member_row
 
 A, B = InstanceId("a@host1#0"), InstanceId("b@host1#0")
 
@@ -26,6 +38,14 @@ class CaughtUp(OneMember):
 
     async def read_barrier(self, *, timeout_s: float) -> Index:
         return self.applied
+
+
+class NeverCaughtUp(OneMember):
+    """A log that no quorum stands behind: nothing is confirmed."""
+
+    async def read_barrier(self, *, timeout_s: float) -> Index:
+        await asyncio.sleep(timeout_s)
+        raise NoLeader("there is no leader")
 
 
 class ToyHands:
@@ -75,9 +95,18 @@ def handle(pid: int) -> ExclusiveHandle:
     return ExclusiveHandle(pid, 1, "")
 
 
-def made(hands: ToyHands, lease: HostLease | None = None, now: list[int] | None = None) -> HostDriver:
+def made(
+    hands: ToyHands,
+    lease: HostLease | None = None,
+    now: list[int] | None = None,
+    log: type[OneMember] = CaughtUp,
+    content: Batch | None = None,
+) -> HostDriver:
     replica = Replica(MemberId("host1.1"))
-    replica.attach(CaughtUp(replica))
+    member = log(replica)
+    replica.attach(member)
+    if content is not None:
+        member.append(encode_request(Request(content)))
     clock = now or [0]
     return HostDriver(
         host=HostId("host1"), replica=replica, lease=lease or HostLease(), beats=NoBeats(),  # type: ignore[arg-type] # toys
@@ -167,3 +196,34 @@ async def test_a_round_that_does_not_end_ends_the_sidecar(monkeypatch: pytest.Mo
         with pytest.raises(ExceptionGroup) as ended:
             await asyncio.wait_for(asyncio.shield(task), 5)
     assert ended.group_contains(Unavailable, match="could not do what it must")
+
+
+#: Host 1 owns the virtual IP and is asked to give it to host 2.
+ASKED = Batch(
+    (
+        InitCluster(CLUSTER, member_row(MemberId("host1.1"), MemberRole.VOTER), "10.0.0.100:443"),
+        AdmitMember(member_row(MemberId("host2.1"), MemberRole.VOTER)),
+        SetHostStatus(HostId("host1"), MemberId("host1.1"), HostStatus.ALIVE, "it beats"),
+        AssignOwner(VIP, HostId("host1"), FencingTerm(0)),
+        RequestRelease(VIP, HostId("host2")),
+    )
+)
+
+
+async def test_only_a_host_that_others_wait_for_ends_because_it_gives_nothing_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Goal: a host that comes back where no quorum is stays, as nobody waits for it; one that is granted
+    leases and cannot catch up ends. Method: short rounds; what is on disk asks for a release, and no read is
+    ever confirmed; after many times the patience, a lease comes."""
+    monkeypatch.setattr(host_module, "IDLE_S", 0.01)
+    monkeypatch.setattr(host_module, "PATIENCE_S", 0.1)
+    lease = HostLease()
+    driver = made(ToyHands(), lease, log=NeverCaughtUp, content=ASKED)
+    async with running(driver) as task:
+        done, _ = await asyncio.wait([task], timeout=0.5)
+        assert not done
+        lease.leadership_confirmed(0, 10**12, Term(0))
+        with pytest.raises(ExceptionGroup) as ended:
+            await asyncio.wait_for(asyncio.shield(task), 5)
+    assert ended.group_contains(Unavailable, match="vip could not be given up")

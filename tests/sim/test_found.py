@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from mesh.ids import VIP, HostId, OwnedName
+from mesh.state.commands import DrainHost
 from tests.sim.checkers import ALL_CHECKERS
 from tests.sim.clients import Answer, Clients
 from tests.sim.clock import MS, NS
@@ -18,6 +19,7 @@ from tests.sim.operations import Operations
 from tests.sim.world import Plan, World
 
 THREE: Final = Plan(voters=3)
+REPORTER: Final = OwnedName("service/reporter")
 
 
 @contextmanager
@@ -107,3 +109,30 @@ def test_a_witness_is_taken_in_and_survives_a_start_before_its_log_says_so() -> 
         assert witness.life is not None
         assert leader.driver.status().membership.witnesses == (witness.life.member,)
         assert len(leader.driver.status().membership.voters) == 3
+
+
+def test_a_host_without_a_quorum_does_not_end_because_of_what_it_cannot_tell() -> None:
+    """Goal: after an outage of all, the first host that is back stays until the others are. Method: whoever
+    runs the reporter is drained and has been asked to give it up when the power fails everywhere; it comes
+    back alone, longer than the patience with hands that do not let go; the checkers judge."""
+    with world_of(age_ns=10 * NS) as world:
+        leader = world.leader()
+        assert leader is not None
+        rows = leader.replica.state.owners
+        holder = rows[REPORTER].holder
+        assert holder is not None
+        machine = world.machines[holder]
+        assert machine.life is not None
+        leader.loop.create_task(leader.replica.propose(DrainHost(holder, True), timeout_s=1.0))
+        while (row := machine.life.replica.state.owners[REPORTER]).successor in (None, holder):
+            assert world.now < 20 * NS, f"nobody asks for it: {row}"
+            world.run_until(world.now + MS // 5)
+        for each in world.machines.values():
+            world.power_off(each)
+        world.run_until(world.now + NS)
+        machine.is_up = True
+        world.start(machine)
+        life = machine.life
+        assert life is not None
+        world.run_until(world.now + 25 * NS)
+        assert machine.life is life
