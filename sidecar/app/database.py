@@ -16,6 +16,7 @@ from mesh.ids import PRIMARY, FencingTerm, HostId, Index
 from mesh.state import ClusterState
 from mesh.state.commands import Applied, PutSecret, SingleCommand
 from mesh.state.database_model import PORT_DEFAULT, DatabaseStatus
+from sidecar.postgres.backups import Backups
 from sidecar.postgres.driver import DatabaseDriver
 from sidecar.postgres.engine.binaries import find_binaries
 from sidecar.postgres.engine.config import APP_DATABASE, APP_ROLE, ServerConfig
@@ -26,6 +27,7 @@ from sidecar.postgres.leading import DatabaseLeading
 from sidecar.postgres.model import Lsn, SealReport
 from sidecar.postgres.peer_server import server_view
 from sidecar.postgres.peers import Peer
+from sidecar.postgres.port import NO_SIGHT, Sight, Source
 from sidecar.supervisor.surroundings import address_text
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class HostDatabase:
     def __init__(self, sidecar: "Sidecar") -> None:
         self._sidecar = sidecar
         self.driver: DatabaseDriver | None = None
+        self.backups: Backups | None = None
         if sidecar.settings.database is not None:
             self.driver = self._make_driver()
 
@@ -61,6 +64,7 @@ class HostDatabase:
         hierarchies = find_hierarchies(f"{made.host_id}-db", run_dir) if has_groups else NOWHERE
         config = ServerConfig(made.cluster, made.host_id, wanted.port or PORT_DEFAULT, (wanted.listen,), ())
         local = LocalPostgres(binaries, layout, hierarchies, config)
+        self.backups = Backups(made.host_id, local, self._sight, self._primary)
         return DatabaseDriver(
             host=made.host_id,
             address=lambda port: address_text(wanted.listen, port),
@@ -76,6 +80,18 @@ class HostDatabase:
     def _wake(self) -> None:
         assert self.driver is not None
         self.driver.wake()
+
+    def _sight(self) -> Sight:
+        return self.driver.sight if self.driver is not None else NO_SIGHT
+
+    def _primary(self) -> Source | None:
+        """Who takes writes, as far as it is replicated."""
+        state = self._sidecar.replica.state
+        owner = state.owners.get(PRIMARY)
+        row = state.database_members.get(owner.holder) if owner is not None and owner.holder else None
+        if row is None or not row.status.is_open or not row.status.address:
+            return None
+        return Source(row.host, row.status.address)
 
     def status(self) -> DatabaseStatus | None:
         """What this host reports of its database; None: it has none, or has not looked yet."""

@@ -109,6 +109,7 @@ class Doors:
             leadership=lambda: made.leading.database if made.node.duty is not None else None,
             look=made.database.look,
             checkpoint=made.database.checkpoint,
+            backups=made.database.backups,
         )
         self._database_peer = DatabasePeerServicer(
             cluster=made.cluster,

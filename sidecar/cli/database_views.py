@@ -182,3 +182,18 @@ def _failover_lines(phases: Sequence[Phase]) -> list[RenderableType]:
     for phase in phases:
         table.add_row(phase.name, f"{phase.after_ms:.0f}", phase.text)
     return [Text(""), table]
+
+
+def backup_shape(made: database.BackupMade) -> Shape:
+    """`trellis db backup --json`."""
+    return {
+        "path": made.path,
+        "host": made.host,
+        "system_identifier": made.system_identifier,
+        "timeline": made.timeline,
+        "start_lsn": format_lsn(made.start_lsn),
+        "end_lsn": format_lsn(made.end_lsn),
+        "version": made.version,
+        "size_bytes": made.size_bytes,
+        "deleted": list(made.deleted),
+    }

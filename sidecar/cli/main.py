@@ -14,6 +14,7 @@ from typer.exceptions import TyperException
 
 from mesh.errors import InvalidRequest, Problem, Refused, TrellisError
 from sidecar.cli import (
+    backup_commands,
     cluster_commands,
     database_commands,
     document_commands,
@@ -90,6 +91,7 @@ app.command(rich_help_panel=LOOK)(cluster_commands.hosts)
 app.command(rich_help_panel=LOOK)(cluster_commands.events)
 app.add_typer(service_commands.services_app, name="services", rich_help_panel=OPERATE)
 app.add_typer(document_commands.documents_app, name="documents", rich_help_panel=OPERATE)
+database_commands.database_app.command("backup")(backup_commands.backup)
 app.add_typer(database_commands.database_app, name="db", rich_help_panel=OPERATE)
 app.add_typer(cluster_commands.leader_app, name="leader", rich_help_panel=OPERATE)
 app.add_typer(cluster_commands.host_app, name="host", rich_help_panel=OPERATE)

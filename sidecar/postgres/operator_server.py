@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import grpc
@@ -13,7 +14,7 @@ from trellis.database.v1 import database_pb2_grpc
 
 from mesh.adapters.clock import boottime_ns, wall_ns
 from mesh.adapters.deadline import remaining_s
-from mesh.errors import Conflict, InvalidRequest, NoLeader, NotFound, TrellisError, Unavailable
+from mesh.errors import Conflict, InvalidRequest, NoLeader, NotFound, Problem, TrellisError, Unavailable
 from mesh.identity.interceptor import forwarding_metadata, present_caller
 from mesh.ids import PRIMARY, FencingTerm, HostId, MemberId
 from mesh.replica import Replica
@@ -22,6 +23,8 @@ from mesh.state.commands import RequestRelease
 from mesh.state.database_commands import AcceptDataLoss, DeclareDatabase
 from mesh.wire.database import database_to_wire, decode_database_spec
 from mesh.wire.errors import from_rpc_error
+from sidecar.postgres.backups import Backups
+from sidecar.postgres.engine.backup import BackupProgress, Made
 from sidecar.postgres.engine.config import check_parameters
 from sidecar.postgres.model import Lsn
 
@@ -61,14 +64,19 @@ class DatabaseServicer(database_pb2_grpc.DatabaseServiceServicer):
         leadership: Callable[[], Leadership | None],
         look: Callable[[HostId], Awaitable[pb.ServerView | None]],
         checkpoint: Callable[[HostId, FencingTerm], Awaitable[Lsn]],
+        backups: Backups | None,
     ) -> None:
-        """*leadership*: None while this host does not lead. *look* and *checkpoint* at any host."""
+        """*leadership*: None while this host does not lead. *look* and *checkpoint* at any host.
+
+        *backups*: None where this host carries no database.
+        """
         self._own = own
         self._replica = replica
         self._members = members
         self._leadership = leadership
         self._look = look
         self._checkpoint = checkpoint
+        self._backups = backups
 
     async def Declare(self, request: pb.DeclareRequest, context: Any) -> pb.DeclareResponse:
         """See the contract."""
@@ -159,6 +167,16 @@ class DatabaseServicer(database_pb2_grpc.DatabaseServiceServicer):
                     await asyncio.sleep(LOOK_S)
         raise Unavailable(f"{to} does not take writes yet; see trellis db status.")
 
+    async def Backup(self, request: pb.BackupRequest, context: Any) -> AsyncIterator[pb.BackupResponse]:
+        """See the contract."""
+        if self._backups is None:
+            raise NotFound("This host carries no database (no [database] in its settings): ask another host.")
+        if request.kib_per_second and not 32 <= request.kib_per_second <= 1 << 20:
+            problem = Problem("kib_per_second", "is not between 32 and 1048576", "10240")
+            raise InvalidRequest("The backup cannot be made so.", [problem])
+        async for each in self._backups.make(Path(request.folder), request.keep, request.kib_per_second):
+            yield _encode_news(each)
+
     async def AcceptDataLoss(
         self, request: pb.AcceptDataLossRequest, context: Any
     ) -> pb.AcceptDataLossResponse:
@@ -184,3 +202,26 @@ async def _asked(call: Awaitable[_Answer]) -> _Answer:
         return await call
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error) from error
+
+
+def _encode_news(news: BackupProgress | Made) -> pb.BackupResponse:
+    if isinstance(news, BackupProgress):
+        return pb.BackupResponse(
+            progress=pb.BackupProgress(
+                doing=news.doing, done_bytes=news.done_bytes, total_bytes=news.total_bytes
+            )
+        )
+    made = news.backup
+    return pb.BackupResponse(
+        made=pb.BackupMade(
+            path=str(news.path),
+            host=made.host,
+            system_identifier=made.system_identifier,
+            timeline=made.timeline,
+            start_lsn=made.start,
+            end_lsn=made.end,
+            version=made.version,
+            size_bytes=made.size_bytes,
+            deleted=news.deleted,
+        )
+    )

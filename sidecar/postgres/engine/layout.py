@@ -124,8 +124,8 @@ class Layout:
                 self._give(folder, uid=-1, mode=0o750)
             self.socket_folder.mkdir(mode=0o750, parents=True, exist_ok=True)
             self._give(self.socket_folder, uid=self._numbers[0], mode=0o750)
-        self._check_way(self.data)
-        self._check_way(self.socket_folder)
+        self.check_way(self.data)
+        self.check_way(self.socket_folder)
 
     @property
     def _numbers(self) -> tuple[int, int]:
@@ -136,8 +136,8 @@ class Layout:
             os.chown(path, uid, self._numbers[1], follow_symlinks=False)
         path.chmod(mode)
 
-    def _check_way(self, path: Path) -> None:
-        """Every folder above must let the database's user pass."""
+    def check_way(self, path: Path, setting: str = "database.data_dir") -> None:
+        """Every folder above must let the database's user pass. Fails: `SettingsError` about *setting*."""
         if not self.user:
             return
         uid, gid = self._numbers
@@ -145,7 +145,7 @@ class Layout:
             state = folder.stat()
             bit = 0o100 if state.st_uid == uid else 0o010 if state.st_gid == gid else 0o001
             if not state.st_mode & bit:
-                raise _folder_error(f"user {self.user!r} cannot pass {folder} (chmod o+x {folder})")
+                raise _folder_error(f"user {self.user!r} cannot pass {folder} (chmod o+x {folder})", setting)
 
     # ---- files for the server ------------------------------------------------------
 
@@ -278,8 +278,6 @@ def _remove(folder: Path) -> None:
         raise DatabaseFailed(f"{folder} cannot be deleted ({error}); delete it by hand.") from error
 
 
-def _folder_error(problem: str) -> SettingsError:
+def _folder_error(problem: str, setting: str = "database.data_dir") -> SettingsError:
     example = "/var/lib/trellis/postgres"
-    return SettingsError(
-        "The database has no usable folder.", [Problem("database.data_dir", problem, example)]
-    )
+    return SettingsError("The database has no usable folder.", [Problem(setting, problem, example)])

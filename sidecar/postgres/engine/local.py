@@ -20,6 +20,8 @@ from sidecar.postgres.engine.tool import Tools
 #: The server's own group, and the one of the programs that make or mend its data.
 SERVER_LEAF: Final = "postgres"
 TOOLS_LEAF: Final = "postgres-tools"
+#: And of backups, which go on while data are made or mended.
+BACKUP_LEAF: Final = "postgres-backup"
 #: A standby that hangs must not hold up a failover for longer.
 SEAL_S: Final = 1.0
 KILL_S: Final = 5.0
@@ -36,6 +38,7 @@ class LocalPostgres:
         self.binaries = binaries
         self.layout = layout
         self.tools = Tools(binaries, layout, Leaf(hierarchies, TOOLS_LEAF))
+        self.backup_tools = Tools(binaries, layout, Leaf(hierarchies, BACKUP_LEAF))
         self.files = ConfigFiles(layout, binaries.major)
         self.postmaster = Postmaster(binaries, layout, Leaf(hierarchies, SERVER_LEAF))
         self.control = Control(layout, self.files, self.postmaster, config)
@@ -47,6 +50,7 @@ class LocalPostgres:
         postmaster is killed. Fails: as `Postmaster.kill_tree`.
         """
         await self.tools.clear()
+        await self.backup_tools.clear()
         adopted = self.postmaster.adopt()
         if adopted is None:
             await self.postmaster.kill_tree(10.0)

@@ -8,10 +8,13 @@ import asyncio
 import contextlib
 import os
 import re
+import select
 import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
+
+import structlog
 
 from mesh.adapters.cgroup import Leaf
 from mesh.adapters.child import Child, Launch, spawn
@@ -19,6 +22,8 @@ from mesh.errors import DatabaseFailed, NotInTime
 from sidecar.postgres.engine import full_disk
 from sidecar.postgres.engine.binaries import Binaries
 from sidecar.postgres.engine.layout import Layout
+
+LOG = structlog.get_logger(__name__)
 
 #: What of a program's words is kept.
 SAID_CHARS_MAX: Final = 16_384
@@ -98,7 +103,7 @@ class Tools:
         try:
             return await self._watch(child, reading, said, deadline_s, idle_s)
         finally:
-            self._end(child)
+            await self._end(child)
             said.drain(reading)
             os.close(reading)
 
@@ -132,11 +137,17 @@ class Tools:
         if idle_s and now - said.at >= idle_s:
             raise NotInTime(f"No progress for {idle_s:g} s.", progress=said.last_words)
 
-    def _end(self, child: Child) -> None:
-        """Nothing of it lives on, and it is reaped."""
+    async def _end(self, child: Child) -> None:
+        """Nothing of it lives on, and it is reaped; what a hanging disk holds is left to the next `clear`."""
         if not self._leaf.kill():
             child.signal_group(signal.SIGKILL)
-        child.wait()
+        deadline = time.monotonic() + _CLEAR_S
+        while not select.select([child.pidfd], [], [], 0)[0]:
+            if time.monotonic() > deadline:
+                LOG.warning("database-tool-hangs", pid=child.pid)
+                child.let_go()
+                return
+            await asyncio.sleep(0.005)
         child.release()
 
 

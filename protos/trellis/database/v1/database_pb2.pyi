@@ -906,3 +906,151 @@ class CheckpointResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckpointResponse: _TypeAlias = CheckpointResponse  # noqa: Y015
+
+@_typing.final
+class BackupRequest(_message.Message):
+    """Asks for a backup."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOLDER_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
+    KIB_PER_SECOND_FIELD_NUMBER: _builtins.int
+    folder: _builtins.str
+    """Folder of the host that is asked, absolute; the backup becomes a folder in it."""
+    keep: _builtins.int
+    """Delete the cluster's older ones there until so many are left, this one included; 0: delete none."""
+    kib_per_second: _builtins.int
+    """How much the server may send in a second, in KiB, 32 to 1048576; 0: as fast as it can."""
+    def __init__(
+        self,
+        *,
+        folder: _builtins.str = ...,
+        keep: _builtins.int = ...,
+        kib_per_second: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["folder", b"folder", "keep", b"keep", "kib_per_second", b"kib_per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupRequest: _TypeAlias = BackupRequest  # noqa: Y015
+
+@_typing.final
+class BackupResponse(_message.Message):
+    """How a backup goes; `made` is the last one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    MADE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___BackupProgress:
+        """It goes on."""
+
+    @_builtins.property
+    def made(self) -> Global___BackupMade:
+        """It is complete and verified."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___BackupProgress | None = ...,
+        made: Global___BackupMade | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["made", b"made", "news", b"news", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["made", b"made", "news", b"news", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_news: _TypeAlias = _typing.Literal["progress", "made"]  # noqa: Y015
+    _WhichOneofArgType_news: _TypeAlias = _typing.Literal["news", b"news"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_news) -> _WhichOneofReturnType_news | None: ...
+
+Global___BackupResponse: _TypeAlias = BackupResponse  # noqa: Y015
+
+@_typing.final
+class BackupProgress(_message.Message):
+    """How far a backup is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOING_FIELD_NUMBER: _builtins.int
+    DONE_BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    doing: _builtins.str
+    """What is being done, in a few words."""
+    done_bytes: _builtins.int
+    """Bytes that were copied; 0 while nothing is."""
+    total_bytes: _builtins.int
+    """Estimated bytes in all; 0: not known."""
+    def __init__(
+        self,
+        *,
+        doing: _builtins.str = ...,
+        done_bytes: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["doing", b"doing", "done_bytes", b"done_bytes", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupProgress: _TypeAlias = BackupProgress  # noqa: Y015
+
+@_typing.final
+class BackupMade(_message.Message):
+    """A backup."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    SYSTEM_IDENTIFIER_FIELD_NUMBER: _builtins.int
+    TIMELINE_FIELD_NUMBER: _builtins.int
+    START_LSN_FIELD_NUMBER: _builtins.int
+    END_LSN_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Folder that it is in."""
+    host: _builtins.str
+    """Host whose server was copied."""
+    system_identifier: _builtins.str
+    """PostgreSQL's system identifier, decimal."""
+    timeline: _builtins.int
+    """Timeline at its end."""
+    start_lsn: _builtins.int
+    """WAL from which it is read, in bytes."""
+    end_lsn: _builtins.int
+    """Where it is consistent, in bytes; what was committed before is in it."""
+    version: _builtins.str
+    """Version of PostgreSQL that can read it: "15.18"."""
+    size_bytes: _builtins.int
+    """Size of all its files."""
+    @_builtins.property
+    def deleted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of older ones that were deleted."""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        host: _builtins.str = ...,
+        system_identifier: _builtins.str = ...,
+        timeline: _builtins.int = ...,
+        start_lsn: _builtins.int = ...,
+        end_lsn: _builtins.int = ...,
+        version: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        deleted: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "end_lsn", b"end_lsn", "host", b"host", "path", b"path", "size_bytes", b"size_bytes", "start_lsn", b"start_lsn", "system_identifier", b"system_identifier", "timeline", b"timeline", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupMade: _TypeAlias = BackupMade  # noqa: Y015

@@ -50,6 +50,11 @@ class DatabaseServiceStub:
                 request_serializer=trellis_dot_database_dot_v1_dot_database__pb2.SwitchoverRequest.SerializeToString,
                 response_deserializer=trellis_dot_database_dot_v1_dot_database__pb2.SwitchoverResponse.FromString,
                 _registered_method=True)
+        self.Backup = channel.unary_stream(
+                '/trellis.database.v1.DatabaseService/Backup',
+                request_serializer=trellis_dot_database_dot_v1_dot_database__pb2.BackupRequest.SerializeToString,
+                response_deserializer=trellis_dot_database_dot_v1_dot_database__pb2.BackupResponse.FromString,
+                _registered_method=True)
         self.AcceptDataLoss = channel.unary_unary(
                 '/trellis.database.v1.DatabaseService/AcceptDataLoss',
                 request_serializer=trellis_dot_database_dot_v1_dot_database__pb2.AcceptDataLossRequest.SerializeToString,
@@ -84,6 +89,14 @@ class DatabaseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Backup(self, request, context):
+        """Copies the database, from this host's server where it follows or leads, into a folder of this host,
+        and verifies the copy. Says how far it is until it is made; ended with the call. Operators only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AcceptDataLoss(self, request, context):
         """Allows that one primaryship is succeeded although acknowledged commits may be missing. Operators only.
         """
@@ -108,6 +121,11 @@ def add_DatabaseServiceServicer_to_server(servicer, server):
                     servicer.Switchover,
                     request_deserializer=trellis_dot_database_dot_v1_dot_database__pb2.SwitchoverRequest.FromString,
                     response_serializer=trellis_dot_database_dot_v1_dot_database__pb2.SwitchoverResponse.SerializeToString,
+            ),
+            'Backup': grpc.unary_stream_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=trellis_dot_database_dot_v1_dot_database__pb2.BackupRequest.FromString,
+                    response_serializer=trellis_dot_database_dot_v1_dot_database__pb2.BackupResponse.SerializeToString,
             ),
             'AcceptDataLoss': grpc.unary_unary_rpc_method_handler(
                     servicer.AcceptDataLoss,
@@ -197,6 +215,33 @@ class DatabaseService:
             '/trellis.database.v1.DatabaseService/Switchover',
             trellis_dot_database_dot_v1_dot_database__pb2.SwitchoverRequest.SerializeToString,
             trellis_dot_database_dot_v1_dot_database__pb2.SwitchoverResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/trellis.database.v1.DatabaseService/Backup',
+            trellis_dot_database_dot_v1_dot_database__pb2.BackupRequest.SerializeToString,
+            trellis_dot_database_dot_v1_dot_database__pb2.BackupResponse.FromString,
             options,
             channel_credentials,
             insecure,

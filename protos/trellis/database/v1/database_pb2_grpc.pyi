@@ -43,6 +43,10 @@ class DatabaseServiceStub:
     """Moves the primary to another host with nothing lost. Answered when the
     other host takes writes; refused, with the primary as it was, when it cannot. Operators only.
     """
+    Backup: _grpc.UnaryStreamMultiCallable[_database_pb2.BackupRequest, _database_pb2.BackupResponse]
+    """Copies the database, from this host's server where it follows or leads, into a folder of this host,
+    and verifies the copy. Says how far it is until it is made; ended with the call. Operators only.
+    """
     AcceptDataLoss: _grpc.UnaryUnaryMultiCallable[_database_pb2.AcceptDataLossRequest, _database_pb2.AcceptDataLossResponse]
     """Allows that one primaryship is succeeded although acknowledged commits may be missing. Operators only."""
 
@@ -60,6 +64,10 @@ class DatabaseServiceAsyncStub(DatabaseServiceStub):
     Switchover: _aio.UnaryUnaryMultiCallable[_database_pb2.SwitchoverRequest, _database_pb2.SwitchoverResponse]  # type: ignore[assignment]
     """Moves the primary to another host with nothing lost. Answered when the
     other host takes writes; refused, with the primary as it was, when it cannot. Operators only.
+    """
+    Backup: _aio.UnaryStreamMultiCallable[_database_pb2.BackupRequest, _database_pb2.BackupResponse]  # type: ignore[assignment]
+    """Copies the database, from this host's server where it follows or leads, into a folder of this host,
+    and verifies the copy. Says how far it is until it is made; ended with the call. Operators only.
     """
     AcceptDataLoss: _aio.UnaryUnaryMultiCallable[_database_pb2.AcceptDataLossRequest, _database_pb2.AcceptDataLossResponse]  # type: ignore[assignment]
     """Allows that one primaryship is succeeded although acknowledged commits may be missing. Operators only."""
@@ -93,6 +101,16 @@ class DatabaseServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_database_pb2.SwitchoverResponse, _abc.Awaitable[_database_pb2.SwitchoverResponse]]:
         """Moves the primary to another host with nothing lost. Answered when the
         other host takes writes; refused, with the primary as it was, when it cannot. Operators only.
+        """
+
+    @_abc_1.abstractmethod
+    def Backup(
+        self,
+        request: _database_pb2.BackupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_database_pb2.BackupResponse], _abc.AsyncIterator[_database_pb2.BackupResponse]]:
+        """Copies the database, from this host's server where it follows or leads, into a folder of this host,
+        and verifies the copy. Says how far it is until it is made; ended with the call. Operators only.
         """
 
     @_abc_1.abstractmethod
