@@ -32,7 +32,7 @@ fi
 words=$(mktemp)
 trap 'rm -f "$words"' EXIT
 say "installing the packages of constraints.txt (a minute on a new machine)"
-if [ "$what" = dev ]; then extras='.[dev,bench,postgres]'; else extras='.'; fi
+if [ "$what" = dev ]; then extras='.[dev,bench,postgres]'; else extras='.[postgres]'; fi
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e "$extras" 2>"$words" || {
   cat "$words" >&2; fail "pip could not install the packages; its words are above."
 }

@@ -33,6 +33,8 @@ class Board:
     #: Moment → what happened, for the strip chart.
     marks: dict[int, str] = field(default_factory=dict)
     acknowledged: int = 0
+    #: Deployments that were acknowledged; None: the demo has no database.
+    deployed: int | None = None
     calls_per_bucket: float = 1.0
     ledger: CallLedger = field(init=False)
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from rich.live import Live
 
 from mesh.errors import InvalidRequest, NotFound, Problem, TrellisError
 from sidecar.demo.board import Board
+from sidecar.demo.database import find_database
 from sidecar.demo.kept import how_to_talk
 from sidecar.demo.plan import HOSTS, Plan, make_plan
 from sidecar.demo.report import Outcome, as_json, as_view
@@ -33,9 +35,13 @@ def run_demo(*, directory: Path | None, keep: bool, seconds: float, rate: float,
     Fails: `TrellisError` with the reason when the cluster does not come up;
     its directory is then left for its logs.
     """
-    plan = make_plan(_new_directory(directory))
     # Standard output is only for the object then.
     console = Console(stderr=as_object, highlight=False)
+    plan = make_plan(_new_directory(directory))
+    database, why = find_database(plan.directory)
+    if database is None:
+        console.print(f"The demo runs without a database: {why}", markup=False, soft_wrap=True)
+    plan = replace(plan, database=database)
     try:
         outcome, how_to_go_on = asyncio.run(_play(plan, console, keep=keep, seconds=seconds, rate=rate))
     except BaseExceptionGroup as group:
@@ -67,7 +73,9 @@ def run_demo(*, directory: Path | None, keep: bool, seconds: float, rate: float,
 def _new_directory(directory: Path | None) -> Path:
     if directory is None:
         runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-        root = runtime if runtime and os.access(runtime, os.W_OK) else tempfile.gettempdir()
+        # Another user runs PostgreSQL for root, and has to pass.
+        is_own = runtime and os.access(runtime, os.W_OK) and os.geteuid() != 0
+        root = runtime if is_own else tempfile.gettempdir()
         return Path(tempfile.mkdtemp(prefix="trellis-demo-", dir=root))
     absolute = directory.absolute()
     try:

@@ -6,6 +6,8 @@ Pure: `note` takes one observation after the other; nothing here looks at a cloc
 from dataclasses import dataclass, field
 from typing import Final
 
+from mesh.ids import PRIMARY
+
 MS: Final = 10**6
 
 
@@ -39,6 +41,8 @@ STEPS: Final = {
     "answered": "northbound calls are answered again",
     "reporter_owned": "reporter given to another host (committed)",
     "reporter_running": "reporter runs there",
+    "database_owned": "database given to another host (committed)",
+    "deployed": "deployments are acknowledged again",
 }
 
 
@@ -81,6 +85,8 @@ class Failover:
             owner = sight.owners["service/reporter"][0]
             if owner in sight.ready.get("reporter", frozenset()):
                 steps.append("reporter_running")
+        if self._moved(sight, PRIMARY):
+            steps.append("database_owned")
         return steps
 
     def _moved(self, sight: Sight, name: str) -> bool:

@@ -13,12 +13,14 @@ from typing import Final
 
 from mesh.errors import InvalidRequest, Problem, Unavailable
 from mesh.limits import SOCKET_PATH_BYTES_MAX
+from sidecar.demo.database import DemoDatabase
 
 HOSTS: Final = ("host1", "host2", "host3")
 VIRTUAL_ADDRESS: Final = "127.0.0.100"
 #: Ports of one host, moved together in steps of 100 until all are free.
 MESH, JOIN, VIRTUAL, NORTHBOUND, XDS, PROMETHEUS = 7400, 7401, 7480, 8480, 18_400, 9464
-SERVICES, PORTS_PER_RANGE = 20_400, 50
+SERVICES, PORTS_PER_RANGE = 20_400, 90
+DATABASE, DATABASE_CLIENTS = 15_432, 16_432
 
 _SETTINGS: Final = """\
 # Made by `trellis demo`.
@@ -57,6 +59,14 @@ prometheus = "{ip}:{prometheus}"
 mode = true
 """
 
+_DATABASE: Final = """
+[database]
+user = "{user}"
+bin_dir = "{folder}"
+port = {database}
+client_address = "{ip}:{clients}"
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class HostPlan:
@@ -66,6 +76,8 @@ class HostPlan:
     ip: str
     directory: Path
     shift: int
+    #: None: the demo has no database.
+    database: DemoDatabase | None = None
 
     @property
     def settings_path(self) -> Path:
@@ -89,7 +101,7 @@ class HostPlan:
 
     def settings(self) -> str:
         """The text of its settings file."""
-        return _SETTINGS.format(
+        text = _SETTINGS.format(
             name=self.name,
             directory=self.directory,
             ip=self.ip,
@@ -103,6 +115,15 @@ class HostPlan:
             services=SERVICES + self.shift,
             services_max=SERVICES + self.shift + PORTS_PER_RANGE,
         )
+        if self.database is None:
+            return text
+        return text + _DATABASE.format(
+            user=self.database.user,
+            folder=self.database.folder,
+            ip=self.ip,
+            database=DATABASE + self.shift,
+            clients=DATABASE_CLIENTS + self.shift,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +132,13 @@ class Plan:
 
     directory: Path
     shift: int
+    database: DemoDatabase | None = None
 
     @property
     def hosts(self) -> tuple[HostPlan, ...]:
         """Its hosts, in order."""
         return tuple(
-            HostPlan(name, f"127.0.0.{number}", self.directory / name, self.shift)
+            HostPlan(name, f"127.0.0.{number}", self.directory / name, self.shift, self.database)
             for number, name in enumerate(HOSTS, start=1)
         )
 
@@ -150,7 +172,7 @@ def make_plan(directory: Path) -> Plan:
 
 def _listeners(shift: int) -> Iterator[tuple[str, int]]:
     for number in range(1, len(HOSTS) + 1):
-        for port in (MESH, JOIN, NORTHBOUND, XDS, PROMETHEUS, SERVICES):
+        for port in (MESH, JOIN, NORTHBOUND, XDS, PROMETHEUS, SERVICES, DATABASE, DATABASE_CLIENTS):
             yield f"127.0.0.{number}", port + shift
     yield VIRTUAL_ADDRESS, VIRTUAL + shift
 

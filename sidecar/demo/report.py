@@ -1,6 +1,6 @@
 """The end of a demo: what the failover took, in a table for people and an object for programs."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -8,6 +8,16 @@ from rich.text import Text
 
 from sidecar.demo.calls import CallLedger
 from sidecar.demo.phases import MS, STEPS, Failover
+
+
+@dataclass(frozen=True, slots=True)
+class Deployments:
+    """What became of the deployments, which are rows of the database."""
+
+    acknowledged: int
+    lost: int
+    #: Longest time without an acknowledgement, around the kill.
+    longest_wait_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +34,8 @@ class Outcome:
     took_over: bool
     #: The killed host follows again and runs its instances; milliseconds from its start.
     returned_ms: float | None
+    #: None: the demo had no database.
+    deployments: Deployments | None = None
 
     @property
     def recovered(self) -> bool:
@@ -38,7 +50,8 @@ class Outcome:
     @property
     def exit_code(self) -> int:
         """0 only when nothing acknowledged is lost and the cluster is whole."""
-        return 0 if self.recovered and self.acknowledged_lost == 0 else 1
+        lost = self.acknowledged_lost + (self.deployments.lost if self.deployments is not None else 0)
+        return 0 if self.recovered and lost == 0 else 1
 
 
 def as_json(outcome: Outcome) -> dict[str, object]:
@@ -53,6 +66,7 @@ def as_json(outcome: Outcome) -> dict[str, object]:
         "acknowledged_lost": outcome.acknowledged_lost,
         "acknowledged": outcome.acknowledged,
         "recovered": outcome.recovered,
+        "deployments": None if outcome.deployments is None else asdict(outcome.deployments),
         "old_leader": failover.old_leader,
         "new_leader": failover.new_leader or None,
         "phases_ms": {step: failover.step_ms(step) for step in STEPS},
@@ -75,7 +89,8 @@ def as_view(outcome: Outcome) -> RenderableType:
     table.add_row("0 ms", f"{failover.old_leader}'s sidecar is killed (SIGKILL)")
     seen = {step: failover.step_ms(step) for step in STEPS}
     # An address that was never seen closed was perhaps closed for less than a look.
-    shown_steps = [step for step in STEPS if seen[step] is not None or step != "vip_listening"]
+    dark = {"vip_listening"} | ({"database_owned", "deployed"} if outcome.deployments is None else set())
+    shown_steps = [step for step in STEPS if seen[step] is not None or step not in dark]
     ordered = sorted(shown_steps, key=lambda step: (seen[step] is None, seen[step] or 0.0))
     for step in ordered:
         shown = f"{seen[step]:.0f} ms" if seen[step] is not None else "not seen"
@@ -98,6 +113,12 @@ def verdict(outcome: Outcome) -> Text:
         f" longest time without an answer {outcome.outage_ms:.0f} ms.\n"
     )
     text.append(f"{outcome.acknowledged} acknowledged writes: {outcome.acknowledged_lost} lost. ")
+    if outcome.deployments is not None:
+        made = outcome.deployments
+        text.append(
+            f"{made.acknowledged} acknowledged deployments, kept in PostgreSQL: {made.lost} lost;"
+            f" longest wait for one {made.longest_wait_ms:.0f} ms.\n"
+        )
     host = outcome.failover.old_leader
     if outcome.returned_ms is not None:
         text.append(f"{host} follows and serves again, {outcome.returned_ms:.0f} ms after its restart.")

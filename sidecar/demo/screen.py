@@ -90,6 +90,7 @@ def calls_line(board: Board, now_ns: int) -> Text:
         (f"  {ledger.failed} failed", "bold red" if ledger.failed else "green"),
         (f"  p50 {ledger.percentile_ms(0.5):.1f} ms"),
         (f"  {board.acknowledged} writes acknowledged"),
+        ("" if board.deployed is None else f"  {board.deployed} deployments acknowledged"),
     )
     if silent_ms > 150 and ledger.answered_ns:
         text.append(f"  no answer for {silent_ms:.0f} ms", style="bold red")

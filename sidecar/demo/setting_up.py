@@ -2,7 +2,7 @@
 
 import asyncio
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +10,7 @@ import psutil
 
 from mesh.errors import Unavailable
 from sidecar.demo.board import Board
+from sidecar.demo.database import DemoDatabase
 from sidecar.demo.lookout import wait_until
 from sidecar.demo.plan import HostPlan
 from sidecar.demo.stage import Stage
@@ -17,17 +18,20 @@ from sidecar.demo.stage import Stage
 SETUP_S: Final = 30.0
 #: What is deployed: files of the package `services`, which is found and not imported.
 DECLARATIONS: Final = ("echo/echo.toml", "reporter/reporter.toml")
+#: With a database, these too.
+ON_DATABASE: Final = ("lcm/lcm.toml", "reconciler/reconciler.toml")
+DATABASE_S: Final = 90.0
 
 
-def declarations() -> list[Path]:
-    """The declaration files of the services that the demo runs."""
+def declarations(names: Iterable[str]) -> list[Path]:
+    """Declaration files of the package `services`. Fails: `Unavailable` when that is not installed."""
     found = importlib.util.find_spec("services")
     if found is None or not found.submodule_search_locations:
         raise Unavailable(
             "The package `services` is not installed: install Trellis whole, as `make setup` does."
         )
     root = Path(next(iter(found.submodule_search_locations)))
-    return [root / name for name in DECLARATIONS]
+    return [root / name for name in names]
 
 
 async def set_up(stage: Stage, board: Board) -> None:
@@ -55,11 +59,31 @@ async def set_up(stage: Stage, board: Board) -> None:
     )
     board.begin("deploying echo on every host and reporter on one")
     async with asyncio.TaskGroup() as applying:
-        for declaration in declarations():
+        for declaration in declarations(DECLARATIONS):
             words = ("services", "apply", str(declaration), "--settings", str(first.settings_path))
             applying.create_task(stage.trellis(*words), name=f"apply:{declaration.name}")
     await _expect(board, lambda: board.ready("echo") == everyone, "echo is not ready on every host")
     await _expect(board, lambda: len(board.ready("reporter")) == 1, "reporter is not ready on one host")
+    if stage.plan.database is not None:
+        await _set_up_database(stage, board, stage.plan.database)
+
+
+async def _set_up_database(stage: Stage, board: Board, database: DemoDatabase) -> None:
+    settings = ("--settings", str(stage.plan.hosts[0].settings_path))
+    board.begin(f"making a PostgreSQL {database.version} on one host and two copies of it")
+    await stage.trellis(
+        "db", "declare", "--wait", "--timeout", str(DATABASE_S), *settings, within_s=DATABASE_S
+    )
+    board.begin("deploying the lifecycle manager on every host and its reconciler on one")
+    for declaration in declarations(ON_DATABASE):
+        # Anybody may deploy in a demo: it listens on loopback only.
+        text = declaration.read_text().replace('LCM_ANONYMOUS = "none"', 'LCM_ANONYMOUS = "deployer"')
+        copy = stage.plan.directory / declaration.name
+        copy.write_text(text)
+        await stage.trellis("services", "apply", str(copy), *settings)
+    everyone = frozenset(host.name for host in stage.plan.hosts)
+    await _expect(board, lambda: board.ready("lcm") == everyone, "lcm is not ready on every host")
+    await _expect(board, lambda: len(board.ready("reconciler")) == 1, "reconciler is not ready on one host")
 
 
 async def _join(stage: Stage, board: Board, member: HostPlan, host: HostPlan) -> None:

@@ -48,7 +48,7 @@ class Stage:
         await self._orders.tell({"keep": True})
         self.kept = True
 
-    async def trellis(self, *words: str) -> str:
+    async def trellis(self, *words: str, within_s: float = COMMAND_DEADLINE_S) -> str:
         """Run one command of the CLI and return what it printed.
 
         Cancellation: the command is killed.
@@ -56,7 +56,7 @@ class Stage:
         Fails: `Unavailable` with the command's own words.
         """
         argv = [*trellis_argv(), *words]
-        said = await output_of(argv, within_s=COMMAND_DEADLINE_S, called=f"trellis {words[0]}")
+        said = await output_of(argv, within_s=within_s, called=f"trellis {words[0]}")
         return said.strip()
 
 

@@ -7,10 +7,11 @@ from typing import Final
 from mesh.errors import Unavailable
 from sidecar.demo.board import Board
 from sidecar.demo.client import northbound_load
+from sidecar.demo.deployments import Deployer
 from sidecar.demo.lookout import Lookout, wait_until
-from sidecar.demo.phases import MS
+from sidecar.demo.phases import MS, Failover
 from sidecar.demo.plan import HostPlan
-from sidecar.demo.report import Outcome
+from sidecar.demo.report import Deployments, Outcome
 from sidecar.demo.setting_up import set_up
 from sidecar.demo.stage import Stage
 from sidecar.demo.takeover import kill_the_leader
@@ -18,6 +19,7 @@ from sidecar.demo.writes import Writer
 
 ANSWER_S: Final = 10.0
 RETURN_S: Final = 15.0
+DEPLOYED_S: Final = 15.0
 
 
 async def play(stage: Stage, board: Board, *, seconds: float, rate: float) -> Outcome:
@@ -30,11 +32,17 @@ async def play(stage: Stage, board: Board, *, seconds: float, rate: float) -> Ou
         ]
         await set_up(stage, board)
         writer = Writer(board, plan.hosts)
+        deployer = Deployer(board)
         async with northbound_load(board, rate) as client:
             looks.append(watching.create_task(writer.write_steadily(), name="writes"))
+            if plan.database is not None:
+                looks.append(watching.create_task(deployer.deploy_steadily(), name="deployments"))
+                await deployer.wait_next(ANSWER_S)
             await serve_quietly(board, client, seconds)
             failover, took_over = await kill_the_leader(stage, board, lookout)
             await asyncio.sleep(1)
+            if plan.database is not None:
+                took_over = await see_deployments(board, deployer, failover) and took_over
             old = next(host for host in plan.hosts if host.name == failover.old_leader)
             returned_ms = await bring_back(stage, board, old)
             await asyncio.sleep(1)
@@ -43,8 +51,27 @@ async def play(stage: Stage, board: Board, *, seconds: float, rate: float) -> Ou
     board.begin("checking every acknowledged write")
     survivor = next(host for host in plan.hosts if host.name != failover.old_leader)
     lost = await writer.count_lost(survivor)
+    deployments = None
+    if plan.database is not None:
+        wait_ms = round(deployer.longest_wait_ns(failover.killed_ns) / MS, 1)
+        deployments = Deployments(len(deployer.acknowledged), await deployer.count_lost(), wait_ms)
     gap = board.ledger.largest_gap(failover.killed_ns, failover.seen_ns["answered"])
-    return Outcome(failover, board.ledger, gap, len(writer.acknowledged), lost, took_over, returned_ms)
+    return Outcome(
+        failover, board.ledger, gap, len(writer.acknowledged), lost, took_over, returned_ms, deployments
+    )
+
+
+async def see_deployments(board: Board, deployer: Deployer, failover: Failover) -> bool:
+    """Whether deployments are acknowledged again, by the database's next primary."""
+    if not await deployer.wait_next(DEPLOYED_S):
+        return False
+    first_ns = next(at for at in deployer.acknowledged_ns if at > failover.killed_ns)
+    ended = [at for at in deployer.acknowledged_ns if at > failover.killed_ns]
+    waits = zip([failover.killed_ns, *ended], ended, strict=False)
+    again_ns = max(waits, key=lambda pair: pair[1] - pair[0], default=(0, first_ns))[1]
+    failover.note_step("deployed", again_ns)
+    board.say(f"+{failover.step_ms('deployed'):.0f} ms  deployments are acknowledged again")
+    return True
 
 
 async def serve_quietly(board: Board, client: "asyncio.Task[None]", seconds: float) -> None:

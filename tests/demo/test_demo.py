@@ -26,6 +26,8 @@ def left_of(directory: Path) -> list[str]:
 def directory() -> Iterator[Path]:
     # Short, as sockets lie below it; the demo makes it.
     with tempfile.TemporaryDirectory(prefix="tr-", dir="/tmp") as parent:
+        # Another user runs PostgreSQL when this one is root.
+        Path(parent).chmod(0o711)
         yield Path(parent) / "demo"
 
 
@@ -43,6 +45,9 @@ def test_the_demo_kills_a_leader_loses_nothing_and_leaves_nothing(directory: Pat
     assert found["recovered"]
     assert found["calls"] > 50
     assert found["acknowledged"] > 10
+    assert found["deployments"]["acknowledged"] > 5
+    assert found["deployments"]["lost"] == 0
+    assert found["phases_ms"]["deployed"] > 0
     assert found["old_leader"] != found["new_leader"]
     assert 0 < found["leader_ms"] <= found["phases_ms"]["vip_owned"]
     assert 0 < found["outage_ms"] < 10_000

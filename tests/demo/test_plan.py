@@ -2,18 +2,21 @@
 
 import socket
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mesh.errors import InvalidRequest
 from mesh.settings import load_settings
+from sidecar.demo.database import DemoDatabase
 from sidecar.demo.plan import MESH, make_plan
 
 
 def test_the_settings_of_every_host_can_be_loaded(tmp_path: Path) -> None:
     """Goal: the demo's files obey the rules of all files. Method: write and load each."""
-    plan = make_plan(Path("/tmp/d"))
+    database = DemoDatabase("postgres", Path("/usr/lib/postgresql/15/bin"), "15.18")
+    plan = replace(make_plan(Path("/tmp/d")), database=database)
     for host in plan.hosts:
         path = tmp_path / f"{host.name}.toml"
         path.write_text(host.settings())
@@ -23,6 +26,8 @@ def test_the_settings_of_every_host_can_be_loaded(tmp_path: Path) -> None:
         assert settings.virtual_ip is not None
         assert settings.virtual_ip.is_listener_only
         assert str(settings.virtual_ip.endpoint) == plan.virtual_address
+        assert settings.database is not None
+        assert settings.database.client_address.ip == host.ip
 
 
 def test_hosts_share_no_address() -> None:
