@@ -93,6 +93,8 @@ class Cluster:
     net: Net = field(default_factory=Net)
     concurrency: int = 1
     hosts: tuple[str, ...] = HOSTS
+    #: At the end of each host's settings; {local} is where its own services reach it.
+    more: str = ""
     _channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
 
     @property
@@ -122,18 +124,23 @@ class Cluster:
         await self.wait_whole()
 
     def _settings(self, host: str) -> str:
-        ip = self.net.ip(host)
-        return _SETTINGS.format(
+        ip, local = self.net.ip(host), self.local(host)
+        return (_SETTINGS + self.more).format(
             name=host,
             directory=self.directory / host,
             ip=ip,
-            local=ip if ip.startswith("127.") else "127.0.0.1",
+            local=local,
             northbound=NORTHBOUND_PORT,
             virtual_ip=self.net.virtual_ip,
             virtual=VIP_PORT,
             interface=self.net.interface,
             concurrency=self.concurrency,
         )
+
+    def local(self, host: str) -> str:
+        """Address by which a host reaches itself only."""
+        ip = self.net.ip(host)
+        return ip if ip.startswith("127.") else "127.0.0.1"
 
     async def trellis(self, host: str, *words: str) -> str:
         """Run one command of the CLI on a host and return what it printed."""
@@ -266,11 +273,16 @@ _QUICK: Final = (
 
 @contextlib.asynccontextmanager
 async def running_cluster(
-    directory: Path, *, net: Net | None = None, concurrency: int = 1, hosts: tuple[str, ...] = HOSTS
+    directory: Path,
+    *,
+    net: Net | None = None,
+    concurrency: int = 1,
+    hosts: tuple[str, ...] = HOSTS,
+    more: str = "",
 ) -> AsyncIterator[Cluster]:
     """A cluster of voters for as long as the body runs."""
     async with Programs(directory) as programs:
-        cluster = Cluster(directory, programs, net or Net(), concurrency, hosts)
+        cluster = Cluster(directory, programs, net or Net(), concurrency, hosts, more)
         try:
             await cluster.set_up()
             yield cluster

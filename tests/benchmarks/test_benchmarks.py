@@ -100,7 +100,7 @@ def test_an_unknown_name_is_refused_with_those_that_exist() -> None:
     """Goal: a typing error does not run nothing and pass. Method: a name that is none."""
     said = run("benchmarks", "latency")
     assert said.returncode == 2
-    assert "failover, northbound, consensus, idle, supervision" in said.stderr
+    assert "failover, northbound, consensus, idle, supervision, db_failover" in said.stderr
 
 
 @pytest.mark.integration
