@@ -37,10 +37,18 @@ class Connection:
         self._on_broken = on_broken
         network, scheduler = world.network, world.scheduler
         here, there = client.host, server.host
-        self.out = Stream(network, scheduler, here, there, server.loop, self._silence)
+        self._network = network
+        self._is_established = False
+        self.out = Stream(network, scheduler, here, there, server.loop, self._silence, self._is_open)
         self.back = Stream(network, scheduler, there, here, client.loop, self._silence)
         self.is_broken = False
         server.incoming.append(self)
+
+    def _is_open(self) -> bool:
+        """It opens once each end hears the other: the kernel over there must be heard to answer."""
+        if not self._is_established:
+            self._is_established = not self._network.is_cut(self.server.host, self.client.host)
+        return self._is_established
 
     def _silence(self) -> None:
         """Keepalive: the client's end gives up, on its own loop."""

@@ -121,9 +121,14 @@ class Stream:
         to: HostId,
         loop: SimLoop,
         on_silence: Callable[[], None] = lambda: None,
+        is_open: Callable[[], bool] = lambda: True,
     ) -> None:
-        """*loop* runs on *to*; *on_silence*: nothing got through for the keepalive's time."""
+        """*loop* runs on *to*; *on_silence*: nothing got through for the keepalive's time.
+
+        Nothing leaves before *is_open*: it is asked when the way there is free.
+        """
         self._on_silence = on_silence
+        self._is_open = is_open
         self._network = network
         self._scheduler = scheduler
         self._source = source
@@ -143,13 +148,16 @@ class Stream:
         """Have *act(what)* called at the other end after everything before it."""
         if self.is_broken:
             return
-        if self._waiting or self._network.is_cut(self._source, self._to):
+        if self._waiting or self._is_held():
             self._waiting.append((act, what))
             if not self._is_resending:
                 self._is_resending = True
                 self._scheduler.at(self._scheduler.now + RESEND_NS, self._resend, RESEND_NS)
             return
         self._send(act, what)
+
+    def _is_held(self) -> bool:
+        return self._network.is_cut(self._source, self._to) or not self._is_open()
 
     def _send(self, act: Callable[[Any], None], what: Any) -> None:
         at = self._scheduler.now + self._network.delay(self._source, self._to)
@@ -163,7 +171,7 @@ class Stream:
     def _resend(self, waited: int) -> None:
         if self.is_broken:
             return
-        if self._network.is_cut(self._source, self._to):
+        if self._is_held():
             if waited >= RESEND_NS_MAX:  # longer than the keepalive waits
                 self._on_silence()
                 return

@@ -10,6 +10,7 @@ from typing import Final
 
 from mesh.ids import VIP, HostId, OwnedName
 from mesh.state.commands import DrainHost
+from tests.sim.calls import Connection
 from tests.sim.checkers import ALL_CHECKERS
 from tests.sim.clients import Answer, Clients
 from tests.sim.clock import MS, NS
@@ -136,3 +137,27 @@ def test_a_host_without_a_quorum_does_not_end_because_of_what_it_cannot_tell() -
         assert life is not None
         world.run_until(world.now + 25 * NS)
         assert machine.life is life
+
+
+def test_a_connection_opens_only_once_both_ends_hear_each_other() -> None:
+    """Goal: as with TCP, nothing reaches a host by a connection that it cannot answer: else a host that hears
+    nobody would go on beating. Method: one way cut, and healed again; then cut under an open connection."""
+    with world_of() as world:
+        client, server = world.machines[HostId("host1")].life, world.machines[HostId("host2")].life
+        assert client is not None
+        assert server is not None
+        back = world.network.links[HostId("host2"), HostId("host1")]
+        arrived: list[str] = []
+        connection = Connection(client, server, lambda: None)
+        for text, is_cut, expected in (
+            ("cannot open", True, []),
+            ("opens", False, ["cannot open", "opens"]),
+            ("is open", True, ["cannot open", "opens", "is open"]),
+        ):
+            back.is_cut = is_cut
+            back.settle()
+            connection.out.put(arrived.append, text)
+            world.run_until(world.now + NS)
+            assert arrived == expected
+        back.is_cut = False
+        back.settle()
