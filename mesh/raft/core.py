@@ -125,6 +125,8 @@ class Core:
         is_due = self._election_elapsed >= self._election_timeout and not self._promise.is_binding
         if is_due and self.may_campaign:
             self._become_pre_candidate()
+        elif is_due and self.leader is not None:  # who never stands must not keep a leader it does not hear
+            self._become_follower(self.term, None)
 
     def _reset_election_timer(self) -> None:
         low, high = self._settings.election_ticks_min, self._settings.election_ticks_max
