@@ -14,7 +14,7 @@ import structlog
 
 from mesh import failpoints
 from mesh.errors import TrellisError
-from mesh.ids import PRIMARY, FencingTerm, HostId
+from mesh.ids import PRIMARY, FencingTerm, HostId, MemberId
 from mesh.lease.model import HostStanding, Target, Verdict
 from mesh.lease.plan import NamePlan
 from mesh.state import ClusterState
@@ -76,6 +76,9 @@ class DatabaseLeading:
         self._account = _Account()
         self._fruitless = 0
         self._reports: dict[HostId, SealReport] = {}
+        #: The member of each host when it was asked.
+        self._said_by: dict[HostId, MemberId] = {}
+        self._members: dict[HostId, MemberId] = {}
         self._to_seal: tuple[HostId, ...] = ()
         self._due = asyncio.Event()
         self._told = ""
@@ -103,7 +106,7 @@ class DatabaseLeading:
             self._first_term = owner.fencing_term
         if not record.is_bootstrapped and not self._is_alive(owner.holder, standings):
             return NamePlan(PRIMARY, Target(self._first_host(state, standings, leaving)))
-        self._keep_account(owner.fencing_term)
+        self._keep_account(state, owner.fencing_term)
         alive = tuple(host for host in data_hosts(state) if self._is_alive(host, standings))
         view = self._view(state, record, owner, alive, now)
         step = decide_failover(view)
@@ -146,7 +149,12 @@ class DatabaseLeading:
         standing = standings.get(host)
         return standing is not None and standing.verdict is not Verdict.LOST and standing.crashed_at is None
 
-    def _keep_account(self, term: FencingTerm) -> None:
+    def _keep_account(self, state: ClusterState, term: FencingTerm) -> None:
+        self._members = {row.host: row.member for row in state.hosts.values()}
+        for host in [*self._reports]:
+            if self._members.get(host) != self._said_by.get(host):
+                # It was wiped and joined anew: its promise is forgotten there.
+                del self._reports[host]
         if self._account.fencing_term != term:
             self._fruitless += self._account.not_serving_since is not None
             self._account = _Account(term)
@@ -313,27 +321,33 @@ class DatabaseLeading:
             while True:
                 self._due.clear()
                 for host in self._to_seal:
-                    if host not in asking or asking[host].done():
+                    is_asked = host in asking and not asking[host].done()
+                    if not is_asked and not self._has_answered(host):
                         work = self._seal_host(host, self._account.fencing_term)
                         asking[host] = group.create_task(work, name=f"seal:{host}")
                 await self._due.wait()
+
+    def _has_answered(self, host: HostId) -> bool:
+        report = self._reports.get(host)
+        return report is not None and report.fencing_term >= self._account.fencing_term and is_final(report)
 
     async def _seal_host(self, host: HostId, term: FencingTerm) -> None:
         """Until it has answered finally, or is not asked any more."""
         failpoints.hit("database.before-seal")
         while host in self._to_seal and term == self._account.fencing_term:
+            member = self._members.get(host)
             try:
                 report = await self._seal(host, term)
             except TrellisError as error:
                 LOG.info("database-seal", host=host, error=str(error))
             else:
-                self._reports[host] = report
+                self._reports[host], self._said_by[host] = report, member or MemberId("")
                 LOG.info(
                     "database-sealed", host=host, term=term, flushed=report.flushed, final=is_final(report)
                 )
                 self._wake()
                 if is_final(report):
-                    break
+                    return
             await asyncio.sleep(ASK_AGAIN_S)
         # It may be asked for another primaryship by now.
         self._due.set()
