@@ -44,6 +44,8 @@ LOG = structlog.get_logger(__name__)
 #: A seal is answered with what is known by then; whoever asked may ask again.
 SEAL_ANSWER_S = 1.5
 TIDY_S = 5.0
+#: After it did not work.
+TIDY_AGAIN_S = 0.5
 STOP_S = 30.0
 #: In which nothing is begun while a copy or a stop is under way; what overrides that.
 _URGENT = frozenset({Do.KILL_ALL, Do.SEAL})
@@ -301,8 +303,9 @@ class DatabaseDriver:
         loop = asyncio.get_running_loop()
         try:
             if loop.time() >= self._tidy_at and not self._pace.is_busy:
-                self._tidy_at = loop.time() + TIDY_S
+                self._tidy_at = loop.time() + TIDY_AGAIN_S
                 await self._engine.tidy()
+                self._tidy_at = loop.time() + TIDY_S
             is_more = await self._acts.tend(self._goal, self._sight)
         except InvariantBroken:
             raise

@@ -202,7 +202,7 @@ def is_whole(status: database_pb2.GetStatusResponse) -> bool:
     return (
         primary is not None
         and primary.is_open
-        and primary.fencing_term == status.fencing_term == status.published_term
+        and primary.fencing_term == status.fencing_term
         and not status.successor
         and len(standbys) == len(status.published.voters) == 2
         and all(row.status.is_streaming for row in standbys)

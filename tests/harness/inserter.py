@@ -19,6 +19,8 @@ from itertools import count
 
 import psycopg
 
+from tests.harness.waiting import let_pass
+
 AGAIN_S = 0.02
 CONNECT_S = 3
 WHO = "SELECT current_setting('cluster_name'), pg_postmaster_start_time()::text, pg_backend_pid()"
@@ -51,7 +53,7 @@ def use(
             tell("unknown", number, began, at, warnings[0])
         else:
             tell("acknowledged", number, began, at)
-        time.sleep(max(0.0, pause_s - (time.monotonic_ns() - began) / 1e9))
+        let_pass(max(0.0, pause_s - (time.monotonic_ns() - began) / 1e9))
 
 
 def main() -> None:
@@ -65,7 +67,7 @@ def main() -> None:
                 use(connection, name, numbers, float(period_s))
         except psycopg.Error as error:
             tell("refused", time.monotonic_ns(), str(error))
-            time.sleep(AGAIN_S)
+            let_pass(AGAIN_S)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import itertools
 import json
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from uuid import uuid4
 
 from tests.harness.database_cluster import DatabaseCluster
 from tests.harness.host import Host
-from tests.harness.waiting import wait_for
+from tests.harness.waiting import NotInTimeError, wait_for
 
 PERIOD_S = 0.02
 END_S = 10.0
@@ -65,6 +66,14 @@ class Client:
         self._read_to += len(whole)
         for line in whole.splitlines():
             self._take(line.decode(errors="replace"))
+
+    def trouble(self, since_ns: int) -> str:
+        """Why it does not go on, as far as it told; empty when it does."""
+        if self.acks and self.acks[-1].began_ns > since_ns:
+            return ""
+        return (
+            f"{self.name}: {self.sessions[-1:]}, {self.acks[-1:]}, {self.unknown[-1:]}, {self.refused[-1:]}"
+        )
 
     def _take(self, line: str) -> None:
         if not line.startswith("["):
@@ -134,16 +143,18 @@ class Inserts:
 
     def wait_progress(self, *through: Host, within_s: float = 20.0) -> None:
         """Every client (through these hosts) has a row acknowledged that was begun from now on."""
-        from time import monotonic_ns
+        now = time.monotonic_ns()
 
-        now = monotonic_ns()
+        asked = [each for each in self.clients if not through or each.via in through]
 
         def look() -> bool:
             self.acks()
-            asked = [each for each in self.clients if not through or each.via in through]
             return all(each.acks and each.acks[-1].began_ns > now for each in asked)
 
-        wait_for(look, f"clients of {[host.name for host in through] or 'all'} go on", within_s)
+        try:
+            wait_for(look, "every client goes on", within_s)
+        except NotInTimeError as error:
+            raise NotInTimeError(f"{error}: {[each.trouble(now) for each in asked]}") from error
 
     def outage_ms(self, since_ns: int) -> float:
         """The longest time without an acknowledgement that ended after a moment."""

@@ -51,7 +51,9 @@ class EngineHands:
         self._refused: tuple[tuple[tuple[str, str], ...], str] | None = None
         self._needs_restart: tuple[str, ...] = ()
         self._eyes = Eyes(local, self._standing)
+        #: When it last answered nobody, and let no new session in.
         self._blind_since: float | None = None
+        self._deaf_since: float | None = None
         local.postmaster.on_end = on_end
         tls.install_identity(local.layout, identity())
 
@@ -73,17 +75,17 @@ class EngineHands:
         try:
             sight = await self._eyes.look(system_identifier, self._problem())
         except (NotInTime, DatabaseFailed):
-            await self._blind()
+            self._blind_since = self._blind_since or time.monotonic()
+            await self._end_if_hung(self._blind_since)
             raise
         self._blind_since = None
         return sight
 
-    async def _blind(self) -> None:
-        """It answers nobody. Fails: as `Postmaster.kill_tree`."""
-        now = time.monotonic()
-        self._blind_since = self._blind_since or now
-        if now - self._blind_since > HUNG_S:
-            LOG.warning("database-hung", seconds=round(now - self._blind_since, 1))
+    async def _end_if_hung(self, since: float) -> None:
+        """It answers nobody since then. Fails: as `Postmaster.kill_tree`."""
+        seconds = time.monotonic() - since
+        if seconds > HUNG_S:
+            LOG.warning("database-hung", seconds=round(seconds, 1))
             await self.kill_all()
 
     def _problem(self) -> str:
@@ -143,7 +145,7 @@ class EngineHands:
             upstream=_upstream(source) if source is not None else None,
         )
         self._explain_last_end()
-        self._blind_since = None
+        self._blind_since = self._deaf_since = None
         self._needs_restart = ()
         self._eyes.slots_changed()
         self._eyes.follows_another()
@@ -285,11 +287,14 @@ class EngineHands:
             return
         for stranger in await control.end_strangers():
             LOG.warning("database-stranger", name=stranger.name, host=stranger.host, address=stranger.address)
+        began = time.monotonic()
         try:
             await control.check_new_session()
-        except NotInTime:  # its postmaster stands still, so sessions that end have no successors
-            await self._blind()
+        except NotInTime:  # its postmaster stands still: the sessions there are go on, and get no successors
+            self._deaf_since = self._deaf_since or began
+            await self._end_if_hung(self._deaf_since)
             raise
+        self._deaf_since = None
 
 
 def _upstream(source: Source) -> Upstream:

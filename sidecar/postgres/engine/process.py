@@ -89,8 +89,8 @@ class Postmaster:
         return Running(self._child.pid, self._child.start_ticks, str(self._leaf.path or ""))
 
     def is_gone(self) -> bool:
-        """Nothing of it, and nothing else, uses the data directory."""
-        return self.running is None and not self._leaf.populated() and not self.strangers()
+        """Nothing of it, and nothing else, uses the data directory; `kill_tree` has seen to its end."""
+        return self._child is None and not self._leaf.populated() and not self.strangers()
 
     def strangers(self) -> list[int]:
         """PostgreSQL processes in the data directory outside our cgroup."""

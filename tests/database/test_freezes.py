@@ -1,0 +1,94 @@
+"""What stands still on the primary's host, by SIGSTOP: sidecar, postmaster, a backend, all of PostgreSQL."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.harness.database_cluster import DatabaseCluster, each_signal
+from tests.harness.host import start_ticks
+from tests.harness.inserts import Inserts
+from tests.harness.waiting import let_pass, wait_for
+
+pytestmark = pytest.mark.integration
+
+FROZEN_S = 4.0
+
+
+def test_a_frozen_sidecars_primary_is_ended_before_another_acts(database: DatabaseCluster) -> None:
+    """Goal: what a frozen sidecar cannot end, its fence ends; woken, the host follows the new primary.
+
+    Method: one client's commits wait for no standby, so that only the end of its server stops them.
+    """
+    old = database.wait_whole()
+    other = database.others(old)[0]
+    with Inserts(database, old, other, local=[old]) as inserts:
+        frozen = old.freeze()
+        new = database.wait_open(old)
+        assert database.servers(old) == []
+        inserts.wait_progress(other)
+        outage_ms = inserts.outage_ms(frozen)
+        let_pass(max(0.0, FROZEN_S - (time.monotonic_ns() - frozen) / 1e9))
+        old.thaw()
+        assert database.wait_whole() is new
+        inserts.wait_progress()
+    inserts.check()
+    print(f"outage {outage_ms:.0f} ms")
+
+
+def test_a_frozen_postmaster_is_replaced(database: DatabaseCluster) -> None:
+    """Goal: a server that lets nobody in any more is found out although its sessions go on, and replaced."""
+    old = database.wait_whole()
+    other = database.others(old)[0]
+    postmaster = database.postmaster(old)
+    with Inserts(database, old, other) as inserts:
+        frozen = time.monotonic_ns()
+        os.kill(postmaster, signal.SIGSTOP)
+        try:
+            wait_for(lambda: start_ticks(postmaster) is None, "the frozen postmaster is ended", 20.0)
+        finally:
+            each_signal([postmaster], signal.SIGCONT)
+        inserts.wait_progress()
+        print(f"outage {inserts.outage_ms(frozen):.0f} ms")
+        database.wait_whole()
+        inserts.wait_progress()
+    inserts.check()
+
+
+def test_a_frozen_backend_holds_up_nobody_else(database: DatabaseCluster) -> None:
+    """Goal: one client's trouble is no failover. Method: its backend stands still; others insert on."""
+    primary = database.wait_whole()
+    one, other = database.others(primary)
+    postmaster = database.postmaster(primary)
+    with Inserts(database, one, other) as inserts:
+        backend = inserts.of(one).sessions[-1].pid
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            let_pass(FROZEN_S)
+            inserts.wait_progress(other)
+        finally:
+            each_signal([backend], signal.SIGCONT)
+        inserts.wait_progress()
+        assert database.postmaster(primary) == postmaster
+        assert inserts.of(other).refused == []
+    inserts.check()
+
+
+def test_a_frozen_server_is_replaced(database: DatabaseCluster) -> None:
+    """Goal: a server that answers nobody is ended, all of it, and writes go on."""
+    old = database.wait_whole()
+    other = database.others(old)[0]
+    postmaster = database.postmaster(old)
+    with Inserts(database, old, other) as inserts:
+        frozen = time.monotonic_ns()
+        each_signal(database.servers(old), signal.SIGSTOP)
+        try:
+            wait_for(lambda: start_ticks(postmaster) is None, "the frozen server is ended", 20.0)
+        finally:
+            each_signal(database.servers(old), signal.SIGCONT)
+        inserts.wait_progress()
+        print(f"outage {inserts.outage_ms(frozen):.0f} ms")
+        database.wait_whole()
+        inserts.wait_progress()
+    inserts.check()
