@@ -55,7 +55,7 @@ sim: $(DEV_READY) ## Simulates one cluster that fails in many ways, and draws it
 sim-long: $(DEV_READY) ## Simulates more than 500 hours of cluster life in 10,000 seeds; may be ended and goes on.
 	$(BIN)/python -m tests.sim --seeds 10000 --hours 0.05 --jobs $(or $(JOBS),2) --keep build/sim-long.jsonl
 
-bench: $(DEV_READY) ## Measures; NAME=failover, northbound, consensus, idle, supervision or db_failover (default: all).
+bench: $(DEV_READY) ## Measures; NAME=failover, northbound, consensus, idle, supervision, db_failover or db_overhead (default: all).
 	$(BIN)/python -m benchmarks $(NAME)
 
 gen: $(DEV_READY) ## Generates the stubs beside each .proto.

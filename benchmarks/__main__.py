@@ -12,7 +12,7 @@ from typing import Final
 
 from benchmarks.command import Benchmark, Figures
 
-NAMES: Final = ("failover", "northbound", "consensus", "idle", "supervision", "db_failover")
+NAMES: Final = ("failover", "northbound", "consensus", "idle", "supervision", "db_failover", "db_overhead")
 
 
 def _benchmark(name: str) -> Benchmark:

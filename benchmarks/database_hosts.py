@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from signal import Signals
-from typing import Any, Final, LiteralString, Protocol
+from typing import Any, Final, Protocol
 
 import psycopg
 
@@ -36,11 +36,11 @@ STEADY: Final = 35
 STEADY_LOOK_S: Final = 0.2
 SECOND_NS: Final = 10**9
 
-_MAKE: Final[tuple[LiteralString, ...]] = (
+_MAKE: Final = (
     "CREATE ROLE bench LOGIN PASSWORD 'bench'",
     "CREATE DATABASE bench OWNER bench",
 )
-_TABLE: Final[tuple[LiteralString, ...]] = (
+_TABLE: Final = (
     "CREATE TABLE inserts (number bigint PRIMARY KEY, at timestamptz NOT NULL DEFAULT now())",
     "GRANT ALL ON inserts TO bench",
 )
@@ -107,12 +107,13 @@ def outside(lan: Network) -> tuple[str, ...]:
 # ---- looking -------------------------------------------------------------------------
 
 
-async def ask(of: Databases, host: str, query: LiteralString, database: str = "postgres") -> list[Any]:
+async def ask(of: Databases, host: str, query: str, database: str = "postgres") -> list[Any]:
     """Rows that a host's server answers, as superuser. Fails: `psycopg.Error`."""
-    return await asyncio.to_thread(_ask, *of.socket(host), database, query)
+    return await asyncio.to_thread(ask_server, *of.socket(host), database, query)
 
 
-def _ask(folder: Path, port: int, role: str, database: str, query: LiteralString) -> list[Any]:
+def ask_server(folder: Path, port: int, role: str, database: str, query: str) -> list[Any]:
+    """As `ask`, by where the unix socket is; blocks."""
     with psycopg.connect(
         host=str(folder),
         port=port,
@@ -122,7 +123,7 @@ def _ask(folder: Path, port: int, role: str, database: str, query: LiteralString
         connect_timeout=_CONNECT_S,
         application_name="benchmark",
     ) as connection:
-        cursor = connection.execute(query)
+        cursor = connection.execute(query.encode())
         return cursor.fetchall() if cursor.description else []
 
 
@@ -138,7 +139,7 @@ async def primary_of(of: Databases) -> str | None:
 
 async def streaming(of: Databases, primary: str) -> set[str]:
     """Hosts that receive WAL from the primary and are not behind; none when it does not answer."""
-    query: LiteralString = (
+    query: str = (
         "SELECT application_name FROM pg_stat_replication WHERE state = 'streaming' AND flush_lsn IS NOT NULL"
     )
     try:

@@ -16,6 +16,7 @@ from benchmarks.__main__ import NAMES
 from benchmarks.figures import Target, at_least, at_most, percentile, ratio, summary
 from benchmarks.northbound_load import Window
 from sidecar.demo.calls import Call
+from tests.harness import namespaces, postgres
 
 ROOT = Path(__file__).resolve().parents[2]
 MS = 10**6
@@ -100,17 +101,28 @@ def test_an_unknown_name_is_refused_with_those_that_exist() -> None:
     """Goal: a typing error does not run nothing and pass. Method: a name that is none."""
     said = run("benchmarks", "latency")
     assert said.returncode == 2
-    assert "failover, northbound, consensus, idle, supervision, db_failover" in said.stderr
+    assert "failover, northbound, consensus, idle, supervision, db_failover, db_overhead" in said.stderr
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    ("name", "part"), [("failover", "transfer"), ("failover", "etcd"), ("supervision", "ten")]
+    ("name", "part"),
+    [
+        ("failover", "transfer"),
+        ("failover", "etcd"),
+        ("supervision", "ten"),
+        ("db_failover", "switchover"),
+        ("db_overhead", "commit"),
+    ],
 )
 def test_one_part_ends_with_one_json_object_and_leaves_nothing_behind(name: str, part: str) -> None:
     """Method: run it for real; afterwards no process has the benchmark's directory in its command line."""
     if part == "etcd" and shutil.which("etcd") is None:
         pytest.skip("etcd is not installed")
+    if name == "db_failover" and (reason := namespaces.why_not()):
+        pytest.skip(reason)
+    if name.startswith("db_") and (reason := postgres.why_not()):
+        pytest.skip(reason)
     said = run(f"benchmarks.{name}", "--runs", "1", "--only", part, "--json", within_s=180)
     assert said.returncode == 0, said.stderr
     (line,) = said.stdout.splitlines()
