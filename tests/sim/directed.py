@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Final
 
 from mesh.errors import TrellisError
 from mesh.failpoints.arming import Arming
-from mesh.ids import HostId
+from mesh.ids import HostId, OwnedName
 from mesh.state.commands import DrainHost
 from tests.sim.clock import MS, NS
+from tests.sim.disk import DiskFaults
 from tests.sim.hands import KERNEL_NS
 from tests.sim.strikes import Strike, arm, cut, stall_ms
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 BACK_NS: Final = (5 * MS, 60 * MS)
 #: What a link takes when nothing is wrong with it.
 DELAY_NS: Final = 300_000
+#: How often a former leader is looked at.
+LOOK_NS: Final = 5 * MS
+REPORTER: Final = OwnedName("service/reporter")
 
 
 def bounce(faults: "Faults", host: HostId) -> None:
@@ -140,6 +144,44 @@ def _depose(faults: "Faults", former: HostId) -> None:
         cut(faults, faults.links(lambda a, b: (a == leader) != (b == leader)), lasts)
 
 
+def _numb(faults: "Faults") -> None:
+    """A write at the leader takes longer than an election, so it is told late that it leads no more.
+
+    Until then its loop may decide from leases of its own term. Whoever has the reporter is cut off
+    about when that loop takes it for lost, though its successor has granted it.
+    """
+    world, leader = faults.world, faults.world.leader()
+    if leader is None:
+        return
+    row = leader.replica.state.owners.get(REPORTER)
+    if row is None or row.holder in (None, leader.host):
+        return
+    machine, election_ns = leader.machine, world.facts.election_ns[0]
+    takes = int(faults.chance.uniform(1.8, 3.4) * election_ns)
+    machine.disk_faults.fsync_ns = (takes, takes)
+    faults.told(leader.host, "disk-numb", str(takes))
+    leader.loop.create_task(_write(leader), name="numb")
+
+    def recover() -> None:
+        machine.disk_faults.fsync_ns = DiskFaults().fsync_ns
+
+    faults.after(election_ns // 2, recover)
+    world.scheduler.at(world.now + election_ns, _look_for_another, faults, leader, row.holder, election_ns)
+
+
+def _look_for_another(faults: "Faults", former: "Life", owner: HostId, left_ns: int) -> None:
+    """Once the leader that was has heard of another one, its owner has beaten to it for the last time."""
+    world = faults.world
+    if not faults.is_on or former.loop.is_dropped or left_ns <= 0:
+        return
+    if former.driver.leader in (None, former.member):
+        world.scheduler.at(world.now + LOOK_NS, _look_for_another, faults, former, owner, left_ns - LOOK_NS)
+        return
+    after = int(faults.chance.uniform(0.7, 1.0) * world.timers.cleared_ns)
+    links = faults.links(lambda a, b: (a == owner) != (b == owner))
+    world.scheduler.at(world.now + after, cut, faults, links, 2 * world.timers.cleared_ns)
+
+
 def _sticky(faults: "Faults") -> None:
     """A kernel takes its time to answer for an address, though not to do what it is asked."""
     machine = faults.machine()
@@ -168,6 +210,7 @@ DIRECTED: Final[dict[str, Strike]] = {
     "reset": _reset,
     "lonely": _lonely,
     "usurp": _usurp,
+    "numb": _numb,
     "sticky": _sticky,
     "places": _places,
 }
