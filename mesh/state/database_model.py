@@ -167,6 +167,9 @@ class DatabaseStatus:
     version: str = ""
     #: Primaryship that it runs in as primary, follows or is sealed at; 0: none.
     fencing_term: FencingTerm = NEVER_PRIMARY
+    #: Version of the declaration whose parameters it has loaded, and of the one that it refused; 0: none.
+    parameters_version: int = 0
+    parameters_refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)

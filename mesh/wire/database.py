@@ -63,6 +63,8 @@ def encode_database_status(status: DatabaseStatus) -> pb.DatabaseStatus:
         address=status.address,
         version=status.version,
         fencing_term=status.fencing_term,
+        parameters_version=status.parameters_version,
+        parameters_refused=status.parameters_refused,
     )
 
 
@@ -78,6 +80,8 @@ def decode_database_status(message: pb.DatabaseStatus) -> DatabaseStatus:
         address=message.address,
         version=message.version,
         fencing_term=FencingTerm(message.fencing_term),
+        parameters_version=message.parameters_version,
+        parameters_refused=message.parameters_refused,
     )
 
 

@@ -20,7 +20,7 @@ from mesh.errors import Fenced, InvariantBroken, NotInTime, StaleTerm, TrellisEr
 from mesh.ids import PRIMARY, FencingTerm, HostId
 from mesh.state import ClusterState
 from mesh.state.database_checks import data_hosts
-from mesh.state.database_model import DatabaseStatus
+from mesh.state.database_model import DatabaseRecord, DatabaseStatus
 from sidecar.postgres.acts import Acts, Replicated
 from sidecar.postgres.decide import decide
 from sidecar.postgres.goal import HostStanding, goal_of
@@ -244,7 +244,18 @@ class DatabaseDriver:
         hosts = data_hosts(state)
         members = tuple(row.member for row in map(state.member_of, hosts) if row is not None)
         port = self._port or record.spec.port
-        await self._engine.configure(ServerSettings(port, members, record.spec.parameters))
+        parameters = record.spec.parameters if self._may_load(state, record) else None
+        await self._engine.configure(ServerSettings(port, members, parameters))
+
+    def _may_load(self, state: ClusterState, record: DatabaseRecord) -> bool:
+        """Parameters are tried on a standby first; what one refuses, the primary never sees."""
+        if self._sight.local.process.kind is not ProcessKind.PRIMARY:
+            return True
+        others = [row.status for row in state.database_members.values() if row.host != self._host]
+        standbys = [status for status in others if status.is_streaming]
+        if any(status.parameters_refused == record.version for status in standbys):
+            return False
+        return not standbys or any(status.parameters_version == record.version for status in standbys)
 
     def _asked(self, state: ClusterState) -> Goal:
         local, record = self._sight.local, state.database
@@ -347,6 +358,13 @@ class DatabaseDriver:
             health=self._pace.trouble,
             before=self._status,
         )
+        if record is not None:
+            given, sight = record.spec.parameters, self._sight
+            status = replace(
+                status,
+                parameters_version=record.version if sight.loaded == given else 0,
+                parameters_refused=record.version if sight.refused == given else 0,
+            )
         if status != self._status:
             self._status = status
             self._on_change()

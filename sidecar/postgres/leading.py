@@ -57,6 +57,8 @@ class _Account:
 
     fencing_term: FencingTerm = NEVER_PRIMARY
     not_serving_since: int | None = None
+    #: Since then it serves nobody, and another host could be promoted.
+    waited_since: int | None = None
     handing_since: int | None = None
     #: Hosts are being asked to seal.
     asked_since: int | None = None
@@ -214,14 +216,16 @@ class DatabaseLeading:
             return Standing.WELL
         account.handing_since, account.is_called_off = None, False
         if is_serving:
-            account.not_serving_since, self._fruitless = None, 0
+            account.not_serving_since, account.waited_since, self._fruitless = None, None, 0
             return Standing.WELL
         account.not_serving_since = account.not_serving_since or now
         others = [host for host in record.published.voters if host in alive and host != owner.holder]
         if not record.published.quorum or len(others) < record.published.quorum:
+            account.waited_since = None
             return Standing.WELL  # nobody else could be promoted, so giving it up would help nobody
+        account.waited_since = account.waited_since or now
         patience_s = PATIENCE_S * 2 ** min(self._fruitless, _PATIENCE_DOUBLINGS_MAX)
-        if now - account.not_serving_since <= patience_s * NS_PER_S:
+        if now - account.waited_since <= patience_s * NS_PER_S:
             return Standing.WELL
         return Standing.UNFIT
 
@@ -247,7 +251,7 @@ class DatabaseLeading:
 
     def _is_waiting(self, view: FailoverView, now: int) -> bool:
         """Somebody who is asked may still give the answer that decides."""
-        asked = [host for host in view.alive if host not in view.reports or not is_final(view.reports[host])]
+        asked = [host for host in view.alive if not self._has_answered(host)]
         self._account.asked_since = self._account.asked_since or now
         return bool(asked) and now - self._account.asked_since < ANSWER_S * NS_PER_S
 
@@ -305,7 +309,7 @@ class DatabaseLeading:
 
     def _ask_to_seal(self, view: FailoverView, step: FailoverStep) -> None:
         asked = set(step.seal)
-        if view.successor not in (None, view.holder) and view.holder not in view.reports:
+        if view.successor not in (None, view.holder) and not self._has_answered(view.holder):
             asked.add(view.holder)  # it says so when it has stopped
         if step.chosen is None and (step.seal or view.standing is not Standing.WELL):
             asked |= {host for host, report in view.reports.items() if not is_final(report)}
@@ -341,6 +345,8 @@ class DatabaseLeading:
             except TrellisError as error:
                 LOG.info("database-seal", host=host, error=str(error))
             else:
+                if report.fencing_term < self._account.fencing_term:
+                    break  # it is of a primaryship that is over by now
                 self._reports[host], self._said_by[host] = report, member or MemberId("")
                 LOG.info(
                     "database-sealed", host=host, term=term, flushed=report.flushed, final=is_final(report)

@@ -41,6 +41,9 @@ class Sight:
     version: str = ""
     #: What is not well although it runs, as a sentence.
     problem: str = ""
+    #: What it has loaded, and what it has refused last; None: nothing, or not known.
+    loaded: tuple[tuple[str, str], ...] | None = None
+    refused: tuple[tuple[str, str], ...] | None = None
 
 
 NO_SIGHT = Sight()
@@ -53,7 +56,8 @@ class ServerSettings:
     port: int
     #: Hosts whose certificates may receive WAL.
     members: tuple[MemberId, ...]
-    parameters: tuple[tuple[str, str], ...] = ()
+    #: None: those in force stay.
+    parameters: tuple[tuple[str, str], ...] | None = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ class Engine(Protocol):
         """What is there. DOWN means that the whole process tree was seen to be gone."""
 
     async def configure(self, wanted: ServerSettings) -> None:
-        """Have it read so from now on. Fails: `InvalidRequest`; then what was in force stays."""
+        """Have it read so from now on. What it refuses is told by looking; what was in force stays then."""
 
     # ---- its life -------------------------------------------------------------------
 

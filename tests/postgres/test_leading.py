@@ -228,3 +228,36 @@ def test_leadership_follows_only_a_primaryship_that_was_assigned_in_it() -> None
     cluster.do(AssignOwner(PRIMARY, C, FencingTerm(1)))
     cluster.do(RecordPromotion(C, 2, FencingTerm(2)))
     assert leader.moved_here(cluster.state.owners[PRIMARY])
+
+
+async def test_an_answer_of_a_primaryship_that_is_over_by_then_is_not_kept() -> None:
+    """Goal: a late word does not stand for a new one. Method: the number rises while one is asked."""
+    may_answer = asyncio.Event()
+
+    async def seal(host: HostId, _term: FencingTerm) -> SealReport:
+        await may_answer.wait()
+        return sealed(host, 100)
+
+    leader, cluster = DatabaseLeading(B, seal, lambda: None), serving()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(leader.run())
+        planned(leader, cluster, NOW, A)
+        await until_true(lambda: bool(leader._to_seal))
+        cluster.do(AssignOwner(PRIMARY, C, FencingTerm(1)))
+        planned(leader, cluster, NOW)
+        may_answer.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        running.cancel()
+    assert leader._reports == {}
+
+
+def test_patience_begins_when_somebody_else_could_take_over() -> None:
+    """Goal: a database that has just been made is not failed over. Method: closed for long, alone."""
+    leader, cluster = leading(), made()
+    report(cluster, A, replace(open_primary(), is_open=False))
+    planned(leader, cluster)
+    cluster.do(publish(B, C, quorum=2, version=0))
+    late = NOW + 60 * S
+    assert planned(leader, cluster, late).target == Target(A)
+    assert planned(leader, cluster, late + int(PATIENCE_S * S) + 1).target == Target(None)

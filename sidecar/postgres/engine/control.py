@@ -34,6 +34,14 @@ from sidecar.postgres.model import Lsn, SyncNames, TimelineHistory, parse_lsn
 QUERY_S: Final = 2.0
 RELOAD_S: Final = 5.0
 _LOOK_S_MIN, _LOOK_S_MAX = 0.001, 0.02
+#: What waited for a start and was then taken out of the files still counts as pending to PostgreSQL.
+_WAITING_SQL: Final[LiteralString] = """
+SELECT s.name FROM pg_settings s
+ WHERE s.pending_restart
+   AND (s.setting IS DISTINCT FROM s.boot_val
+        OR EXISTS (SELECT FROM pg_file_settings f WHERE f.name = s.name))
+ ORDER BY s.name
+"""
 
 
 class Control:
@@ -141,7 +149,7 @@ class Control:
         if problems:
             raise InvalidRequest("These parameters cannot be declared.", problems)
         await self.reload(replace(self.config, parameters=parameters))
-        rows = await self._query("SELECT name FROM pg_settings WHERE pending_restart ORDER BY name")
+        rows = await self._query(_WAITING_SQL)
         return tuple(row[0] for row in rows)
 
     # ---- the synchronous set -------------------------------------------------------

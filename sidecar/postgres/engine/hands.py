@@ -20,6 +20,7 @@ from sidecar.postgres.engine.layout import sync_folder
 from sidecar.postgres.engine.local import LocalPostgres
 from sidecar.postgres.engine.local_data import Standing
 from sidecar.postgres.engine.looking import KILL_S, LOOK_S, Eyes, has_standby_mark
+from sidecar.postgres.engine.parameters import Proven
 from sidecar.postgres.engine.process import StopMode
 from sidecar.postgres.engine.rewind import rewind
 from sidecar.postgres.model import (
@@ -48,7 +49,7 @@ class EngineHands:
         self._identity = identity
         self._standing = Standing(local.layout)
         self._wanted: ServerSettings | None = None
-        self._refused: tuple[tuple[tuple[str, str], ...], str] | None = None
+        self._proven = Proven(local.layout)
         self._needs_restart: tuple[str, ...] = ()
         self._eyes = Eyes(local, self._standing)
         #: When it last answered nobody, and let no new session in.
@@ -79,7 +80,15 @@ class EngineHands:
             await self._end_if_hung(self._blind_since)
             raise
         self._blind_since = None
-        return sight
+        if not sight.started:
+            return sight
+        self._proven.came_up()
+        refused = self._proven.refused
+        return replace(
+            sight,
+            loaded=self._local.control.config.parameters,
+            refused=refused[0] if refused is not None else None,
+        )
 
     async def _end_if_hung(self, since: float) -> None:
         """It answers nobody since then. Fails: as `Postmaster.kill_tree`."""
@@ -89,8 +98,8 @@ class EngineHands:
             await self.kill_all()
 
     def _problem(self) -> str:
-        if self._refused is not None:
-            return self._refused[1]
+        if self._proven.refused is not None:
+            return self._proven.refused[1]
         if self._needs_restart:
             return f"{', '.join(self._needs_restart)} come into force with the next start"
         return ""
@@ -103,7 +112,7 @@ class EngineHands:
         self._eyes.hosts = tuple(host_of(member) for member in wanted.members)
         control, before = self._local.control, self._local.control.config
         if self._local.postmaster.running is None:
-            new = replace(before, port=wanted.port, members=wanted.members, parameters=wanted.parameters)
+            new = replace(before, port=wanted.port, members=wanted.members)
             if new != before:
                 control.write(new)
             return
@@ -111,13 +120,14 @@ class EngineHands:
             return
         if tls.install_identity(self._local.layout, self._identity()) or wanted.members != before.members:
             await control.reload(replace(before, members=wanted.members))
-        is_refused = self._refused is not None and self._refused[0] == wanted.parameters
-        if wanted.parameters != before.parameters and not is_refused:
-            try:
-                self._needs_restart = await control.set_parameters(wanted.parameters)
-                self._refused = None
-            except InvalidRequest as error:
-                self._refused = (wanted.parameters, str(error))
+        parameters = wanted.parameters
+        if parameters in (None, before.parameters) or self._proven.is_refused(parameters or ()):
+            return
+        try:
+            self._needs_restart = await control.set_parameters(parameters or ())
+            self._proven.refused = None
+        except InvalidRequest as error:
+            self._proven.refused = (parameters or (), str(error))
 
     # ---- its life -------------------------------------------------------------------
 
@@ -130,21 +140,16 @@ class EngineHands:
 
     def start(self, *, names: SyncNames | None, source: Source | None) -> None:
         """See Engine."""
-        config = self._local.control.config
-        if self._wanted is not None:
-            refused = self._refused[0] if self._refused is not None else None
-            parameters = self._wanted.parameters
-            if parameters == refused:
-                parameters = config.parameters
-            config = replace(
-                config, port=self._wanted.port, members=self._wanted.members, parameters=parameters
-            )
+        self._explain_last_end()
+        config, wanted = self._local.control.config, self._wanted
+        if wanted is not None:
+            config = replace(config, port=wanted.port, members=wanted.members)
         config = replace(
             config,
+            parameters=self._proven.for_start(config.parameters, wanted.parameters if wanted else None),
             sync=names or config.sync,
             upstream=_upstream(source) if source is not None else None,
         )
-        self._explain_last_end()
         self._blind_since = self._deaf_since = None
         self._needs_restart = ()
         self._eyes.slots_changed()
@@ -157,6 +162,8 @@ class EngineHands:
         if isinstance(error, DataDamaged):
             self._eyes.damaged = str(error)
             raise error
+        if error is not None and self._proven.ended_early(str(error)):
+            LOG.warning("database-parameters-refused", error=str(error))
 
     async def stop(self, deadline_s: float) -> None:
         """See Engine."""

@@ -241,6 +241,8 @@ class DatabaseStatus(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     FENCING_TERM_FIELD_NUMBER: _builtins.int
+    PARAMETERS_VERSION_FIELD_NUMBER: _builtins.int
+    PARAMETERS_REFUSED_FIELD_NUMBER: _builtins.int
     role: Global___DatabaseRole.ValueType
     """What it is."""
     health: _builtins.str
@@ -261,6 +263,10 @@ class DatabaseStatus(_message.Message):
     """Version of PostgreSQL: "15.18"."""
     fencing_term: _builtins.int
     """Primaryship that it runs in as primary, follows or is sealed at; 0: none."""
+    parameters_version: _builtins.int
+    """Version of the declaration whose parameters it has loaded; 0: none."""
+    parameters_refused: _builtins.int
+    """Version of the declaration whose parameters it refused; 0: none."""
     def __init__(
         self,
         *,
@@ -274,10 +280,12 @@ class DatabaseStatus(_message.Message):
         address: _builtins.str = ...,
         version: _builtins.str = ...,
         fencing_term: _builtins.int = ...,
+        parameters_version: _builtins.int = ...,
+        parameters_refused: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "fencing_term", b"fencing_term", "health", b"health", "is_open", b"is_open", "is_streaming", b"is_streaming", "lag", b"lag", "role", b"role", "system_identifier", b"system_identifier", "timeline", b"timeline", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "fencing_term", b"fencing_term", "health", b"health", "is_open", b"is_open", "is_streaming", b"is_streaming", "lag", b"lag", "parameters_refused", b"parameters_refused", "parameters_version", b"parameters_version", "role", b"role", "system_identifier", b"system_identifier", "timeline", b"timeline", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
