@@ -155,7 +155,7 @@ class Engine(Protocol):
         """Let clients in, or let none in and end those there are."""
 
     async def tidy(self) -> None:
-        """What is due every few seconds: bounded logs, no strangers among the receivers."""
+        """What is due every few seconds: bounded logs, new sessions are let in."""
 
 
 class Fence(Protocol):

@@ -18,6 +18,7 @@ from mesh.ids import ServiceName
 from mesh.state.service import ServiceSpec
 from mesh.wire.service import encode_spec
 from sidecar.postgres.engine.process import processes_in
+from tests.harness.armed import start_armed, strikes
 from tests.harness.cluster import Cluster, Network
 from tests.harness.host import Host
 from tests.harness.postgres import why_not
@@ -39,7 +40,8 @@ __all__ = ["DatabaseCluster", "why_not"]
 class DatabaseCluster:
     """Three hosts that carry one database, declared and whole. Closing ends everything."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, *, dies_at: str = "") -> None:
+        """*dies_at*: a failpoint at which the sidecar that makes the database dies once."""
         self.cluster = Cluster(network)
         self._url = ""
         try:
@@ -47,6 +49,8 @@ class DatabaseCluster:
             for host in self.hosts:
                 host.write_settings(SETTINGS)
             self.cluster.found(services=False)
+            if dies_at:
+                self._declare_and_die(dies_at)
             declared = self.hosts[0].trellis("db", "declare", "--wait", "--timeout", "60")
             assert declared.returncode == 0, declared.stderr
             primary = self.wait_whole()
@@ -55,6 +59,21 @@ class DatabaseCluster:
         except BaseException:
             self.close()
             raise
+
+    def _declare_and_die(self, place: str) -> None:
+        for host in self.hosts:
+            host.kill()
+            start_armed(host, f"{place}=crash")
+        self.cluster.wait_whole()
+        declared = self.hosts[0].trellis("db", "declare")
+        assert declared.returncode == 0, declared.stderr
+        dead = wait_for(lambda: [each for each in self.hosts if not each.is_running()], f"death at {place}")
+        assert strikes(dead[0].log_path) == [place]
+        for host in self.hosts:
+            if host.is_running():
+                host.kill()
+            host.start()
+        self.cluster.wait_whole()
 
     def __enter__(self) -> Self:
         return self
@@ -99,6 +118,12 @@ class DatabaseCluster:
     def wait_open(self, *but: Host, within_s: float = 30.0) -> Host:
         """The primary, once there is one, other than *but*."""
         return wait_for(lambda: self.find_open(*but), "a host takes writes", within_s)
+
+    def find_whole(self) -> Host | None:
+        """The primary, if every host is alive and the database is as it should be."""
+        leader = self.cluster.leader()
+        status = self.status(leader) if leader is not None else None
+        return self.cluster.host(status.primary) if status is not None and is_whole(status) else None
 
     def wait_whole(self, within_s: float = WHOLE_S) -> Host:
         """The primary of a database that is as it should be: two standbys that stream, and both count."""
@@ -168,6 +193,12 @@ class DatabaseCluster:
     def of_kind(self, host: Host, kind: str) -> list[int]:
         """Processes of its PostgreSQL that call themselves so."""
         return [pid for pid in self.servers(host) if f" {kind}" in _title(pid)]
+
+    def conninfo(self, host: Host) -> str:
+        """How a standby's server connects to the primary, by its certificate."""
+        text = (host.data_dir / "postgres" / "conf" / "postgresql.conf").read_text()
+        found = next(line for line in text.splitlines() if line.startswith("primary_conninfo = "))
+        return found.removeprefix("primary_conninfo = '").removesuffix("'").replace("''", "'")
 
     def power_off(self, host: Host) -> None:
         """Its sidecar, its fence, its Envoy and its PostgreSQL die at once; a reboot's losses too."""

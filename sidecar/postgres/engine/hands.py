@@ -80,6 +80,8 @@ class EngineHands:
             await self._end_if_hung(self._blind_since)
             raise
         self._blind_since = None
+        if self._eyes.has_strangers:
+            await self._end_strangers()
         if not sight.started:
             return sight
         self._proven.came_up()
@@ -89,6 +91,12 @@ class EngineHands:
             loaded=self._local.control.config.parameters,
             refused=refused[0] if refused is not None else None,
         )
+
+    async def _end_strangers(self) -> None:
+        """At each look, not now and then: until it is ended, what a stranger acknowledges counts."""
+        self._eyes.has_strangers = False
+        for stranger in await self._local.control.end_strangers():
+            LOG.warning("database-stranger", name=stranger.name, host=stranger.host, address=stranger.address)
 
     async def _end_if_hung(self, since: float) -> None:
         """It answers nobody since then. Fails: as `Postmaster.kill_tree`."""
@@ -292,8 +300,6 @@ class EngineHands:
         await postmaster.trim_log()
         if has_standby_mark(self._local):
             return
-        for stranger in await control.end_strangers():
-            LOG.warning("database-stranger", name=stranger.name, host=stranger.host, address=stranger.address)
         began = time.monotonic()
         try:
             await control.check_new_session()

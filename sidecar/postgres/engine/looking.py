@@ -44,6 +44,8 @@ class Eyes:
         #: Why the data must not be used; empty: nothing wrong is known.
         self.damaged = ""
         self.rewind_refused = ""
+        #: At the last look, somebody received WAL under a name that is not its own.
+        self.has_strangers = False
         #: What pg_controldata said, until something is done with the data.
         self._data: LocalData | None = None
         self._history: TimelineHistory | None = None
@@ -123,6 +125,7 @@ class Eyes:
         if self._slots is None:
             self._slots = await self._look_at_slots()
         receivers = () if view.is_standby else await control.receivers(LOOK_S)
+        self.has_strangers = any(each.is_stranger for each in receivers)
         data = LocalData(
             DataKind.PRESENT,
             system_identifier=view.system_identifier,

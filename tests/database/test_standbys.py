@@ -1,0 +1,182 @@
+"""Standbys that are lost, slow, wiped, or not what they say; and primaries that had more than they should."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from shutil import rmtree
+
+import pytest
+
+from tests.harness.database_cluster import DatabaseCluster, each_signal
+from tests.harness.host import Host
+from tests.harness.inserts import Inserts
+from tests.harness.postgres import BINARIES
+from tests.harness.waiting import let_pass, wait_for
+
+pytestmark = pytest.mark.integration
+
+#: Long enough that a commit which waits for nobody would be seen.
+WATCHED_S = 2.0
+#: A stranger is found at the next look, which is every half second.
+FOUND_S = 3.0
+
+
+@contextmanager
+def receiving_nothing(database: DatabaseCluster, *hosts: Host) -> Iterator[None]:
+    """Their receivers of WAL stand still, so they acknowledge nothing more."""
+    pids = [pid for host in hosts for pid in database.of_kind(host, "walreceiver")]
+    assert len(pids) == len(hosts), pids
+    each_signal(pids, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        each_signal(pids, signal.SIGCONT)
+
+
+def test_writes_go_on_without_one_standby(database: DatabaseCluster) -> None:
+    """Goal: any one of two acknowledges. Method: one standby's whole host dies under load, and comes back."""
+    primary = database.wait_whole()
+    lost, other = database.others(primary)
+    with Inserts(database, primary, other) as inserts:
+        died = time.monotonic_ns()
+        database.power_off(lost)
+        inserts.wait_progress()
+        print(f"outage {inserts.outage_ms(died):.0f} ms")
+        lost.start()
+        assert database.wait_whole() is primary
+        inserts.wait_progress()
+    inserts.check()
+
+
+def test_writes_wait_while_both_standbys_are_lost(database: DatabaseCluster) -> None:
+    """Goal: no acknowledgement by one host alone. Method: both others die, and come back later."""
+    primary = database.wait_whole()
+    others = database.others(primary)
+    with Inserts(database, primary) as inserts:
+        for host in others:
+            database.power_off(host)
+        died = time.monotonic_ns()
+        let_pass(WATCHED_S)
+        assert inserts.acked_since(died) is None
+        for host in others:
+            host.start()
+        inserts.wait_progress(within_s=40.0)
+        print(f"outage {inserts.outage_ms(died):.0f} ms")
+        database.wait_whole()
+    inserts.check()
+
+
+def test_a_survivor_that_may_lack_commits_refuses_until_a_loss_is_accepted(database: DatabaseCluster) -> None:
+    """Goal: with the primary and one standby gone nobody is promoted by itself, and people are told why.
+
+    Method: the primary's host dies together with another whose data is lost; that one comes back empty.
+    """
+    primary = database.wait_whole()
+    emptied, survivor = database.others(primary)
+    with Inserts(database, survivor) as inserts:
+        for host in (primary, emptied):
+            database.power_off(host)
+        died = time.monotonic_ns()
+        rmtree(database.data(emptied))
+        emptied.start()
+
+        def refusal() -> str:
+            shown = survivor.trellis("db", "status", "--json")
+            return shown.stdout if "nobody is promoted" in shown.stdout else ""
+
+        told = wait_for(refusal, "trellis db status says why nobody is promoted", 30.0)
+        assert emptied.name in told
+        assert inserts.acked_since(died) is None
+        accepted = time.monotonic_ns()
+        done = survivor.trellis("db", "failover", "--accept-data-loss", "--why", "a test", "--timeout", "40")
+        assert done.returncode == 0, done.stderr
+        inserts.wait_progress()
+        primary.start()
+        assert database.wait_whole() is survivor
+    inserts.check(accepted)
+
+
+def test_a_primary_that_comes_back_while_others_lack_commits_goes_on(database: DatabaseCluster) -> None:
+    """Goal: what only the last primary has is not lost when it returns. Method: as above; then it starts."""
+    primary = database.wait_whole()
+    emptied, survivor = database.others(primary)
+    with Inserts(database, survivor) as inserts, receiving_nothing(database, survivor):
+        inserts_after = time.monotonic_ns()
+        wait_for(lambda: inserts.acked_since(inserts_after), "the other standby acknowledges")
+        for host in (primary, emptied):
+            database.power_off(host)
+        rmtree(database.data(emptied))
+        emptied.start()
+        primary.start()
+        assert database.wait_whole() is primary
+        inserts.wait_progress()
+    inserts.check()
+
+
+def test_a_former_primary_with_more_wal_is_rewound(database: DatabaseCluster) -> None:
+    """Goal: what nobody acknowledged for goes away, and the host streams again.
+
+    Method: standbys receive nothing while a row is committed on the primary alone, whose host then dies.
+    """
+    old = database.wait_whole()
+    others = database.others(old)
+    with Inserts(database, old, others[0]) as inserts:
+        with receiving_nothing(database, *others):
+            database.ask(old, "INSERT INTO entries VALUES ('alone', 1)")
+            died = time.monotonic_ns()
+            database.power_off(old)
+            new = database.wait_open(old)
+        inserts.wait_progress(others[0])
+        print(f"outage {inserts.outage_ms(died):.0f} ms")
+        old.start()
+        assert database.wait_whole() is new
+        inserts.wait_progress()
+    inserts.check()
+    for host in database.hosts:
+        assert database.ask(host, "SELECT number FROM entries WHERE client = 'alone'") == [], host.name
+    assert old.logged("database")[-1]["goal"] == "follow"
+    assert "rewind" in [entry.get("does") for entry in old.logged("database")]
+
+
+def test_a_standby_without_data_is_copied_anew(database: DatabaseCluster) -> None:
+    """Goal: a new disk needs no hand. Method: a standby's host is off, its data removed, and it starts."""
+    primary = database.wait_whole()
+    wiped, other = database.others(primary)
+    with Inserts(database, other) as inserts:
+        database.power_off(wiped)
+        rmtree(database.data(wiped))
+        wiped.start()
+        assert database.wait_whole() is primary
+        inserts.wait_progress()
+    inserts.check()
+
+
+def test_a_receiver_that_bears_another_hosts_name_does_not_count(database: DatabaseCluster) -> None:
+    """Goal: only a host's own certificate makes its acknowledgement count.
+
+    Method: both standbys receive nothing; a program with the certificate of one calls itself the other
+    and confirms everything. It is ended, and from then on no commit is acknowledged.
+    """
+    primary = database.wait_whole()
+    one, other = database.others(primary)
+    kept = database.cluster.directory / "rogue"
+    kept.mkdir(mode=0o777)
+    kept.chmod(0o777)
+    mine = database.conninfo(one)
+    named = mine.replace(f"application_name={one.name}", f"application_name={other.name}")
+    assert named != mine
+    argv = ["/usr/bin/setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+    argv += [str(BINARIES / "pg_receivewal"), "-D", str(kept), "--synchronous", "--no-loop", "-d", named]
+    processes = database.cluster.processes
+    with Inserts(database, primary) as inserts:
+        with receiving_nothing(database, one, other):
+            rogue = processes.start(argv, database.cluster.directory / "rogue.log")
+            processes.wait_exit(rogue, FOUND_S)
+            ended = time.monotonic_ns()
+            let_pass(WATCHED_S)
+            assert inserts.acked_since(ended) is None
+        inserts.wait_progress()
+        database.wait_whole()
+    inserts.check()
+    assert [entry["name"] for entry in primary.logged("database-stranger")] == [other.name]
