@@ -348,12 +348,12 @@ ACTING: Final = (
     ),
     Mutant(
         "claim-not-checked-afterwards",
-        "A claim that took longer than the lease is kept.",
+        "An address is kept that the fence has cleared while it was put up: nothing guards it any more.",
         VIP_HOLD,
         "VipHold.settle",
         "self._times_fenced != fenced_before or not may_act()",
         "False",
-        profile="claims",
+        profile="lapses",
     ),
 )
 

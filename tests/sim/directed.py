@@ -1,16 +1,17 @@
 """Faults of directed worlds, beside those of `strikes.KINDS`: each sets the scene for one kind of guard."""
 
 import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from mesh.errors import TrellisError
 from mesh.failpoints.arming import Arming
-from mesh.ids import HostId, OwnedName
+from mesh.ids import VIP, HostId, OwnedName
 from mesh.state.commands import DrainHost
 from tests.sim.clock import MS, NS
 from tests.sim.disk import DiskFaults
 from tests.sim.hands import KERNEL_NS
-from tests.sim.strikes import Strike, arm, cut, stall_ms
+from tests.sim.strikes import Strike, arm, cut, stall_ms, stop_sidecar
 
 if TYPE_CHECKING:
     from tests.sim.faults import Faults
@@ -196,6 +197,40 @@ def _sticky(faults: "Faults") -> None:
     faults.after(faults.seconds(1, 10), free)
 
 
+def _lapse(faults: "Faults") -> None:
+    """A leader's lease lapses for a moment while its kernel takes its time to put the address up.
+
+    The fence acts then, and lets go of the address. Later that sidecar is stopped.
+    """
+    world = faults.world
+    for machine in world.machines.values():
+        machine.kernel_ns = 2 * world.timers.lease_ns
+    faults.told("", "host-lapse")
+
+    def free() -> None:
+        for machine in world.machines.values():
+            machine.kernel_ns = KERNEL_NS
+
+    faults.after(faults.seconds(4, 6), free)
+    _look_for_claim(faults, free, world.now + 3 * NS)
+
+
+def _look_for_claim(faults: "Faults", free: Callable[[], None], until_ns: int) -> None:
+    world, leader = faults.world, faults.world.leader()
+    hold = leader.core.vip if leader is not None else None
+    if not faults.is_on or world.now > until_ns:
+        return
+    if leader is None or hold is None or hold.term is not None or VIP not in leader.machine.acting:
+        world.scheduler.at(world.now + LOOK_NS, _look_for_claim, faults, free, until_ns)
+        return
+    host, election_ns = leader.host, world.facts.election_ns[0]
+    lasts = int(faults.chance.uniform(0.75, 1.0) * election_ns)
+    cut(faults, faults.links(lambda a, b: (a == host) != (b == host)), lasts)
+    world.scheduler.at(world.now + lasts, free)
+    after = election_ns + int(faults.chance.uniform(0.2, 1.0) * NS)
+    world.scheduler.at(world.now + after, stop_sidecar, faults, leader, 4 * election_ns)
+
+
 def _places(faults: "Faults") -> None:
     """One place after the other: something happens to whoever comes by next."""
     world = faults.world
@@ -210,6 +245,7 @@ DIRECTED: Final[dict[str, Strike]] = {
     "reset": _reset,
     "lonely": _lonely,
     "usurp": _usurp,
+    "lapse": _lapse,
     "numb": _numb,
     "sticky": _sticky,
     "places": _places,

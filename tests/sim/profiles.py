@@ -215,6 +215,18 @@ PROFILES: Final = {
         provoked={"released": 0.8},
         timing=QUICK,
     ),
+    "lapses": Profile(
+        hours=0.008,
+        always=("lapse",),
+        always_s=10.0,
+        faults=("stop", "lonely"),
+        operations=("transfer", "transfer"),
+        share=0.8,
+        pauses_s=(1.0, 2.0),
+        clients=(1, 1.0),
+        patience_s=0.6,
+        timing=QUICK,
+    ),
     "reads": Profile(
         hours=0.004,
         always=("lag",),

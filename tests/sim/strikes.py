@@ -11,6 +11,7 @@ from tests.sim.trace import Pause, Resume
 
 if TYPE_CHECKING:
     from tests.sim.faults import Faults
+    from tests.sim.host import Life
     from tests.sim.network import Link, Network
 
 Strike = Callable[["Faults"], None]
@@ -201,25 +202,32 @@ def _stop(faults: "Faults") -> None:
     machine = faults.running()
     if machine is None or machine.life is None or machine.is_frozen:
         return
-    world, life = faults.world, machine.life
+    life = machine.life
     faults.told(machine.name, "host-stop")
 
     def stop() -> None:
-        if machine.life is not life or life.loop.is_paused or machine.name in faults.spared:
-            return
-        world.emit(Pause(world.now, machine.name, life.member))
-        life.loop.pause()
-        faults.after(faults.seconds(0.02, 8), resume)
+        stop_sidecar(faults, life)
+
+    if faults.chance.random() < 0.5:
+        life.loop.light_fuse(faults.chance.randint(0, 60), stop)
+    else:
+        stop()
+
+
+def stop_sidecar(faults: "Faults", life: "Life", for_ns: int | None = None) -> None:
+    """Stop one life for so long, else for a drawn time."""
+    world, machine = faults.world, life.machine
+    if machine.life is not life or life.loop.is_paused or machine.name in faults.spared:
+        return
+    world.emit(Pause(world.now, machine.name, life.member))
+    life.loop.pause()
 
     def resume() -> None:
         if machine.life is life and not machine.is_frozen:
             world.emit(Resume(world.now, machine.name, life.member))
             life.loop.resume()
 
-    if faults.chance.random() < 0.5:
-        life.loop.light_fuse(faults.chance.randint(0, 60), stop)
-    else:
-        stop()
+    faults.after(faults.seconds(0.02, 8) if for_ns is None else for_ns, resume)
 
 
 def _slow(faults: "Faults") -> None:
