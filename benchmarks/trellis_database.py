@@ -20,7 +20,7 @@ from benchmarks.database_hosts import PASSWORD, ROLE, inside, make_table, net_of
 from benchmarks.namespaces import Network
 from benchmarks.programs import Programs
 from mesh.adapters.cgroup import find_hierarchies
-from mesh.errors import TrellisError
+from mesh.errors import TrellisError, Unavailable
 from sidecar.postgres.engine.binaries import find_binaries
 from sidecar.postgres.engine.config import ADMIN_ROLE
 from sidecar.postgres.engine.layout import choose_user
@@ -73,7 +73,10 @@ class TrellisDatabase:
     async def switch_over(self, primary: str, to: str) -> None:
         """By the operators' call."""
         stub = database_pb2_grpc.DatabaseServiceStub(self.cluster.channel(to))
-        await stub.Switchover(database_pb2.SwitchoverRequest(host=to), timeout=_SWITCH_S)
+        try:
+            await stub.Switchover(database_pb2.SwitchoverRequest(host=to), timeout=_SWITCH_S)
+        except grpc.aio.AioRpcError as error:
+            raise Unavailable(f"the switchover from {primary} to {to} failed: {error.details()}") from None
 
 
 _inside = inside
