@@ -83,10 +83,8 @@ class Lane(threading.Thread):
     def run(self) -> None:
         """Insert until told to stop."""
         while not self._stopping.wait(max(0.0, self._due_s - time.monotonic())):
-            if self._connection is None and not self._connect():
-                self._due_s = time.monotonic() + EVERY_S
-                continue
-            self._insert(next(self._rows))
+            if self._connection is not None or self._connect():
+                self._insert(next(self._rows))
             while self._due_s <= time.monotonic():
                 self._due_s += self._period_s
         self._forget()
