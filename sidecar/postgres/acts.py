@@ -6,7 +6,6 @@ before anybody follows it, and clients come last.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any, Final, Protocol
@@ -316,7 +315,7 @@ class Acts:
     def _mark(self, phase: str) -> None:
         if phase == "begun":
             self._marks = {}
-        self._marks[phase] = time.monotonic()
+        self._marks[phase] = asyncio.get_running_loop().time()
 
     async def _journal_opened(self, term: FencingTerm) -> None:
         begun = self._marks.get("begun")

@@ -83,7 +83,7 @@ class DatabaseDriver:
         self._pace = Pace()
         self._sight = NO_SIGHT
         self._goal = Goal(GoalKind.NOTHING)
-        self._action = Action(Do.WAIT, "it begins")
+        self._action = self._done = Action(Do.WAIT, "it begins")
         self._status: DatabaseStatus | None = None
         self._seal_wanted = NO_TERM
         self._tidy_at = 0.0
@@ -286,6 +286,7 @@ class DatabaseDriver:
     async def _try(self, action: Action) -> bool:
         """Do it unless it has to wait; True when something was done, so that a look shows more."""
         if action.do is Do.WAIT:
+            self._done = action
             return False
         if self._pace.is_busy:
             if action.do not in _URGENT or (self._pace.is_copying and action.do is Do.SEAL):
@@ -306,8 +307,10 @@ class DatabaseDriver:
         except TrellisError as error:
             self._pace.failed(action.do, error)
             return False
-        self._pace.worked(action.do)
-        return True
+        # What was done just so before shows later, if at all: looked for, and not done as fast as it can be.
+        is_news, self._done = action != self._done, action
+        self._pace.worked(action.do, is_news=is_news)
+        return is_news
 
     async def _tend(self) -> bool:
         """What goes on beside the table; True when there may be more at once."""

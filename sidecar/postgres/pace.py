@@ -47,13 +47,13 @@ class Pace:
             LOG.warning("database-trouble", does=do.value, error=str(error), again_s=pause_s)
         self.trouble, self._troubled = str(error), do
 
-    def worked(self, do: Do) -> None:
-        """It did."""
+    def worked(self, do: Do, *, is_news: bool = True) -> None:
+        """It did. *is_news*: it was not the same as before, so that the next look may show more."""
         self._failures.pop(do, None)
         self._not_before.pop(do, None)
         if do is self._troubled:
             self.trouble, self._troubled = "", None
-        if do is not Do.WAIT:
+        if do is not Do.WAIT and is_news:
             self._look_s = _LOOK_S_MIN
 
     def pause_s(self, *, is_settled: bool) -> float:
