@@ -11,6 +11,7 @@ from mesh.state.commands import DrainHost
 from tests.sim.clock import MS, NS
 from tests.sim.disk import DiskFaults
 from tests.sim.hands import KERNEL_NS
+from tests.sim.postgres.strikes import POSTGRES
 from tests.sim.strikes import Strike, arm, cut, stall_ms, stop_sidecar
 
 if TYPE_CHECKING:
@@ -249,4 +250,5 @@ DIRECTED: Final[dict[str, Strike]] = {
     "numb": _numb,
     "sticky": _sticky,
     "places": _places,
+    **POSTGRES,
 }

@@ -49,7 +49,7 @@ ABSENT: Final[Mapping[str, str]] = {
     "token.": "the server of tokens: nobody needs one to join (operations.py)",
     "documents.": "the server of documents: clients ask the replica (clients.py)",
     "services.": "the server of declarations: operators ask the replica (operations.py)",
-    "database.": "PostgreSQL and its driver: simulated hosts carry no database",
+    "database.": "PostgreSQL and its driver: only worlds of the profile database carry one (postgres/)",
     "sidecar.": "the process around the parts: a life connects them (host.py)",
 }
 

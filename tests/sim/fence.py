@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Callable
 from random import Random
 
-from mesh.ids import VIP, OwnedName
+from mesh.ids import PRIMARY, VIP, OwnedName
 from sidecar.fence.client import FenceReport
+from sidecar.postgres.acts import HELD_AS
 from tests.sim.hands import Machine
 from tests.sim.loop import Handle, SimLoop
 
@@ -106,5 +107,7 @@ class SimFence:
 
 
 def owned_service_of(instance: str) -> OwnedName:
-    """The owned name of an exclusive instance."""
+    """The owned name of an exclusive instance, or of the database's server."""
+    if instance == HELD_AS:
+        return PRIMARY
     return OwnedName(f"service/{instance.partition('@')[0]}")

@@ -6,21 +6,18 @@ A life is what a process holds in memory; it is never repaired, only dropped.
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from opentelemetry.trace import NoOpTracer
-from trellis.heartbeat.v1 import heartbeat_pb2
 
 from mesh.consensus import Consensus
 from mesh.driver import RaftDriver
 from mesh.errors import TrellisError
-from mesh.ids import VIP, FencingTerm, HostId, Index, MemberId, OwnedName, Term
+from mesh.ids import PRIMARY, VIP, FencingTerm, HostId, Index, MemberId, OwnedName, Term
 from mesh.raft.model import Entry, Membership, Role, SoftState
 from mesh.replica import OutcomeCodec, Replica
 from mesh.state import checkpoint
-from mesh.state.commands import Batch
 from mesh.state.model import ChangeKind
-from mesh.state.service import InstanceStatus
 from mesh.state.watch import ChangeSet
 from mesh.surroundings import Surroundings
 from mesh.telemetry.traces import Traces
@@ -35,6 +32,8 @@ from tests.sim.fence import SimFence
 from tests.sim.hands import SimInstances, SimRoutes, SimVip
 from tests.sim.loop import SimLoop
 from tests.sim.machine import Machine
+from tests.sim.observed import Founded, Observed
+from tests.sim.postgres.on_host import HostDatabase
 from tests.sim.queue_lengths import follow
 from tests.sim.trace import (
     Applied,
@@ -49,10 +48,6 @@ from tests.sim.trace import (
 )
 from tests.sim.transport import SimTransport
 
-if TYPE_CHECKING:
-    pass
-
-NO_CAPACITY = heartbeat_pb2.Capacity()
 STOP_S = 30.0
 ADDRESS = "10.0.0.100"
 
@@ -84,45 +79,10 @@ class _Watched:
         life.world.emit(Restored(life.world.now, life.host, life.member, state.applied, checkpoint(state)))
 
 
-class _Observed:
-    """What this host says of itself in its beats."""
-
-    def __init__(self, life: "Life") -> None:
-        self._life = life
-        self.leaving = False
-
-    def instances(self) -> tuple[InstanceStatus, ...]:
-        return self._life.instances.statuses()
-
-    def state_hash(self) -> tuple[Index, bytes]:
-        machine = self._life.replica.machine
-        return machine.hash_index, machine.hash
-
-    def database(self) -> None:
-        """Simulated hosts carry no database yet."""
-
-    def capacity(self) -> heartbeat_pb2.Capacity:
-        return NO_CAPACITY
-
-    def is_draining(self) -> bool:
-        return self.leaving
-
-
-class _Founded:
-    """The founding, on the machine's disk."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-
-    def command(self) -> Batch | None:
-        return self._machine.founding
-
-    def forget(self) -> None:
-        self._machine.founding = None
-
-
 class Life:
     """One sidecar process. Fails: `Corruption` when its disk is damaged; then it never was."""
+
+    core: Core
 
     def __init__(self, machine: Machine, disk: Disk, chance: Random) -> None:
         world = self.world = machine.world
@@ -211,22 +171,26 @@ class Life:
             fenced=lambda report: self.core.host.fenced(report),
             late_ns_max=world.timers.release_bound_ns * 8 // 10,
         )
-        self.observed = _Observed(self)
-        routes = SimRoutes()
+        self.observed = Observed(self)
+        server = machine.postgres
+        self.database = HostDatabase(self, server) if server is not None else None
+        driver = self.database.driver if self.database is not None else None
+        routes = machine.routes = SimRoutes()
         self.core = Core(
             replica=self.replica,
             consensus=self.consensus,
             timers=world.timers,
             margin_ns=world.margin_ns,
             clocks=Clocks(machine.clock.boottime_ns, machine.clock.wall_ns),
-            hands=Hands(self.instances, routes, self.fence),
+            hands=Hands(self.instances, routes, self.fence, driver),
             observed=self.observed,
-            founded=_Founded(machine),
+            founded=Founded(machine),
             open_beats=lambda leader: SimBeatStream(self, leader),
             transitions=Transitions(
                 traces=Traces(NoOpTracer(), world.cluster), host=self.host, wall_ns=machine.clock.wall_ns
             ),
             surrounding=self,
+            plan_database=self.database.plan if self.database is not None else None,
         )
         self.vip = SimVip(machine, self.chance, self.core.host.is_live)
         self.core.vip = VipHold(
@@ -250,6 +214,8 @@ class Life:
             "host": self.core.host.run(),
             "beats": self.core.beats.run(),
         }
+        if self.database is not None:
+            loops["database"] = self.database.driver.run()
         if self.core.vip is not None:
             loops["vip"] = self.core.vip.run(self.core.host.is_live)
         self.running = [self.loop.create_task(self._guard(work), name=name) for name, work in loops.items()]
@@ -283,6 +249,8 @@ class Life:
             async with asyncio.timeout(STOP_S):
                 if not self._fatal:
                     await self.hand_over.leave()
+                    if self.database is not None:
+                        await self.database.driver.stop()
                 await self.core.host.give_way()
                 await self.instances.stop_all()
         except TimeoutError:
@@ -363,7 +331,9 @@ class Life:
         world.emit(LeaseExtended(world.now, self.host, self.member, until_ns, left))
 
     def _cleared(self, owned: OwnedName) -> None:
-        if owned != VIP:
+        if owned == PRIMARY:
+            self.machine.end_postgres("fence")
+        elif owned != VIP:
             self.instances.killed(owned)
 
     def _state_changed(self, changes: ChangeSet) -> None:
@@ -372,6 +342,8 @@ class Life:
             self._tell_owners(changes.index)
         if not kinds or ChangeKind.MEMBER in kinds:
             self._tell_members(changes.index)
+        if self.world.databases is not None and (not kinds or ChangeKind.DATABASE in kinds):
+            self.world.databases.applied(self)
 
     def _tell_owners(self, index: Index) -> None:
         world = self.world

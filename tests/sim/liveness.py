@@ -40,10 +40,20 @@ class Liveness:
     """The end of a run. Fails: `Violation`, of liveness unless states differ."""
 
     def __init__(
-        self, world: World, clients: Clients, faults: Faults, leaving: HostId | None, deaf: float = DEAF
+        self,
+        world: World,
+        clients: Clients,
+        faults: Faults,
+        leaving: HostId | None,
+        deaf: float = DEAF,
+        everybody: bool = False,
     ) -> None:
-        """*leaving*: a host whose removal may be under way; nobody may count on it."""
+        """*leaving*: a host whose removal may be under way; nobody may count on it.
+
+        *everybody*: all that can run are healed, and not just a majority.
+        """
         self._leaving = leaving
+        self._everybody = everybody
         self._deaf = deaf
         self._world = world
         self._clients = clients
@@ -111,7 +121,7 @@ class Liveness:
             for name, each in machines.items()
             if each.disk and each.disk.member in members and name != self._leaving
         ]
-        if any(each.is_witness for each in machines.values()):
+        if self._everybody or any(each.is_witness for each in machines.values()):
             return able  # without the data of all voters with data, a witness may have to wait
         for _ in range(DRAWS):
             names = sorted(chance.sample(able, chance.randint(1, len(able))))

@@ -10,12 +10,13 @@ from mesh.ids import FencingTerm, HostId, MemberId, OwnedName
 from mesh.state.commands import Batch
 from tests.sim.clock import Clock
 from tests.sim.disk import Disk, DiskFaults
-from tests.sim.hands import KERNEL_NS
+from tests.sim.hands import KERNEL_NS, SimRoutes
 from tests.sim.loop import Handle, Scheduler
 from tests.sim.trace import Acted, Stopped
 
 if TYPE_CHECKING:
     from tests.sim.host import Life
+    from tests.sim.postgres.server import Server
     from tests.sim.world import World
 
 
@@ -48,6 +49,10 @@ class Machine:
         self.is_previous = False
         #: Its memory is bad: so often a bit flips in a piece of a snapshot that it sends.
         self.garbles = 0.0
+        #: Its PostgreSQL; None: there is no database in this world.
+        self.postgres: Server | None = None
+        #: Where its Envoy leads, also when its sidecar is gone.
+        self.routes: SimRoutes | None = None
         self.acting: dict[OwnedName, FencingTerm] = {}
         self._frozen: list[tuple[OwnedName, FencingTerm]] = []
         self._thaw: list[tuple[Callable[..., None], tuple[object, ...]]] = []
@@ -83,6 +88,11 @@ class Machine:
         for name in list(self.acting):
             self.end(name, by)
 
+    def end_postgres(self, by: str) -> None:
+        """The fence has killed the server that was registered with it."""
+        if self.postgres is not None:
+            self.postgres.end(by)
+
     # ---- freezing ---------------------------------------------------------------------
 
     def at(self, when: int, act: Callable[..., None], *given: object) -> Handle:
@@ -117,5 +127,7 @@ class Machine:
         elif fence is not None:
             for name, fencing_term in frozen:
                 self.begin(name, fencing_term)
+        if self.postgres is not None:
+            self.postgres.thaw()
         if self.life is not None:
             self.life.loop.resume()

@@ -7,7 +7,7 @@ on `Stream`s, as on a TCP connection: in order, late rather than lost, until the
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from mesh.ids import HostId
 from tests.sim.clock import MS
@@ -38,6 +38,13 @@ class Link:
         self.is_plain = not (
             self.jitter_ns or self.loss or self.twice or self.is_cut or self.clogged is not None
         )
+
+
+class Receiver(Protocol):
+    """Whose code runs at the end of a link."""
+
+    def call_true(self, when: int, callback: Callable[..., None], *args: Any) -> object:
+        """Call at a true time, if it runs then."""
 
 
 class Network:
@@ -119,7 +126,7 @@ class Stream:
         scheduler: Scheduler,
         source: HostId,
         to: HostId,
-        loop: SimLoop,
+        loop: Receiver,
         on_silence: Callable[[], None] = lambda: None,
         is_open: Callable[[], bool] = lambda: True,
     ) -> None:

@@ -13,6 +13,8 @@ from tests.sim.clock import NS
 from tests.sim.faults import Faults
 from tests.sim.liveness import DEAF, Liveness
 from tests.sim.operations import Operations
+from tests.sim.postgres.clients import Writers
+from tests.sim.postgres.liveness import DatabaseLiveness
 from tests.sim.timing import DEFAULT, HOSTS_MIN, Timing, voters_among
 from tests.sim.trace import Checker, Phase
 from tests.sim.world import Plan, World
@@ -77,6 +79,8 @@ class Run:
         self.calm_s = 3.0
         #: How likely those that are not healed in the end go on, and hear nobody.
         self.deaf = DEAF
+        #: Of a world with a database.
+        self.writers: Writers | None = None
 
     def run(self, seconds: float) -> Outcome:
         """All of it; *seconds* of safety. Fails: `Violation`, or a bug of the production code."""
@@ -84,11 +88,16 @@ class Run:
         world.found()
         world.emit(Phase(world.now, HostId(""), "safety", tuple(world.machines)))
         self.clients.start()
+        if self.writers is not None:
+            self.writers.start()
         world.scheduler.at(int(self.calm_s * NS), self.faults.start)
         world.scheduler.at(4 * NS, self.operations.start)
         world.run_until(int(seconds * NS))
         self.operations.is_on = False
-        Liveness(world, self.clients, self.faults, self.operations.rebuilding, self.deaf).run()
+        everybody = self.writers is not None  # who holds the last commits may be any of them
+        Liveness(world, self.clients, self.faults, self.operations.rebuilding, self.deaf, everybody).run()
+        if self.writers is not None:
+            DatabaseLiveness(world, self.writers).run()
         world.finish()
         return self.outcome()
 
@@ -102,6 +111,6 @@ class Run:
             trace_hash=world.trace_hash(),
             faults=dict(sorted(world.faults.items())),
             failpoints=world.failpoints.by_name(),
-            done=self.clients.done,
+            done=self.clients.done + (world.databases.acknowledgements if world.databases is not None else 0),
             steps=world.scheduler.steps,
         )

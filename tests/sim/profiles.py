@@ -14,6 +14,7 @@ from tests.sim.clients import PATIENCE_S, WEIGHTS, Clients
 from tests.sim.clock import NS
 from tests.sim.liveness import DEAF
 from tests.sim.phases import Run, draw_plan
+from tests.sim.postgres.clients import Writers
 from tests.sim.provoked import Provoked
 from tests.sim.timing import DEFAULT, Timing, timing_of
 from tests.sim.trace import Checker
@@ -77,6 +78,8 @@ class Profile:
     calm_s: float = 3.0
     #: How likely those that are not healed in the end go on, and hear nobody.
     deaf: float = DEAF
+    #: How many write to a database, and the pause between two commits of one, ms; None: there is none.
+    writers: tuple[int, float] | None = None
 
 
 PROFILES: Final = {
@@ -310,6 +313,16 @@ PROFILES: Final = {
         snapshot_entries=(10,),
         timing=QUICK,
     ),
+    "database": Profile(
+        hours=0.02,
+        calm_s=8.0,
+        faults=("kill", "isolate", "pair", "power", "stop", "freeze", "postgres-kill"),
+        operations=(),
+        share=0.4,
+        pauses_s=(6.0, 15.0),
+        clients=(1, 8.0),
+        writers=(4, 100.0),
+    ),
     "disks": Profile(
         hours=0.02,
         faults=("stall", "fsync", "full", "kill", "power", "isolate", "weather"),
@@ -338,6 +351,8 @@ def make_run(name: str, seed: int, checkers: Sequence[type[Checker]]) -> Run:
     run.faults.kinds = _kinds(profile.faults, profile, chance)
     run.faults.kinds |= dict.fromkeys(profile.always, profile.always_s * run.faults.haste)
     run.operations.kinds = _kinds(profile.operations, profile, chance)
+    if profile.writers is not None:
+        run.writers = Writers(run.world, run.world.chance("writers"), *profile.writers)
     for observer in run.world.checkers:
         if isinstance(observer, Provoked):
             observer.watch(run, profile.provoked, chance)
@@ -364,6 +379,7 @@ def _plan(profile: Profile, seed: int, chance: Random) -> Plan:
         voters=voters,
         learners=learners,
         has_witness=has_witness,
+        has_database=profile.writers is not None,
         raft=replace(
             plan.raft,
             trailing_entries=chance.choice((8, 64)),

@@ -4,13 +4,18 @@ import sys
 
 import pytest
 
-from tests.sim import client_stories, host_stories, log_stories
+from tests.sim import client_stories, database_stories, host_stories, log_stories
 from tests.sim.checkers import ALL_CHECKERS, Checking
 from tests.sim.checkers.election_safety import ElectionSafety
 from tests.sim.told import facts, leads, tell
 from tests.sim.trace import Checker, Event, Violation
 
-STORIES = {**log_stories.STORIES, **host_stories.STORIES, **client_stories.STORIES}
+STORIES = {
+    **log_stories.STORIES,
+    **host_stories.STORIES,
+    **client_stories.STORIES,
+    **database_stories.STORIES,
+}
 
 
 def cases(*, broken: bool) -> list[object]:

@@ -16,6 +16,7 @@ from typing import ClassVar, NamedTuple, Protocol, TypeAlias
 from mesh.ids import FencingTerm, HostId, Index, MemberId, OwnedName, Term
 from mesh.lease.timers import LeaseTimers
 from mesh.raft.model import Entry, EntryId, HardState, Membership, Role, SnapshotMeta, Standing
+from tests.sim.postgres.events import Acknowledged, Branched, Opened, Published
 
 # ---- lives ------------------------------------------------------------------------
 
@@ -337,7 +338,8 @@ _Lives: TypeAlias = Start | Crash | End | Pause | Resume | Fault | Phase
 _Logs: TypeAlias = Acked | Stored | Compacted | Committed | Applied | Restored
 _Members: TypeAlias = RoleChanged | TermRaised | Voted | MembershipCommitted | Removed
 _Owners: TypeAlias = Granted | LeaseExtended | Owned | Acted | Stopped | Released
-Event: TypeAlias = _Lives | _Logs | _Members | _Owners | Invoke | Return | Queues
+_Databases: TypeAlias = Branched | Opened | Acknowledged | Published
+Event: TypeAlias = _Lives | _Logs | _Members | _Owners | _Databases | Invoke | Return | Queues
 
 # ---- checking ---------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from tests.sim.host import Life
 from tests.sim.loop import Scheduler
 from tests.sim.machine import Machine
 from tests.sim.network import Network
+from tests.sim.postgres.cluster import Databases
 from tests.sim.timing import DEFAULT, Timing
 from tests.sim.trace import Checker, Crash, End, Event, Facts, Violation
 from tests.sim.versions import through_released
@@ -53,6 +54,8 @@ class Plan:
     driver: DriverSettings = field(default_factory=DriverSettings)
     timing: Timing = DEFAULT
     rates_ppm: tuple[int, ...] = ()
+    #: Every machine with data carries PostgreSQL.
+    has_database: bool = False
 
 
 class World:
@@ -78,6 +81,7 @@ class World:
         chance = self.chance("machines")
         self.machines = {name: self._machine(name, chance) for name in names}
         self.machines[names[-1]].is_witness = plan.has_witness
+        self.databases = Databases(self) if plan.has_database else None
         self.network = Network(self.scheduler, names, self.chance("network"), self.count)
         self._lives: dict[MemberId, Life] = {}
         #: Everything that ever ran, so that nothing of a dropped life is collected while this runs.
@@ -276,6 +280,8 @@ class World:
         life = self._bury(machine)
         machine.is_up = False
         machine.end_all("power")
+        if machine.postgres is not None:
+            machine.postgres.lose_power()
         if life is not None:
             self.emit(Crash(self.now, machine.name, life.member, "power"))
             for other in self.lives():

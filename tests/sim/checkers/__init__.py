@@ -7,6 +7,7 @@ docstring what it proves and what it would not notice, and has a test in which i
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from tests.sim.checkers.acknowledged_commits import AcknowledgedCommits
 from tests.sim.checkers.acknowledged_writes import AcknowledgedWrites
 from tests.sim.checkers.acting_under_lease import ActingUnderLease
 from tests.sim.checkers.committed_is_durable import CommittedIsDurable
@@ -23,6 +24,8 @@ from tests.sim.checkers.log_matching import LogMatching
 from tests.sim.checkers.minority import Minority
 from tests.sim.checkers.no_stale_read import NoStaleRead
 from tests.sim.checkers.one_owner import OneOwner
+from tests.sim.checkers.one_primary_acknowledges import OnePrimaryAcknowledges
+from tests.sim.checkers.published_quorums import PublishedQuorums
 from tests.sim.checkers.questions import Questions
 from tests.sim.checkers.queues import QueueBounds
 from tests.sim.checkers.released_is_gone import ReleasedIsGone
@@ -30,6 +33,7 @@ from tests.sim.checkers.removed_members import RemovedMembers
 from tests.sim.checkers.safe_from_elections import SafeFromElections
 from tests.sim.checkers.snapshots_of_members import SnapshotsOfMembers
 from tests.sim.checkers.state_machine_safety import StateMachineSafety
+from tests.sim.checkers.timelines_once import TimelinesOnce
 from tests.sim.checkers.votes_and_terms import VotesAndTerms
 from tests.sim.trace import Checker, Event, Facts
 
@@ -58,6 +62,10 @@ ALL_CHECKERS: Final[tuple[type[Checker], ...]] = (
     ExactlyOnce,
     QueueBounds,
     Linearizable,
+    AcknowledgedCommits,
+    OnePrimaryAcknowledges,
+    PublishedQuorums,
+    TimelinesOnce,
 )
 
 
