@@ -344,19 +344,27 @@ class DatabaseDriver:
             case _:
                 return False
 
+    def _told_term(self) -> FencingTerm:
+        """The primaryship that it acts in or receives from; else the last that it is sealed at."""
+        goal, local = self._goal, self._sight.local
+        match goal.kind:
+            case GoalKind.PRIMARY | GoalKind.BOOTSTRAP | GoalKind.HAND_OVER:
+                return goal.fencing_term
+            case GoalKind.FENCED:
+                return max(goal.fencing_term, local.sealed_under)
+            case GoalKind.FOLLOW if local.process.receives_from == goal.primary:
+                return goal.fencing_term
+            case _:
+                return local.sealed_under
+
     def _tell(self) -> None:
         """Say what there is, when it is news."""
         record = self._replicated.state.database
         port = self._port or (record.spec.port if record is not None else 0)
-        term = self._goal.fencing_term
-        if self._goal.kind in (GoalKind.HOLD, GoalKind.FENCED, GoalKind.NOTHING):
-            term = max(
-                term if self._goal.kind is GoalKind.FENCED else NO_TERM, self._sight.local.sealed_under
-            )
         status = status_of(
             self._sight,
             is_preparing=self._pace.is_copying,
-            fencing_term=term,
+            fencing_term=self._told_term(),
             address=self._address(port) if port else "",
             health=self._pace.trouble,
             before=self._status,

@@ -112,7 +112,7 @@ class DatabaseLeading:
         alive = tuple(host for host in data_hosts(state) if self._is_alive(host, standings))
         view = self._view(state, record, owner, alive, now)
         step = decide_failover(view)
-        self._ask_to_seal(view, step)
+        self._ask_to_seal(view, step, _left_behind(state, view))
         self.problem = "" if view.standing is Standing.WELL and step.chosen is None else step.reason
         commands = (*self._journal(view, step, now), *self._move_away(state, view, leaving))
         is_watched = view.standing is not Standing.WELL or self._account.not_serving_since is not None
@@ -307,8 +307,8 @@ class DatabaseLeading:
 
     # ---- sealing --------------------------------------------------------------------
 
-    def _ask_to_seal(self, view: FailoverView, step: FailoverStep) -> None:
-        asked = set(step.seal)
+    def _ask_to_seal(self, view: FailoverView, step: FailoverStep, left_behind: Collection[HostId]) -> None:
+        asked = {*step.seal, *left_behind}
         if view.successor not in (None, view.holder) and not self._has_answered(view.holder):
             asked.add(view.holder)  # it says so when it has stopped
         if step.chosen is None and (step.seal or view.standing is not Standing.WELL):
@@ -374,3 +374,21 @@ def why_not_successor(state: ClusterState, view: FailoverView, host: HostId) -> 
     )
     why = why_no_switchover(view, successor, 0)
     return f"{host} is too far behind; wait" if why and "bytes behind" in why else why
+
+
+def _left_behind(state: ClusterState, view: FailoverView) -> tuple[HostId, ...]:
+    """Hosts that an earlier leader has sealed at the number of a primary that is well: they do not follow it.
+
+    Once their word is here, it goes on under a new number (`decide_failover`).
+    """
+    if view.standing is not Standing.WELL or view.successor is not None:
+        return ()
+    statuses = {row.host: row.status for row in state.database_members.values()}
+    return tuple(
+        host
+        for host in view.alive
+        if host != view.holder
+        and (status := statuses.get(host)) is not None
+        and status.fencing_term == view.fencing_term
+        and not status.is_streaming
+    )

@@ -261,3 +261,26 @@ def test_patience_begins_when_somebody_else_could_take_over() -> None:
     late = NOW + 60 * S
     assert planned(leader, cluster, late).target == Target(A)
     assert planned(leader, cluster, late + int(PATIENCE_S * S) + 1).target == Target(None)
+
+
+async def test_who_was_sealed_by_an_earlier_leader_is_not_left_behind() -> None:
+    """Goal: a standby that is sealed at the number of a primary that is well streams again. Method: the leader
+    that sealed it is gone; its status says so; once it is asked again, the primary gets a new number."""
+    asked: list[HostId] = []
+
+    async def seal(host: HostId, term: FencingTerm) -> SealReport:
+        asked.append(host)
+        return sealed(host, 100)
+
+    leader, cluster = DatabaseLeading(B, seal, lambda: None), serving()
+    report(cluster, C, replace(STANDBY, is_streaming=False, fencing_term=FencingTerm(0)))
+    assert planned(leader, cluster).target == Target(A), "it is about to connect"
+    report(cluster, C, replace(STANDBY, is_streaming=False))
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(leader.run())
+        assert planned(leader, cluster).target == Target(A)
+        await until_true(lambda: C in leader._reports)
+        plan = planned(leader, cluster)
+        running.cancel()
+    assert asked == [C]
+    assert plan.target == Target(A, renew=True)
