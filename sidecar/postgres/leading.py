@@ -7,7 +7,6 @@ judged here is only how the present primary stands, over time.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -20,8 +19,9 @@ from mesh.lease.plan import NamePlan
 from mesh.state import ClusterState
 from mesh.state.commands import EventDraft, RecordEvents, RequestRelease, SingleCommand
 from mesh.state.database_checks import data_hosts
-from mesh.state.database_model import NEVER_PRIMARY, DatabaseRecord, DatabaseRole, DatabaseStatus, Lag
+from mesh.state.database_model import NEVER_PRIMARY, DatabaseRecord, Lag
 from mesh.state.model import Ownership
+from sidecar.postgres.account import NS_PER_S, Account
 from sidecar.postgres.failover import (
     FailoverStep,
     FailoverView,
@@ -36,12 +36,6 @@ from sidecar.postgres.telling import is_final
 
 LOG = structlog.get_logger(__name__)
 
-NS_PER_S: Final = 1_000_000_000
-#: A holder that lives and does not serve is given up after this, and after longer each time.
-PATIENCE_S: Final = 3.0
-_PATIENCE_DOUBLINGS_MAX: Final = 6
-#: A hand-over that has not ended by then is called off: its holder goes on.
-HAND_OVER_S: Final = 10.0
 ASK_AGAIN_S: Final = 0.1
 #: For so long a missing answer is no reason to tell people that nobody can be promoted.
 ANSWER_S: Final = 3.0
@@ -49,22 +43,6 @@ ANSWER_S: Final = 3.0
 LOOK_S: Final = 0.25
 
 Seal = Callable[[HostId, FencingTerm], Awaitable[SealReport]]
-
-
-@dataclass(slots=True)
-class _Account:
-    """What was seen of one primaryship."""
-
-    fencing_term: FencingTerm = NEVER_PRIMARY
-    not_serving_since: int | None = None
-    #: Since then it serves nobody, and another host could be promoted.
-    waited_since: int | None = None
-    handing_since: int | None = None
-    #: Hosts are being asked to seal.
-    asked_since: int | None = None
-    is_called_off: bool = False
-    #: It was asked to hand over to this host, because its own is about to end.
-    moved_to: HostId | None = None
 
 
 class DatabaseLeading:
@@ -75,8 +53,7 @@ class DatabaseLeading:
         self._host = host
         self._seal = seal
         self._wake = wake
-        self._account = _Account()
-        self._fruitless = 0
+        self._account = Account()
         self._reports: dict[HostId, SealReport] = {}
         #: The member of each host when it was asked.
         self._said_by: dict[HostId, MemberId] = {}
@@ -158,8 +135,7 @@ class DatabaseLeading:
                 # It was wiped and joined anew: its promise is forgotten there.
                 del self._reports[host]
         if self._account.fencing_term != term:
-            self._fruitless += self._account.not_serving_since is not None
-            self._account = _Account(term)
+            self._account = self._account.of_the_next(term)
             self._reports = {host: each for host, each in self._reports.items() if each.fencing_term >= term}
             self._to_seal = ()
 
@@ -173,7 +149,7 @@ class DatabaseLeading:
     ) -> FailoverView:
         assert owner.holder is not None
         row = state.database_members.get(owner.holder)
-        standing = self._judge(record, owner, row.status if row is not None else None, alive, now)
+        standing = self._account.judge(record, owner, row.status if row is not None else None, alive, now)
         loss = record.accepted_loss
         return FailoverView(
             leader=self._host,
@@ -190,44 +166,6 @@ class DatabaseLeading:
             accepted_loss=loss.fencing_term if loss is not None else NEVER_PRIMARY,
             successor=None if self._account.is_called_off else owner.successor,
         )
-
-    def _judge(
-        self,
-        record: DatabaseRecord,
-        owner: Ownership,
-        status: DatabaseStatus | None,
-        alive: tuple[HostId, ...],
-        now: int,
-    ) -> Standing:
-        """How the holder stands. One that hands over is given its time and then told to go on."""
-        account = self._account
-        if owner.holder not in alive:
-            return Standing.LOST
-        is_serving = (
-            status is not None
-            and status.role is DatabaseRole.PRIMARY
-            and status.is_open
-            and status.fencing_term == owner.fencing_term
-        )
-        if owner.successor not in (None, owner.holder):
-            account.handing_since = account.handing_since or now
-            account.is_called_off = now - account.handing_since > HAND_OVER_S * NS_PER_S
-            account.not_serving_since = None
-            return Standing.WELL
-        account.handing_since, account.is_called_off = None, False
-        if is_serving:
-            account.not_serving_since, account.waited_since, self._fruitless = None, None, 0
-            return Standing.WELL
-        account.not_serving_since = account.not_serving_since or now
-        others = [host for host in record.published.voters if host in alive and host != owner.holder]
-        if not record.published.quorum or len(others) < record.published.quorum:
-            account.waited_since = None
-            return Standing.WELL  # nobody else could be promoted, so giving it up would help nobody
-        account.waited_since = account.waited_since or now
-        patience_s = PATIENCE_S * 2 ** min(self._fruitless, _PATIENCE_DOUBLINGS_MAX)
-        if now - account.waited_since <= patience_s * NS_PER_S:
-            return Standing.WELL
-        return Standing.UNFIT
 
     # ---- what follows ---------------------------------------------------------------
 

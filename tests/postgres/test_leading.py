@@ -9,7 +9,8 @@ from mesh.lease.plan import NamePlan
 from mesh.state.commands import AssignOwner, DrainHost, RecordEvents, RemoveMember, RequestRelease
 from mesh.state.database_commands import DeclareDatabase, RecordPromotion, ReportDatabase
 from mesh.state.database_model import DatabaseRole, DatabaseSpec, DatabaseStatus, Lag
-from sidecar.postgres.leading import HAND_OVER_S, PATIENCE_S, DatabaseLeading
+from sidecar.postgres.account import HAND_OVER_S, PATIENCE_S
+from sidecar.postgres.leading import DatabaseLeading
 from sidecar.postgres.model import Lsn, SealReport, Timeline, TimelineHistory
 from tests.postgres.waiting import until_true
 from tests.state.database_steps import IDENTIFIER, made, open_primary, publish
@@ -175,6 +176,18 @@ def test_a_holder_that_lives_and_does_not_serve_is_given_time_and_then_given_up(
     assert planned(leader, cluster, late + int(2 * PATIENCE_S * S) + 1).target == Target(None)
 
 
+def test_a_holder_that_comes_up_again_is_given_its_time_anew() -> None:
+    """Goal: a recovery that is about to end is not thrown away. Method: down, recovering, up, no further."""
+    leader, cluster = leading(), serving()
+    step = int(0.9 * PATIENCE_S * S)
+    for number, role in enumerate((DatabaseRole.STOPPED, DatabaseRole.RECOVERING, DatabaseRole.PRIMARY)):
+        report(cluster, A, replace(open_primary(), role=role, is_open=False))
+        assert planned(leader, cluster, NOW + number * step).target == Target(A)
+    report(cluster, A, replace(open_primary(), role=DatabaseRole.RECOVERING, is_open=False))
+    assert planned(leader, cluster, NOW + 3 * step).target == Target(A)
+    assert planned(leader, cluster, NOW + 4 * step).target == Target(None)
+
+
 def test_a_holder_whom_nobody_could_succeed_is_not_given_up() -> None:
     """Goal: giving up what cannot be had elsewhere helps nobody. Method: one voter is lost."""
     leader, cluster = leading(), serving()
@@ -264,8 +277,8 @@ def test_patience_begins_when_somebody_else_could_take_over() -> None:
 
 
 async def test_who_was_sealed_by_an_earlier_leader_is_not_left_behind() -> None:
-    """Goal: a standby that is sealed at the number of a primary that is well streams again. Method: the leader
-    that sealed it is gone; its status says so; once it is asked again, the primary gets a new number."""
+    """Goal: a standby that is sealed at the number of a primary that is well streams again. Method:
+    the leader that sealed it is gone; its status says so; once it is asked again, the primary gets a new number."""
     asked: list[HostId] = []
 
     async def seal(host: HostId, term: FencingTerm) -> SealReport:
