@@ -130,6 +130,8 @@ class Database(Section):
     bin_dir: Annotated[AbsolutePath | None, Field(examples=["/usr/lib/postgresql/17/bin"])] = None
     #: Its data, and what is needed beside it to make a new copy; none: `postgres` in `host.data_dir`.
     data_dir: Annotated[AbsolutePath | None, Field(examples=["/var/lib/trellis/postgres"])] = None
+    #: Every byte of this host's WAL is kept there, for a restore to any moment; none: no archive.
+    archive_dir: Annotated[AbsolutePath | None, Field(examples=["/backups/wal"])] = None
     #: Where the other hosts reach it. Default: the mesh address.
     listen: Annotated[Ip, Field(examples=["10.0.0.1"])]
     #: None: the declared one.

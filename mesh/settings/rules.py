@@ -213,7 +213,16 @@ def database_can_be_reached_and_kept(tables: Tables) -> Iterator[Problem]:
     elif mesh and Endpoint(database.listen, 1).is_loopback and not mesh.address.is_loopback:
         yield Problem("database.listen", f"{database.listen} cannot be reached by the other hosts", example)
     host = _table(tables, "host", Host)
-    if host is None or database.data_dir is None:
+    if host is None:
+        return
+    data_dir, archive = database.data_dir or host.data_dir / "postgres", database.archive_dir
+    if archive is not None and (archive == data_dir or data_dir in archive.parents):
+        yield Problem(
+            "database.archive_dir",
+            f"{archive} lies in the folder of the database ({data_dir}), and would be lost with it",
+            'archive_dir = "/backups/wal"',
+        )
+    if database.data_dir is None:
         return
     for key in ("data_dir", "run_dir", "log_dir"):
         other = getattr(host, key)

@@ -18,6 +18,7 @@ from mesh.state.commands import Applied, PutSecret, SingleCommand
 from mesh.state.database_model import PORT_DEFAULT, DatabaseStatus
 from sidecar.postgres.backups import Backups
 from sidecar.postgres.driver import DatabaseDriver
+from sidecar.postgres.engine.archive import WalArchive
 from sidecar.postgres.engine.binaries import find_binaries
 from sidecar.postgres.engine.config import APP_DATABASE, APP_ROLE, ServerConfig
 from sidecar.postgres.engine.hands import EngineHands
@@ -49,6 +50,7 @@ class HostDatabase:
         self._sidecar = sidecar
         self.driver: DatabaseDriver | None = None
         self.backups: Backups | None = None
+        self.archive: WalArchive | None = None
         if sidecar.settings.database is not None:
             self.driver = self._make_driver()
 
@@ -64,12 +66,20 @@ class HostDatabase:
         hierarchies = find_hierarchies(f"{made.host_id}-db", run_dir) if has_groups else NOWHERE
         config = ServerConfig(made.cluster, made.host_id, wanted.port or PORT_DEFAULT, (wanted.listen,), ())
         local = LocalPostgres(binaries, layout, hierarchies, config)
-        self.backups = Backups(made.host_id, local, self._sight, self._primary)
+        engine = EngineHands(local, lambda: made.credentials.identity, self._wake)
+        self.archive = WalArchive(
+            local.archive_tools,
+            wanted.archive_dir,
+            lambda: local.control.config,
+            lambda: local.postmaster.running is not None and local.postmaster.status() == "ready",
+        )
+        engine.beside = lambda: self.archive.problem if self.archive is not None else ""
+        self.backups = Backups(made.host_id, local, self._sight, self._primary, self.archive.backed_up)
         return DatabaseDriver(
             host=made.host_id,
             address=lambda port: address_text(wanted.listen, port),
             port=wanted.port,
-            engine=EngineHands(local, lambda: made.credentials.identity, self._wake),
+            engine=engine,
             replicated=_Replicated(made),
             fence=made.fence,
             is_live=lambda: made.host.is_live(),

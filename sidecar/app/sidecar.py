@@ -229,6 +229,8 @@ class Sidecar:
         }
         if self.database.driver is not None:
             loops["database"] = self.database.driver.run()
+        if self.database.archive is not None:
+            loops["database-archive"] = self.database.archive.run()
         if self.core.vip is not None:
             loops["vip"] = self.core.vip.run(self.host.is_live)
         return loops

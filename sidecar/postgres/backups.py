@@ -26,12 +26,14 @@ class Backups:
         local: LocalPostgres,
         sight: Callable[[], Sight],
         primary: Callable[[], Source | None],
+        on_made: Callable[[], None],
     ) -> None:
         """*sight*: the last look at the own server; *primary*: where clients are let in now."""
         self._host = host
         self._local = local
         self._sight = sight
         self._primary = primary
+        self._on_made = on_made
         self._is_busy = False
 
     async def make(self, folder: Path, keep: int, kib_per_s: int) -> AsyncIterator[BackupProgress | Made]:
@@ -74,7 +76,9 @@ class Backups:
                 news.clear()
                 if not task.done():
                     yield latest
-            yield await task
+            made = await task
+            self._on_made()
+            yield made
         finally:
             if not task.done():
                 task.cancel()

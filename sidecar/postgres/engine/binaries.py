@@ -24,6 +24,7 @@ PROGRAMS: Final = (
     "pg_basebackup",
     "pg_rewind",
     "pg_controldata",
+    "pg_receivewal",
     "pg_verifybackup",
     "pg_waldump",
 )

@@ -55,6 +55,8 @@ class EngineHands:
         #: When it last answered nobody, and let no new session in.
         self._blind_since: float | None = None
         self._deaf_since: float | None = None
+        #: What is not well beside the server, as a sentence.
+        self.beside: Callable[[], str] = str
         local.postmaster.on_end = on_end
         tls.install_identity(local.layout, identity())
 
@@ -110,7 +112,7 @@ class EngineHands:
             return self._proven.refused[1]
         if self._needs_restart:
             return f"{', '.join(self._needs_restart)} come into force with the next start"
-        return ""
+        return self.beside()
 
     # ---- what it reads --------------------------------------------------------------
 

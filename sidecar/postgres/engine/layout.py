@@ -4,6 +4,7 @@
       data/                 the data directory, of the database's user
       data.new/             a clone under way, or one that is complete and waits to be put in place
       data.old/             what `data` was before
+      data.restored/        what is being made from a backup
       clone.json            says which of the two `data.new` is
       rewind.json           a rewind of `data` was begun
       conf/                 what the server reads: written by the sidecar, read by the server
@@ -78,6 +79,10 @@ class Layout:
     @property
     def former(self) -> Path:
         return self.root / "data.old"
+
+    @property
+    def restored(self) -> Path:
+        return self.root / "data.restored"
 
     @property
     def conf(self) -> Path:

@@ -22,6 +22,7 @@ SERVER_LEAF: Final = "postgres"
 TOOLS_LEAF: Final = "postgres-tools"
 #: And of backups, which go on while data are made or mended.
 BACKUP_LEAF: Final = "postgres-backup"
+ARCHIVE_LEAF: Final = "postgres-archive"
 #: A standby that hangs must not hold up a failover for longer.
 SEAL_S: Final = 1.0
 KILL_S: Final = 5.0
@@ -39,6 +40,7 @@ class LocalPostgres:
         self.layout = layout
         self.tools = Tools(binaries, layout, Leaf(hierarchies, TOOLS_LEAF))
         self.backup_tools = Tools(binaries, layout, Leaf(hierarchies, BACKUP_LEAF))
+        self.archive_tools = Tools(binaries, layout, Leaf(hierarchies, ARCHIVE_LEAF))
         self.files = ConfigFiles(layout, binaries.major)
         self.postmaster = Postmaster(binaries, layout, Leaf(hierarchies, SERVER_LEAF))
         self.control = Control(layout, self.files, self.postmaster, config)
@@ -50,7 +52,6 @@ class LocalPostgres:
         postmaster is killed. Fails: as `Postmaster.kill_tree`.
         """
         await self.tools.clear()
-        await self.backup_tools.clear()
         adopted = self.postmaster.adopt()
         if adopted is None:
             await self.postmaster.kill_tree(10.0)
