@@ -21,7 +21,6 @@ from mesh.state.database_checks import (
     check_quorum,
     check_spec,
     check_status,
-    check_timeline,
     normal_spec,
 )
 from mesh.state.database_commands import (
@@ -72,7 +71,7 @@ def record_bootstrap(at: Applying, command: RecordBootstrap) -> Applied:
     record = _declared(at)
     _check_is_holder(at, command.host, command.fencing_term)
     check_identifier("system_identifier", command.system_identifier)
-    check_timeline(command.timeline)
+    check_history(command.timeline, command.history)
     if record.is_bootstrapped:
         if record.system_identifier == command.system_identifier and record.bootstrap_host == command.host:
             return Applied(at.index, unchanged=True)
@@ -88,6 +87,7 @@ def record_bootstrap(at: Applying, command: RecordBootstrap) -> Applied:
             record,
             system_identifier=command.system_identifier,
             timeline=command.timeline,
+            history=command.history,
             bootstrap_host=command.host,
             primary=command.host,
             primary_term=command.fencing_term,

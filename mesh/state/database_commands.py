@@ -38,6 +38,8 @@ class RecordBootstrap:
     system_identifier: str
     timeline: int
     fencing_term: FencingTerm
+    #: Timelines that led to it with the LSN where each was left, oldest first; of a restored one.
+    history: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,12 +199,14 @@ def _encode_bootstrap(command: d.RecordBootstrap) -> command_pb2.RecordBootstrap
         system_identifier=command.system_identifier,
         timeline=command.timeline,
         fencing_term=command.fencing_term,
+        history=_encode_switches(command.history),
     )
 
 
 def _decode_bootstrap(message: command_pb2.RecordBootstrap) -> d.RecordBootstrap:
     term = FencingTerm(message.fencing_term)
-    return d.RecordBootstrap(HostId(message.host), message.system_identifier, message.timeline, term)
+    history = _decode_switches(message.history)
+    return d.RecordBootstrap(HostId(message.host), message.system_identifier, message.timeline, term, history)
 
 
 def _encode_publish(command: d.PublishSyncSet) -> command_pb2.PublishSyncSet:

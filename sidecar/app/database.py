@@ -16,7 +16,7 @@ from mesh.ids import PRIMARY, FencingTerm, HostId, Index
 from mesh.state import ClusterState
 from mesh.state.commands import Applied, PutSecret, SingleCommand
 from mesh.state.database_model import PORT_DEFAULT, DatabaseStatus
-from sidecar.postgres.backups import Backups
+from sidecar.postgres.backups import Backups, Surroundings
 from sidecar.postgres.driver import DatabaseDriver
 from sidecar.postgres.engine.archive import WalArchive
 from sidecar.postgres.engine.binaries import find_binaries
@@ -74,7 +74,15 @@ class HostDatabase:
             lambda: local.postmaster.running is not None and local.postmaster.status() == "ready",
         )
         engine.beside = lambda: self.archive.problem if self.archive is not None else ""
-        self.backups = Backups(made.host_id, local, self._sight, self._primary, self.archive.backed_up)
+        around = Surroundings(
+            sight=self._sight,
+            primary=self._primary,
+            why_no_restore=self._why_no_restore,
+            archive=wanted.archive_dir,
+            on_backup=self.archive.backed_up,
+            put_in_place=engine.put_restored_in_place,
+        )
+        self.backups = Backups(made.host_id, local, around)
         return DatabaseDriver(
             host=made.host_id,
             address=lambda port: address_text(wanted.listen, port),
@@ -102,6 +110,14 @@ class HostDatabase:
         if row is None or not row.status.is_open or not row.status.address:
             return None
         return Source(row.host, row.status.address)
+
+    def _why_no_restore(self) -> str:
+        """What is declared goes on from its own data; nothing may be put under it."""
+        record = self._sidecar.replica.state.database
+        if record is None:
+            return ""
+        made = f" and was made on {record.bootstrap_host}" if record.bootstrap_host else ""
+        return f"The database of this cluster is declared{made}: data are restored before it is declared."
 
     def status(self) -> DatabaseStatus | None:
         """What this host reports of its database; None: it has none, or has not looked yet."""

@@ -197,3 +197,14 @@ def backup_shape(made: database.BackupMade) -> Shape:
         "size_bytes": made.size_bytes,
         "deleted": list(made.deleted),
     }
+
+
+def restore_shape(made: database.RestoreMade) -> Shape:
+    """`trellis db restore --json`."""
+    return {
+        "host": made.host,
+        "backup": made.backup,
+        "system_identifier": made.system_identifier,
+        "timeline": made.timeline,
+        "ended_at": made.ended_at,
+    }

@@ -30,6 +30,7 @@ from sidecar.postgres.model import (
     LocalData,
     ProcessKind,
     SyncNames,
+    TimelineHistory,
 )
 from sidecar.postgres.port import Engine, Fence, Sight, Source
 from sidecar.postgres.primaryship import Primaryship
@@ -262,14 +263,17 @@ class Acts:
             await self._replicated.make_password()
         await self._engine.make_roles(self._replicated.password(self._replicated.state))
         timeline = data.history.timeline if data.history is not None else 1
+        switches = _switches(data.history)
         failpoints.hit("database.before-bootstrap-recorded")
-        await self._propose(RecordBootstrap(self._host, data.system_identifier, timeline, goal.fencing_term))
+        await self._propose(
+            RecordBootstrap(self._host, data.system_identifier, timeline, goal.fencing_term, switches)
+        )
 
     async def _record_promotion(self, term: FencingTerm, sight: Sight) -> None:
         history = sight.local.data.history
         if history is None:
             raise Fenced("the history of its timeline cannot be read")
-        switches = tuple((int(each.timeline), int(each.end)) for each in history.ancestors[-TIMELINES_MAX:])
+        switches = _switches(history)
         failpoints.hit("database.before-recorded")
         await self._propose(RecordPromotion(self._host, history.timeline, term, switches))
         failpoints.hit("database.recorded")
@@ -355,3 +359,9 @@ def _names(action: Action) -> SyncNames:
     if action.names is None:
         raise InvariantBroken(f"{action.do.value} without names")
     return action.names
+
+
+def _switches(history: TimelineHistory | None) -> tuple[tuple[int, int], ...]:
+    """Where each timeline was left, as it is recorded."""
+    ancestors = history.ancestors if history is not None else ()
+    return tuple((int(each.timeline), int(each.end)) for each in ancestors[-TIMELINES_MAX:])

@@ -109,7 +109,9 @@ class DatabaseLeading:
         standings: Mapping[HostId, HostStanding],
         leaving: Collection[HostId],
     ) -> HostId | None:
-        """Who makes the database: a host that carries PostgreSQL, the leader if it does."""
+        """Who makes the database: a host where data were restored, else one that carries PostgreSQL; the
+        leader where it is one of them.
+        """
         if state.database is not None and state.database.is_bootstrapped:
             return None
         able = [
@@ -120,6 +122,8 @@ class DatabaseLeading:
             and host not in leaving
             and not state.hosts[host].draining
         ]
+        restored = [host for host in able if state.database_members[host].status.system_identifier]
+        able = restored or able
         return self._host if self._host in able else min(able, default=None)
 
     def _is_alive(self, host: HostId, standings: Mapping[HostId, HostStanding]) -> bool:

@@ -16,21 +16,23 @@ from mesh.adapters.clock import boottime_ns, wall_ns
 from mesh.adapters.deadline import remaining_s
 from mesh.errors import Conflict, InvalidRequest, NoLeader, NotFound, Problem, TrellisError, Unavailable
 from mesh.identity.interceptor import forwarding_metadata, present_caller
-from mesh.ids import PRIMARY, FencingTerm, HostId, MemberId
+from mesh.ids import PRIMARY, FencingTerm, HostId, MemberId, host_of
 from mesh.replica import Replica
 from mesh.state import ClusterState
 from mesh.state.commands import RequestRelease
 from mesh.state.database_commands import AcceptDataLoss, DeclareDatabase
 from mesh.wire.database import database_to_wire, decode_database_spec
 from mesh.wire.errors import from_rpc_error
+from sidecar.postgres.backup_wire import encode_backup, encode_restore
 from sidecar.postgres.backups import Backups
-from sidecar.postgres.engine.backup import BackupProgress, Made
 from sidecar.postgres.engine.config import check_parameters
+from sidecar.postgres.engine.restore import Until
 from sidecar.postgres.model import Lsn
 
 LOG = structlog.get_logger(__name__)
 
 LOOK_S = 0.02
+BARRIER_S = 5.0
 _Answer = TypeVar("_Answer")
 
 
@@ -169,13 +171,25 @@ class DatabaseServicer(database_pb2_grpc.DatabaseServiceServicer):
 
     async def Backup(self, request: pb.BackupRequest, context: Any) -> AsyncIterator[pb.BackupResponse]:
         """See the contract."""
-        if self._backups is None:
-            raise NotFound("This host carries no database (no [database] in its settings): ask another host.")
+        backups = self._own_backups()
         if request.kib_per_second and not 32 <= request.kib_per_second <= 1 << 20:
             problem = Problem("kib_per_second", "is not between 32 and 1048576", "10240")
             raise InvalidRequest("The backup cannot be made so.", [problem])
-        async for each in self._backups.make(Path(request.folder), request.keep, request.kib_per_second):
-            yield _encode_news(each)
+        async for each in backups.make(Path(request.folder), request.keep, request.kib_per_second):
+            yield encode_backup(each)
+
+    async def Restore(self, request: pb.RestoreRequest, context: Any) -> AsyncIterator[pb.RestoreResponse]:
+        """See the contract. What is declared elsewhere is known here before it begins."""
+        backups, until = self._own_backups(), Until.parse(request.until)
+        await self._replica.barrier(timeout_s=BARRIER_S)
+        archive = Path(request.archive) if request.archive else None
+        async for each in backups.restore(Path(request.folder), archive, until):
+            yield encode_restore(each, host_of(self._own))
+
+    def _own_backups(self) -> Backups:
+        if self._backups is None:
+            raise NotFound("This host carries no database (no [database] in its settings): ask another host.")
+        return self._backups
 
     async def AcceptDataLoss(
         self, request: pb.AcceptDataLossRequest, context: Any
@@ -202,26 +216,3 @@ async def _asked(call: Awaitable[_Answer]) -> _Answer:
         return await call
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error) from error
-
-
-def _encode_news(news: BackupProgress | Made) -> pb.BackupResponse:
-    if isinstance(news, BackupProgress):
-        return pb.BackupResponse(
-            progress=pb.BackupProgress(
-                doing=news.doing, done_bytes=news.done_bytes, total_bytes=news.total_bytes
-            )
-        )
-    made = news.backup
-    return pb.BackupResponse(
-        made=pb.BackupMade(
-            path=str(news.path),
-            host=made.host,
-            system_identifier=made.system_identifier,
-            timeline=made.timeline,
-            start_lsn=made.start,
-            end_lsn=made.end,
-            version=made.version,
-            size_bytes=made.size_bytes,
-            deleted=news.deleted,
-        )
-    )

@@ -36,7 +36,7 @@ def test_every_promised_command_is_there() -> None:
         "documents put", "documents get", "documents watch", "documents history", "documents list",
         "documents delete", "leader show", "leader transfer", "host drain", "host undrain", "host remove",
         "failpoints", "db status", "db declare", "db switchover", "db failover",
-        "db backup", "sim",
+        "db backup", "db restore", "sim",
     }  # fmt: skip
 
 

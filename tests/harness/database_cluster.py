@@ -40,14 +40,14 @@ __all__ = ["DatabaseCluster", "why_not"]
 class DatabaseCluster:
     """Three hosts that carry one database, declared and whole. Closing ends everything."""
 
-    def __init__(self, network: Network, *, dies_at: str = "") -> None:
+    def __init__(self, network: Network, settings: str = SETTINGS, *, dies_at: str = "") -> None:
         """*dies_at*: a failpoint at which the sidecar that makes the database dies once."""
         self.cluster = Cluster(network)
         self._url = ""
         try:
             self.cluster.directory.chmod(0o755)  # PostgreSQL runs as a user of its own
             for host in self.hosts:
-                host.write_settings(SETTINGS)
+                host.write_settings(settings)
             self.cluster.found(services=False)
             if dies_at:
                 self._declare_and_die(dies_at)
@@ -74,6 +74,13 @@ class DatabaseCluster:
                 host.kill()
             host.start()
         self.cluster.wait_whole()
+
+    @classmethod
+    def over(cls, cluster: Cluster) -> Self:
+        """The database that a test has declared in *cluster* itself."""
+        made = cls.__new__(cls)
+        made.cluster, made._url = cluster, ""
+        return made
 
     def __enter__(self) -> Self:
         return self

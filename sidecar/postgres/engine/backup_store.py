@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -155,18 +156,23 @@ class BackupStore:
         return self.folder / f".{name}.{self._host}.new"
 
 
-def read_backup(folder: Path) -> tuple[Path, Backup]:
-    """The backup at *folder*, or the newest one in it. Fails: `NotFound`, `DataDamaged`."""
-    path = folder
-    if not (path / _DESCRIPTION).is_file():
-        names = sorted(
-            p for p in folder.glob("*") if _NAME.fullmatch(p.name) and (p / _DESCRIPTION).is_file()
-        )
-        if not names:
-            raise NotFound(f"There is no backup at {folder} on this host.", folder=folder)
-        path = names[-1]
+def read_backup(folder: Path, fits: Callable[[Backup], bool] = lambda _: True) -> tuple[Path, Backup]:
+    """The backup at *folder*, or the newest one in it that *fits*. Fails: `NotFound`, `DataDamaged`."""
+    if (folder / _DESCRIPTION).is_file():
+        return folder, _read(folder)
+    paths = [each for each in sorted(folder.glob("*")) if _NAME.fullmatch(each.name)]
+    found = [(each, _read(each)) for each in paths if (each / _DESCRIPTION).is_file()]
+    if not found:
+        raise NotFound(f"There is no backup at {folder} on this host.", folder=folder)
+    fitting = [(path, backup) for path, backup in found if fits(backup)]
+    if not fitting:
+        raise NotFound(f"Every backup in {folder} is later than the moment that is asked for.", folder=folder)
+    return fitting[-1]
+
+
+def _read(path: Path) -> Backup:
     try:
-        return path, Backup.from_json((path / _DESCRIPTION).read_bytes())
+        return Backup.from_json((path / _DESCRIPTION).read_bytes())
     except (OSError, ValueError) as error:
         raise DataDamaged(f"{path / _DESCRIPTION} cannot be read ({error}).", where=path) from error
 

@@ -179,7 +179,7 @@ class Control:
         return parse_lsn((await self._query("SELECT pg_current_wal_flush_lsn()::text"))[0][0])
 
     async def _all_confirm(self, barrier: Lsn, confirm_s: float, deadline_s: float) -> None:
-        old = {each.pid for each in await self.receivers() if each.state != "backup"}
+        old = {each.pid for each in await self.receivers() if each.state != "backup" and not each.is_copy}
         began, pause, ended = time.monotonic(), _LOOK_S_MIN, False
         while old:
             present = {each.pid: each.flushed for each in await self.receivers()}

@@ -22,6 +22,7 @@ from sidecar.postgres.engine.local_data import Standing
 from sidecar.postgres.engine.looking import KILL_S, LOOK_S, Eyes, has_standby_mark
 from sidecar.postgres.engine.parameters import Proven
 from sidecar.postgres.engine.process import StopMode
+from sidecar.postgres.engine.restore import put_restored_in_place
 from sidecar.postgres.engine.rewind import rewind
 from sidecar.postgres.model import (
     Lsn,
@@ -258,6 +259,11 @@ class EngineHands:
             raise
         finally:
             self._eyes.data_changed()
+
+    def put_restored_in_place(self) -> None:
+        """What `restore` has made becomes this host's data. Fails: `Conflict` when there are data."""
+        put_restored_in_place(self._local.layout)
+        self._eyes.data_changed()
 
     async def drop_former(self) -> None:
         """See Engine."""

@@ -142,7 +142,7 @@ class Eyes:
         self._note_lost_wal(view)
         return Sight(
             LocalState(self._with_memory(data), process, self._standing.sealed_under, self._slots),
-            tuple(_receiver(each) for each in receivers if each.host is not None and not each.is_stranger),
+            tuple(_receiver(each) for each in receivers if each.host == each.name),
             started=view.started,
             is_catching_up=view.is_catching_up,
             behind=max(0, view.flushed - view.replayed) if view.is_standby else 0,

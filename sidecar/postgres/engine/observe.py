@@ -115,8 +115,12 @@ class Receiver:
     @property
     def is_stranger(self) -> bool:
         """It bears a name that its certificate does not prove. What it acknowledges must not count."""
-        is_copy = self.host is not None and self.name == copying_name(self.host)
-        return self.host != self.name and not is_copy
+        return self.host != self.name and not self.is_copy
+
+    @property
+    def is_copy(self) -> bool:
+        """It receives for a clone, a backup or an archive, and never counts."""
+        return self.host is not None and self.name == copying_name(self.host)
 
     @property
     def is_standby(self) -> bool:

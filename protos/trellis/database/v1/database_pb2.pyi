@@ -1062,3 +1062,103 @@ class BackupMade(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BackupMade: _TypeAlias = BackupMade  # noqa: Y015
+
+@_typing.final
+class RestoreRequest(_message.Message):
+    """Asks for a restore."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOLDER_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    ARCHIVE_FIELD_NUMBER: _builtins.int
+    folder: _builtins.str
+    """Folder of the host that is asked, absolute: a backup, or one with backups, of which the newest that fits."""
+    until: _builtins.str
+    """Where the replay ends: a time of RFC 3339 with its zone, or an LSN; empty: where the WAL ends."""
+    archive: _builtins.str
+    """Folder with archived WAL, absolute; empty: the one of the host's settings where it has some of that database."""
+    def __init__(
+        self,
+        *,
+        folder: _builtins.str = ...,
+        until: _builtins.str = ...,
+        archive: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive", "folder", b"folder", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreRequest: _TypeAlias = RestoreRequest  # noqa: Y015
+
+@_typing.final
+class RestoreResponse(_message.Message):
+    """How a restore goes; `made` is the last one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    MADE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___BackupProgress:
+        """It goes on."""
+
+    @_builtins.property
+    def made(self) -> Global___RestoreMade:
+        """The data are in place."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___BackupProgress | None = ...,
+        made: Global___RestoreMade | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["made", b"made", "news", b"news", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["made", b"made", "news", b"news", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_news: _TypeAlias = _typing.Literal["progress", "made"]  # noqa: Y015
+    _WhichOneofArgType_news: _TypeAlias = _typing.Literal["news", b"news"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_news) -> _WhichOneofReturnType_news | None: ...
+
+Global___RestoreResponse: _TypeAlias = RestoreResponse  # noqa: Y015
+
+@_typing.final
+class RestoreMade(_message.Message):
+    """Restored data."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    BACKUP_FIELD_NUMBER: _builtins.int
+    SYSTEM_IDENTIFIER_FIELD_NUMBER: _builtins.int
+    TIMELINE_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Host that has them."""
+    backup: _builtins.str
+    """Folder of the backup that was taken."""
+    system_identifier: _builtins.str
+    """PostgreSQL's system identifier, decimal."""
+    timeline: _builtins.int
+    """Timeline that they go on with, above all that the archive knows."""
+    ended_at: _builtins.str
+    """Where the replay ended, in PostgreSQL's words."""
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        backup: _builtins.str = ...,
+        system_identifier: _builtins.str = ...,
+        timeline: _builtins.int = ...,
+        ended_at: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup", b"backup", "ended_at", b"ended_at", "host", b"host", "system_identifier", b"system_identifier", "timeline", b"timeline"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreMade: _TypeAlias = RestoreMade  # noqa: Y015

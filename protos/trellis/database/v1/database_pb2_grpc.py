@@ -55,6 +55,11 @@ class DatabaseServiceStub:
                 request_serializer=trellis_dot_database_dot_v1_dot_database__pb2.BackupRequest.SerializeToString,
                 response_deserializer=trellis_dot_database_dot_v1_dot_database__pb2.BackupResponse.FromString,
                 _registered_method=True)
+        self.Restore = channel.unary_stream(
+                '/trellis.database.v1.DatabaseService/Restore',
+                request_serializer=trellis_dot_database_dot_v1_dot_database__pb2.RestoreRequest.SerializeToString,
+                response_deserializer=trellis_dot_database_dot_v1_dot_database__pb2.RestoreResponse.FromString,
+                _registered_method=True)
         self.AcceptDataLoss = channel.unary_unary(
                 '/trellis.database.v1.DatabaseService/AcceptDataLoss',
                 request_serializer=trellis_dot_database_dot_v1_dot_database__pb2.AcceptDataLossRequest.SerializeToString,
@@ -97,6 +102,14 @@ class DatabaseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Restore(self, request, context):
+        """Makes the data of this host from a backup and archived WAL, while no database is declared: what is declared
+        then is made from them. Says how far it is until it is made; ended with the call. Operators only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AcceptDataLoss(self, request, context):
         """Allows that one primaryship is succeeded although acknowledged commits may be missing. Operators only.
         """
@@ -126,6 +139,11 @@ def add_DatabaseServiceServicer_to_server(servicer, server):
                     servicer.Backup,
                     request_deserializer=trellis_dot_database_dot_v1_dot_database__pb2.BackupRequest.FromString,
                     response_serializer=trellis_dot_database_dot_v1_dot_database__pb2.BackupResponse.SerializeToString,
+            ),
+            'Restore': grpc.unary_stream_rpc_method_handler(
+                    servicer.Restore,
+                    request_deserializer=trellis_dot_database_dot_v1_dot_database__pb2.RestoreRequest.FromString,
+                    response_serializer=trellis_dot_database_dot_v1_dot_database__pb2.RestoreResponse.SerializeToString,
             ),
             'AcceptDataLoss': grpc.unary_unary_rpc_method_handler(
                     servicer.AcceptDataLoss,
@@ -242,6 +260,33 @@ class DatabaseService:
             '/trellis.database.v1.DatabaseService/Backup',
             trellis_dot_database_dot_v1_dot_database__pb2.BackupRequest.SerializeToString,
             trellis_dot_database_dot_v1_dot_database__pb2.BackupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Restore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/trellis.database.v1.DatabaseService/Restore',
+            trellis_dot_database_dot_v1_dot_database__pb2.RestoreRequest.SerializeToString,
+            trellis_dot_database_dot_v1_dot_database__pb2.RestoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

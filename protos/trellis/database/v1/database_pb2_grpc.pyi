@@ -47,6 +47,10 @@ class DatabaseServiceStub:
     """Copies the database, from this host's server where it follows or leads, into a folder of this host,
     and verifies the copy. Says how far it is until it is made; ended with the call. Operators only.
     """
+    Restore: _grpc.UnaryStreamMultiCallable[_database_pb2.RestoreRequest, _database_pb2.RestoreResponse]
+    """Makes the data of this host from a backup and archived WAL, while no database is declared: what is declared
+    then is made from them. Says how far it is until it is made; ended with the call. Operators only.
+    """
     AcceptDataLoss: _grpc.UnaryUnaryMultiCallable[_database_pb2.AcceptDataLossRequest, _database_pb2.AcceptDataLossResponse]
     """Allows that one primaryship is succeeded although acknowledged commits may be missing. Operators only."""
 
@@ -68,6 +72,10 @@ class DatabaseServiceAsyncStub(DatabaseServiceStub):
     Backup: _aio.UnaryStreamMultiCallable[_database_pb2.BackupRequest, _database_pb2.BackupResponse]  # type: ignore[assignment]
     """Copies the database, from this host's server where it follows or leads, into a folder of this host,
     and verifies the copy. Says how far it is until it is made; ended with the call. Operators only.
+    """
+    Restore: _aio.UnaryStreamMultiCallable[_database_pb2.RestoreRequest, _database_pb2.RestoreResponse]  # type: ignore[assignment]
+    """Makes the data of this host from a backup and archived WAL, while no database is declared: what is declared
+    then is made from them. Says how far it is until it is made; ended with the call. Operators only.
     """
     AcceptDataLoss: _aio.UnaryUnaryMultiCallable[_database_pb2.AcceptDataLossRequest, _database_pb2.AcceptDataLossResponse]  # type: ignore[assignment]
     """Allows that one primaryship is succeeded although acknowledged commits may be missing. Operators only."""
@@ -111,6 +119,16 @@ class DatabaseServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_database_pb2.BackupResponse], _abc.AsyncIterator[_database_pb2.BackupResponse]]:
         """Copies the database, from this host's server where it follows or leads, into a folder of this host,
         and verifies the copy. Says how far it is until it is made; ended with the call. Operators only.
+        """
+
+    @_abc_1.abstractmethod
+    def Restore(
+        self,
+        request: _database_pb2.RestoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_database_pb2.RestoreResponse], _abc.AsyncIterator[_database_pb2.RestoreResponse]]:
+        """Makes the data of this host from a backup and archived WAL, while no database is declared: what is declared
+        then is made from them. Says how far it is until it is made; ended with the call. Operators only.
         """
 
     @_abc_1.abstractmethod

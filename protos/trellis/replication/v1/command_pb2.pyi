@@ -1000,6 +1000,7 @@ class RecordBootstrap(_message.Message):
     SYSTEM_IDENTIFIER_FIELD_NUMBER: _builtins.int
     TIMELINE_FIELD_NUMBER: _builtins.int
     FENCING_TERM_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     """Host that made it; owns the primaryship."""
     system_identifier: _builtins.str
@@ -1008,6 +1009,10 @@ class RecordBootstrap(_message.Message):
     """Timeline that it begins with, from 1."""
     fencing_term: _builtins.int
     """Fencing term of the primaryship."""
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[_database_pb2.TimelineSwitch]:
+        """Timelines that led to it, oldest first; of a restored one."""
+
     def __init__(
         self,
         *,
@@ -1015,10 +1020,11 @@ class RecordBootstrap(_message.Message):
         system_identifier: _builtins.str = ...,
         timeline: _builtins.int = ...,
         fencing_term: _builtins.int = ...,
+        history: _abc.Iterable[_database_pb2.TimelineSwitch] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fencing_term", b"fencing_term", "host", b"host", "system_identifier", b"system_identifier", "timeline", b"timeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fencing_term", b"fencing_term", "history", b"history", "host", b"host", "system_identifier", b"system_identifier", "timeline", b"timeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
