@@ -277,8 +277,10 @@ def test_patience_begins_when_somebody_else_could_take_over() -> None:
 
 
 async def test_who_was_sealed_by_an_earlier_leader_is_not_left_behind() -> None:
-    """Goal: a standby that is sealed at the number of a primary that is well streams again. Method:
-    the leader that sealed it is gone; its status says so; once it is asked again, the primary gets a new number."""
+    """Goal: a standby that is sealed at the number of a primary that is well streams again.
+
+    Method: the leader that sealed it is gone; its status says so; asked again, the primary gets a new number.
+    """
     asked: list[HostId] = []
 
     async def seal(host: HostId, term: FencingTerm) -> SealReport:
