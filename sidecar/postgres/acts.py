@@ -42,6 +42,8 @@ LOG = structlog.get_logger(__name__)
 HELD_AS: Final = "postgres"
 #: A stop that takes longer is a kill: the successor waits for it.
 _HAND_OVER_S, _SEAL_S, _STOP_S = 8.0, 3.0, 30.0
+#: A promotion is short; one that has not opened by then waits for others.
+_CLOSED_S: Final = 1.0
 
 
 class Replicated(Protocol):
@@ -255,7 +257,18 @@ class Acts:
         if missing := set(goal.peers) - set(sight.local.slots):
             LOG.info("database-slots", hosts=sorted(missing))
             await self._engine.set_slots(goal.peers)
+        if not process.is_open:
+            self._help_the_others_back()
         return await self._next_step(ship, record, (*goal.peers, self._host), sight)
+
+    def _help_the_others_back(self) -> None:
+        """Closed for long: those it waits for may have to be rewound, and believe its control file."""
+        promoted_at = self._marks.get("promoted")
+        if promoted_at is None or "checkpoint" in self._marks:
+            return
+        if asyncio.get_running_loop().time() - promoted_at > _CLOSED_S:
+            self._mark("checkpoint")
+            self._go_on_with(self._engine.checkpoint(), "checkpoint")
 
     async def _bootstrapped(self, goal: Goal, sight: Sight) -> None:
         state, data = self._replicated.state, sight.local.data
