@@ -71,6 +71,8 @@ class WalArchive:
         self._failures = 0
         self._trouble = ""
         self._gap = ""
+        #: Nothing is left to do.
+        self._is_idle = False
 
     @property
     def problem(self) -> str:
@@ -82,14 +84,15 @@ class WalArchive:
         self._gap = ""
 
     async def run(self) -> None:
-        """Archive while there is a server."""
-        while True:
+        """Archive while there is a server; without a folder, drop what an earlier setting has left, once."""
+        while not self._is_idle:
             try:
                 if self._is_ready():
                     await self._turn()
             except (TrellisError, OSError) as error:
                 self._failed(error)
             await asyncio.sleep(min(_AGAIN_S_MIN * 2**self._failures, _AGAIN_S_MAX))
+        await asyncio.Event().wait()
 
     def _failed(self, error: TrellisError | OSError) -> None:
         if not self._is_ready():
@@ -108,6 +111,7 @@ class WalArchive:
         try:
             if self._folder is None:
                 await self._drop_slot(session)
+                self._is_idle = True
                 return
             folder = await self._begin(session, self._folder)
         finally:

@@ -23,7 +23,7 @@ from tests.postgres.engine.conftest import Cluster, Machine, until
 pytestmark = pytest.mark.integration
 
 
-def archive_of(machine: Machine, folder: Path) -> WalArchive:
+def archive_of(machine: Machine, folder: Path | None) -> WalArchive:
     postgres = machine.postgres
     return WalArchive(
         postgres.archive_tools,
@@ -227,6 +227,23 @@ async def test_wal_that_was_thrown_away_is_a_gap_that_is_told(cluster: Cluster) 
         assert last_number(folder / view.system_identifier / first.host) == 2
         archive.backed_up()
         assert archive.problem == ""
+
+
+async def test_an_archive_that_is_no_longer_wanted_keeps_no_wal(cluster: Cluster) -> None:
+    """Goal: a setting that is taken away does not hold WAL for ever.
+
+    Method: archive, then run without a folder.
+    """
+    (first,) = await cluster.up(1)
+    async with archiving(archive_of(first, folder_of(cluster))):
+        await wait_archived(first, await write(first, 1))
+    assert SLOT in {each.name for each in await first.postgres.control.slots()}
+
+    async def is_gone() -> bool:
+        return SLOT not in {each.name for each in await first.postgres.control.slots()}
+
+    async with archiving(archive_of(first, None)):
+        await until(is_gone, "the slot is gone")
 
 
 def test_moments_that_are_no_moments_are_refused() -> None:
