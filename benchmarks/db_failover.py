@@ -30,6 +30,8 @@ acknowledgement with CLOCK_MONOTONIC; with host_silent a second one runs on the 
 """
 
 import asyncio
+import shutil
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -113,13 +115,32 @@ async def _measure_one(order: Order, who: str, faults: Sequence[str]) -> Figures
     left = list(faults)
     while left:
         directory = fresh(order.directory, f"{who}{len(left)}")
-        async with network(HOSTS) as lan, _MAKE[who](lan, directory) as databases:
-            while left:
-                fault = left.pop(0)
-                figures[fault] = await _Runs(order, databases, fault, directory).measure()
-                if figures[fault]["failed"]:
-                    break
+        failed = ""
+        try:
+            async with network(HOSTS) as lan, _MAKE[who](lan, directory) as databases:
+                while left and not failed:
+                    fault = left.pop(0)
+                    figures[fault] = await _Runs(order, databases, fault, directory).measure()
+                    failed = figures[fault]["failed"]
+        except TrellisError as error:
+            order.say(f"{who}: its hosts cannot be made: {error}")
+            failed = str(error)
+            figures.update({fault: {"failed": failed} for fault in left})
+            left = []
+        if failed:
+            order.say(f"{who}: logs are kept in {await asyncio.to_thread(_keep_logs, directory)}")
     return figures
+
+
+def _keep_logs(directory: Path) -> Path:
+    """A copy of what tells why, without the data."""
+    kept = Path(tempfile.mkdtemp(prefix="tb-kept-"))
+    for found in directory.rglob("*"):
+        if found.suffix in (".log", ".acks") and found.is_file():
+            to = kept / found.relative_to(directory)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(found, to)
+    return kept
 
 
 # ---- one fault -------------------------------------------------------------------

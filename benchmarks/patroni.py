@@ -210,7 +210,9 @@ async def _python() -> str:
     """An interpreter that PostgreSQL's user may run, too. Fails: `CannotMeasure`."""
     for program in (sys.executable, "/usr/bin/python3"):
         with contextlib.suppress(Unavailable):
-            said = await output_of((*_AS_USER, program, "-c", "print(1)"), within_s=_COMMAND_S)
+            # setpriv may still run what its user may not: env does it as that user.
+            argv = (*_AS_USER, "env", program, "-c", "print(1)")
+            said = await output_of(argv, within_s=_COMMAND_S)
             if said.strip() == "1":
                 return program
     raise CannotMeasure(f"no Python can be run by the user {USER}")
