@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.mutants import of_consensus, of_drivers, of_leases, of_state
+from tests.mutants import of_consensus, of_database, of_drivers, of_leases, of_state
 from tests.mutants.mutant import Mutant
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
@@ -10,6 +10,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *of_leases.MUTANTS,
     *of_state.MUTANTS,
     *of_drivers.MUTANTS,
+    *of_database.MUTANTS,
 )
 #: Mutants that do no harm that anybody could notice, each with the reason.
 EXPLAINED: Final[dict[str, str]] = {

@@ -9,6 +9,7 @@ from mesh.state.commands import ApplyService, AssignOwner, StopService
 from mesh.state.service import ServiceMode
 from tests.sim.clock import MS
 from tests.sim.cluster import service
+from tests.sim.postgres.strikes import OPERATIONS
 
 if TYPE_CHECKING:
     from tests.sim.host import Life
@@ -81,4 +82,5 @@ DIRECTED: dict[str, Callable[["Operations"], None]] = {
     "reshape": _reshape,
     "toggle": _toggle,
     "late": _late,
+    **OPERATIONS,
 }

@@ -316,12 +316,15 @@ PROFILES: Final = {
     "database": Profile(
         hours=0.02,
         calm_s=8.0,
-        faults=("kill", "isolate", "pair", "power", "stop", "freeze", "postgres-kill"),
-        operations=(),
+        faults=(
+            *("kill", "isolate", "pair", "half", "power", "stop", "freeze", "slow", "weather", "clog"),
+            *("postgres-kill", "postgres-kill", "postgres-errors", "postgres-apart", "postgres-place"),
+        ),
+        operations=("transfer", "drain", "restart", "switchover"),
         share=0.4,
-        pauses_s=(6.0, 15.0),
+        pauses_s=(3.0, 6.0, 15.0),
         clients=(1, 8.0),
-        writers=(4, 100.0),
+        writers=(6, 40.0),
     ),
     "disks": Profile(
         hours=0.02,

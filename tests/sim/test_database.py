@@ -1,5 +1,7 @@
 """The database's decisions run in the simulator, with a PostgreSQL that is simulated."""
 
+import pytest
+
 from tests.sim.main import CLEAN, Job, Quiet, exit_code, simulate
 from tests.sim.running import examine
 from tests.sim.summary import Summary
@@ -9,6 +11,7 @@ HOURS = 0.01
 SEEDS = 40
 
 
+@pytest.mark.integration
 def test_a_short_campaign_is_clean() -> None:
     """Goal: nothing acknowledged is lost, never do two acknowledge, and a healed database takes writes.
     Method: some seeds with all faults of the profile; promotions and rewinds took place."""

@@ -218,6 +218,7 @@ class Server:
         data.flush(len(data.wal))
         self.kind, self.is_open, self.as_standby = ProcessKind.PRIMARY, False, False
         self.databases.branched(self.host, data)
+        self.after(self.draw(500, 30_000), self.checkpoint)  # its own, in no hurry
 
     def checkpoint(self) -> None:
         """The control file learns of the present timeline."""
