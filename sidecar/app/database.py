@@ -74,13 +74,18 @@ class HostDatabase:
             lambda: local.postmaster.running is not None and local.postmaster.status() == "ready",
         )
         engine.beside = lambda: self.archive.problem if self.archive is not None else ""
+
+        def put_in_place() -> None:
+            engine.put_restored_in_place()
+            self._wake()
+
         around = Surroundings(
             sight=self._sight,
             primary=self._primary,
             why_no_restore=self._why_no_restore,
             archive=wanted.archive_dir,
             on_backup=self.archive.backed_up,
-            put_in_place=engine.put_restored_in_place,
+            put_in_place=put_in_place,
         )
         self.backups = Backups(made.host_id, local, around)
         return DatabaseDriver(

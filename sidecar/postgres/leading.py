@@ -122,8 +122,13 @@ class DatabaseLeading:
             and host not in leaving
             and not state.hosts[host].draining
         ]
-        restored = [host for host in able if state.database_members[host].status.system_identifier]
-        able = restored or able
+        # A new one begins with timeline 1, restored ones go on with a later one.
+        rows = state.database_members
+        restored = [host for host in data_hosts(state) if host in rows and rows[host].status.timeline > 1]
+        if restored:
+            able = [host for host in able if host in restored]
+            missing = f"data were restored on {', '.join(restored)}, which is not there"
+            self.problem = "" if able else missing
         return self._host if self._host in able else min(able, default=None)
 
     def _is_alive(self, host: HostId, standings: Mapping[HostId, HostStanding]) -> bool:

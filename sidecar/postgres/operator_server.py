@@ -26,13 +26,14 @@ from mesh.wire.errors import from_rpc_error
 from sidecar.postgres.backup_wire import encode_backup, encode_restore
 from sidecar.postgres.backups import Backups
 from sidecar.postgres.engine.config import check_parameters
-from sidecar.postgres.engine.restore import Until
+from sidecar.postgres.engine.restore import Restored, Until
 from sidecar.postgres.model import Lsn
 
 LOG = structlog.get_logger(__name__)
 
 LOOK_S = 0.02
 BARRIER_S = 5.0
+KNOWN_S = 10.0
 _Answer = TypeVar("_Answer")
 
 
@@ -184,7 +185,23 @@ class DatabaseServicer(database_pb2_grpc.DatabaseServiceServicer):
         await self._replica.barrier(timeout_s=BARRIER_S)
         archive = Path(request.archive) if request.archive else None
         async for each in backups.restore(Path(request.folder), archive, until):
+            if isinstance(each, Restored):
+                await self._known(each)
             yield encode_restore(each, host_of(self._own))
+
+    async def _known(self, restored: Restored) -> None:
+        """Until whoever decides where the database is made knows of it. Fails: `Unavailable`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(KNOWN_S):
+                while True:
+                    row = self._replica.state.database_members.get(host_of(self._own))
+                    if row is not None and row.status.timeline == restored.timeline:
+                        return
+                    await asyncio.sleep(LOOK_S)
+        raise Unavailable(
+            "The data are restored, and the cluster does not know of them yet: declare the database when"
+            f" trellis db status shows timeline {restored.timeline} here."
+        )
 
     def _own_backups(self) -> Backups:
         if self._backups is None:

@@ -86,6 +86,22 @@ def test_the_database_is_made_on_a_host_that_carries_postgresql_the_leader_if_it
     assert planned(leading(), cluster, NOW, leaving=(B,)).target == Target(C)
 
 
+def test_the_database_is_made_where_data_were_restored() -> None:
+    """Goal: what was restored is what the cluster goes on from, and no empty database in its place.
+
+    Method: a host that does not lead has data; then it is lost.
+    """
+    cluster = Cluster()
+    cluster.do(DeclareDatabase(DatabaseSpec()))
+    report(cluster, A, DatabaseStatus(DatabaseRole.NONE))
+    report(cluster, B, DatabaseStatus(DatabaseRole.NONE))
+    report(cluster, C, DatabaseStatus(DatabaseRole.STOPPED, system_identifier=IDENTIFIER, timeline=3))
+    leader = leading()
+    assert planned(leader, cluster).target == Target(C)
+    assert planned(leader, cluster, NOW, C).target == Target(None)
+    assert leader.problem == "data were restored on host3, which is not there"
+
+
 def test_a_host_that_was_to_make_it_and_died_is_replaced() -> None:
     """Goal: a crash during bootstrap is no end. Method: the owner is lost before it recorded anything."""
     cluster = Cluster()

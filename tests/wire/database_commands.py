@@ -32,9 +32,11 @@ statuses = st.builds(
 )
 members = st.builds(lambda host, number: member_id(host, Incarnation(number)), hosts, st.integers(1, 2))
 
+switches = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 1 << 40)), max_size=3).map(tuple)
+
 SINGLE: dict[type, st.SearchStrategy[Any]] = {
     d.DeclareDatabase: st.builds(d.DeclareDatabase, specs, st.one_of(st.none(), versions)),
-    d.RecordBootstrap: st.builds(d.RecordBootstrap, hosts, identifiers, versions, terms),
+    d.RecordBootstrap: st.builds(d.RecordBootstrap, hosts, identifiers, versions, terms, switches),
     d.PublishSyncSet: st.builds(d.PublishSyncSet, hosts, groups, st.integers(0, 4), versions, terms),
     d.RecordPromotion: st.builds(d.RecordPromotion, hosts, versions, terms),
     d.ReportDatabase: st.builds(d.ReportDatabase, hosts, members, st.one_of(st.none(), statuses)),

@@ -13,7 +13,7 @@ import pytest
 
 from mesh.errors import Conflict, DataDamaged, InvalidRequest
 from sidecar.postgres.engine.archive import SLOT, WalArchive, last_number
-from sidecar.postgres.engine.backup import Made, back_up
+from sidecar.postgres.engine.backup import BackupProgress, Made, back_up
 from sidecar.postgres.engine.backup_store import BackupStore
 from sidecar.postgres.engine.process import StopMode
 from sidecar.postgres.engine.restore import Until, put_restored_in_place, restore
@@ -147,6 +147,49 @@ async def test_a_restore_reaches_any_moment_across_a_failover(cluster: Cluster) 
     with pytest.raises(Conflict, match="ends before the moment"):
         await restored_rows(cluster, made, (datetime.now(UTC) + timedelta(hours=1)).isoformat())
     assert not cluster.machines[2].layout.restored.exists()
+
+
+async def test_a_restore_that_is_interrupted_anywhere_leaves_nothing_and_can_be_repeated(
+    cluster: Cluster,
+) -> None:
+    """Goal: data are whole or not there. Method: break it off in each of its steps, leave what a crash would
+    leave, then restore; with data in place the last step is refused.
+    """
+    (first,) = await cluster.up(1)
+    await write(first, 1)
+    made = await back_up_of(cluster, first)
+    third = cluster.machines[2]
+    seen: list[str] = []
+
+    async def run(stop_at: str) -> None:
+        def told(progress: BackupProgress) -> None:
+            seen.append(progress.doing)
+            if progress.doing.startswith(stop_at):
+                task.cancel()
+
+        work = restore(
+            third.postgres.backup_tools, third.postgres.files, made.path, made.backup, None, Until(),
+            on_progress=told,
+        )  # fmt: skip
+        task = asyncio.create_task(work)
+        await task
+
+    for step in ("copying", "verifying", "replaying", "making it durable"):
+        with pytest.raises(asyncio.CancelledError):
+            await run(step)
+        assert seen[-1].startswith(step)
+        assert not third.layout.restored.exists()
+        assert not third.layout.data.exists()
+    third.layout.make_empty(third.layout.restored)
+    (third.layout.restored / "half").write_bytes(b"what a crash leaves")
+
+    await run("never")
+    put_restored_in_place(third.layout)
+    assert not (third.layout.data / "half").exists()
+    assert await third.start(as_standby=False) == "primary"
+    third.layout.make_empty(third.layout.restored)
+    with pytest.raises(Conflict, match="only where there is none"):
+        put_restored_in_place(third.layout)
 
 
 async def test_a_damaged_backup_is_not_restored(cluster: Cluster) -> None:
