@@ -65,6 +65,8 @@ def test_hosts_that_share_a_machine_keep_their_databases_apart() -> None:
         ('bin_dir = "bin"', "database.bin_dir", "absolute path"),
         ('data_dir = "/var/lib/trellis"', "database.data_dir", "holds host.data_dir"),
         ('data_dir = "/run/trellis/postgres"', "database.data_dir", "may vanish at boot"),
+        ('archive_dir = "wal"', "database.archive_dir", "absolute path"),
+        ('archive_dir = "/var/lib/trellis/postgres/wal"', "database.archive_dir", "would be lost with it"),
         ("recovery_s_max = 0", "database.recovery_s_max", "at least 1"),
         ("recovery_ms = 5", "database.recovery_ms", "recovery_s_max"),
     ],
