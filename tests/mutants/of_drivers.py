@@ -180,7 +180,7 @@ ORDER: Final = (
         "Node._end_duty",
         "self._task.cancel()",
         "pass",
-        profile="leases",
+        profile="owners",
     ),
     Mutant(
         "decisions-outlive-their-term",
