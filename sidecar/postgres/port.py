@@ -117,7 +117,10 @@ class Engine(Protocol):
     # ---- whose it is ----------------------------------------------------------------
 
     async def seal(self, fencing_term: FencingTerm) -> None:
-        """Promise durably to receive nothing from primaryships up to this one, and end the receiver."""
+        """Receive nothing any more, and promise durably: from primaryships up to this one never again.
+
+        Order: the receiver is gone, and nothing tells a server to have one, before the promise.
+        """
 
     def note_acting(self, fencing_term: FencingTerm) -> None:
         """Note durably that it acts as primary under this number, before it does."""

@@ -200,8 +200,10 @@ class EngineHands:
 
     async def seal(self, fencing_term: FencingTerm) -> None:
         """See Engine."""
-        self._standing.seal(fencing_term)
+        # Who dies in between has promised nothing yet. The other way round it would count as sealed while its
+        # server is still to receive: from whoever was given up, once that is reached again.
         await self._local.seal(kill_s=KILL_S)
+        self._standing.seal(fencing_term)
 
     def note_acting(self, fencing_term: FencingTerm) -> None:
         """See Engine."""

@@ -52,7 +52,7 @@ class Standing:
         return self._read("primary_term")
 
     def seal(self, term: FencingTerm) -> None:
-        """Promise it, before the receiver is ended."""
+        """Promise it, once nothing is received any more, and nothing will be after a start."""
         self._write(max(term, self.sealed_under), self.primary_term)
 
     def act(self, term: FencingTerm) -> None:

@@ -199,10 +199,14 @@ class SimPostgres:
 
     async def seal(self, fencing_term: FencingTerm) -> None:
         """See Engine."""
-        server, disk = self._server, self._disk
-        disk.sealed_under = max(disk.sealed_under, fencing_term)
+        await self._end_receiver()
         await self._takes(0.5, 4)
-        disk.source = None
+        self._disk.sealed_under = max(self._disk.sealed_under, fencing_term)
+
+    async def _end_receiver(self) -> None:
+        server = self._server
+        await self._takes(0.5, 4)
+        self._disk.source = None
         if server.kind is ProcessKind.DOWN:
             return
         if server.kind not in RUNNING:
