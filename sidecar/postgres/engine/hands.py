@@ -18,7 +18,7 @@ from sidecar.postgres.engine.connection import Session
 from sidecar.postgres.engine.initdb import make_database
 from sidecar.postgres.engine.layout import sync_folder
 from sidecar.postgres.engine.local import LocalPostgres
-from sidecar.postgres.engine.local_data import Standing
+from sidecar.postgres.engine.local_data import LEFT_OUT, Standing
 from sidecar.postgres.engine.looking import KILL_S, LOOK_S, Eyes, has_standby_mark
 from sidecar.postgres.engine.parameters import Proven
 from sidecar.postgres.engine.process import StopMode
@@ -234,7 +234,7 @@ class EngineHands:
         for number in range(present + 1, above + 1):
             path = folder / f"{number:08X}.history"
             if not path.exists():
-                layout.write(path, b"# left out by Trellis\n", mode=0o600, own=True)
+                layout.write(path, LEFT_OUT, mode=0o600, own=True)
         if above > present:
             sync_folder(folder)
 

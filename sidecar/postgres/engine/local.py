@@ -13,6 +13,7 @@ from sidecar.postgres.engine.binaries import Binaries
 from sidecar.postgres.engine.config import ConfigFiles, ServerConfig
 from sidecar.postgres.engine.control import Control
 from sidecar.postgres.engine.layout import Layout
+from sidecar.postgres.engine.local_data import take_back_left_out
 from sidecar.postgres.engine.observe import ServerView
 from sidecar.postgres.engine.process import Postmaster, Running
 from sidecar.postgres.engine.tool import Tools
@@ -71,6 +72,8 @@ class LocalPostgres:
         if self.layout.data.is_dir() and not self.layout.is_partial:
             self.files.point(self.layout.data)
             self.files.mark_standby(self.layout.data, is_standby=as_standby)
+            if as_standby:
+                take_back_left_out(self.layout.data / "pg_wal")
         return self.postmaster.start()
 
     async def seal(self, deadline_s: float = SEAL_S, kill_s: float = KILL_S) -> ServerView | None:

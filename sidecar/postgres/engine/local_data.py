@@ -19,8 +19,22 @@ from sidecar.postgres.model import NO_LSN, DataKind, LocalData, Lsn, Timeline, f
 _SEGMENT: Final = re.compile(r"([0-9A-F]{8})[0-9A-F]{16}")
 _LENGTH: Final = re.compile(r"len \(rec/tot\):\s*\d+/\s*(\d+)")
 _PAGE: Final = 8192
+#: All that is in the history of a timeline whose number a promotion is not to take.
+LEFT_OUT: Final = b"# left out by Trellis\n"
 _PAGE_HEADER, _SEGMENT_HEADER = 24, 40
 _DUMP_S: Final = 10.0
+
+
+def take_back_left_out(wal: Path) -> None:
+    """Forget numbers of timelines that were left out for a promotion which never came.
+
+    A standby takes the highest for its own and waits for its WAL, for ever (seen with 15.18). Those below a
+    timeline that there is stay: it is found by counting up to it.
+    """
+    for path in sorted(wal.glob("*.history"), reverse=True):
+        if path.read_bytes() != LEFT_OUT:
+            break
+        path.unlink()
 
 
 class Standing:

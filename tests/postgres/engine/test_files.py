@@ -25,7 +25,7 @@ from sidecar.postgres.engine.config import (
 )
 from sidecar.postgres.engine.control_data import read_history
 from sidecar.postgres.engine.layout import Layout
-from sidecar.postgres.engine.local_data import Standing, end_of_record
+from sidecar.postgres.engine.local_data import LEFT_OUT, Standing, end_of_record, take_back_left_out
 from sidecar.postgres.engine.server_log import cut_if_full, explain, said_since
 from sidecar.postgres.history import parse_history
 from sidecar.postgres.model import Ancestor, SyncNames, Timeline, parse_lsn
@@ -278,3 +278,13 @@ def test_promises_are_kept_over_restarts_and_never_fall(layout: Layout) -> None:
 def test_the_end_of_a_record_counts_the_headers_it_crosses(start: str, length: int, end: str) -> None:
     """Goal: the end of a clean shutdown is exact. Method: inside a page, over a page, over a segment."""
     assert end_of_record(parse_lsn(start), length, 16 << 20) == parse_lsn(end)
+
+
+def test_numbers_left_out_for_a_promotion_that_never_came_are_taken_back(tmp_path: Path) -> None:
+    """Goal: a standby that died on the way to its promotion starts again. Method: history files without
+    content above the last real one go, those below it stay."""
+    real = b"1\t0/3000148\tno recovery target\n"
+    for number, content in ((2, LEFT_OUT), (3, real), (4, LEFT_OUT), (5, LEFT_OUT)):
+        (tmp_path / f"{number:08X}.history").write_bytes(content)
+    take_back_left_out(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000002.history", "00000003.history"]

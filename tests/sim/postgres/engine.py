@@ -176,6 +176,8 @@ class SimPostgres:
             raise Conflict("it is a standby's: start it as that, seal it and promote it")
         disk.names, disk.source = names or disk.names, source
         disk.data.has_standby_mark = names is None
+        if names is None:
+            disk.data.take_back_left_out()
         server.start(as_standby=names is None)
 
     async def stop(self, deadline_s: float) -> None:

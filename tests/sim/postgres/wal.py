@@ -110,6 +110,11 @@ class Data:
             number = Timeline(number + 1)
         return number
 
+    def take_back_left_out(self) -> None:
+        """As `engine.local_data` does before it is started as a standby."""
+        newest = max({*self.known, self.history.timeline})
+        self.taken = {each for each in self.taken if each < newest}
+
     def fetch_histories(self, primary: "Data") -> None:
         """As a walreceiver does: every file from its own timeline to the primary's, whatever is in it."""
         numbers = range(self.history.timeline + 1, primary.history.timeline + 1)
