@@ -229,7 +229,7 @@ WAITING: Final = (
         "LeaseTable.is_released",
         "self._released.get(ownership.name) == Reservation(ownership.holder, ownership.fencing_term)",
         "ownership.name in self._released",
-        profile="owners",
+        profile="claims",
     ),
     Mutant(
         "no-wait-for-anybody",
