@@ -64,7 +64,8 @@ class Account:
         self.not_serving_since = self.not_serving_since or now
         is_further = self._came_further(status)
         others = [host for host in record.published.voters if host in alive and host != owner.holder]
-        if not record.published.quorum or len(others) < record.published.quorum:
+        has_successor = 0 < record.published.quorum <= len(others)
+        if not has_successor and _may_come_up(status) and not record.accepts_loss(owner.fencing_term):
             self.waited_since = None
             return Standing.WELL  # nobody else could be promoted, so giving it up would help nobody
         if self.waited_since is None or is_further:
@@ -73,11 +74,22 @@ class Account:
         is_late = now - self.waited_since > patience_s * NS_PER_S
         return Standing.UNFIT if is_late else Standing.WELL
 
+    def complaint(self, holder: HostId, now: int) -> str:
+        """What people are told of a holder that is waited for; empty while there is nothing to tell."""
+        if self.not_serving_since is None or now - self.not_serving_since < PATIENCE_S * NS_PER_S:
+            return ""
+        return f"{holder} is to be primary and does not take writes yet, and nobody else could be promoted"
+
     def _came_further(self, status: DatabaseStatus | None) -> bool:
         """Its server is further on its way to serve than it ever was: it is given its time again."""
         far = _COMING_UP.index(status.role) if status is not None and status.role in _COMING_UP else 0
         is_further, self.far = far > self.far, max(far, self.far)
         return is_further
+
+
+def _may_come_up(status: DatabaseStatus | None) -> bool:
+    """It has whole data, so waiting may be enough; one without never serves by itself."""
+    return status is None or status.role not in (DatabaseRole.NONE, DatabaseRole.PREPARING)
 
 
 def _serves(status: DatabaseStatus | None, fencing_term: FencingTerm) -> bool:

@@ -90,7 +90,8 @@ class DatabaseLeading:
         view = self._view(state, record, owner, alive, now)
         step = decide_failover(view)
         self._ask_to_seal(view, step, _left_behind(state, view))
-        self.problem = "" if view.standing is Standing.WELL and step.chosen is None else step.reason
+        is_quiet = view.standing is Standing.WELL and step.chosen is None
+        self.problem = self._account.complaint(owner.holder, now) if is_quiet else step.reason
         commands = (*self._journal(view, step, now), *self._move_away(state, view, leaving))
         is_watched = view.standing is not Standing.WELL or self._account.not_serving_since is not None
         is_watched = is_watched or view.successor is not None

@@ -204,6 +204,24 @@ def test_a_holder_that_comes_up_again_is_given_its_time_anew() -> None:
     assert planned(leader, cluster, NOW + 4 * step).target == Target(None)
 
 
+def test_a_chosen_host_without_data_is_given_up_so_that_the_last_primary_can_go_on() -> None:
+    """Goal: it heals when those with the data return.
+
+    Method: the chosen host lost its data before it recorded anything; the last primary comes back and is asked.
+    """
+    leader, cluster = leading(), serving()
+    cluster.do(AssignOwner(PRIMARY, B, FencingTerm(1)))
+    report(cluster, B, DatabaseStatus(DatabaseRole.NONE))
+    assert planned(leader, cluster, NOW, A).target == Target(B)
+    late = NOW + int(PATIENCE_S * S) + 1
+    plan = planned(leader, cluster, late, A)
+    assert plan.target == Target(None)
+    assert "accept the loss" in leader.problem
+    back = replace(sealed(A, 300), fencing_term=FencingTerm(2), primary_term=FencingTerm(1))
+    leader._reports, leader._said_by = {A: back}, {A: member(A).member}
+    assert planned(leader, cluster, late).target == Target(A)
+
+
 def test_a_holder_whom_nobody_could_succeed_is_not_given_up() -> None:
     """Goal: giving up what cannot be had elsewhere helps nobody. Method: one voter is lost."""
     leader, cluster = leading(), serving()
