@@ -207,7 +207,7 @@ def test_a_holder_that_comes_up_again_is_given_its_time_anew() -> None:
 def test_a_chosen_host_without_data_is_given_up_so_that_the_last_primary_can_go_on() -> None:
     """Goal: it heals when those with the data return.
 
-    Method: the chosen host lost its data before it recorded anything; the last primary comes back and is asked.
+    Method: the chosen host lost its data before it recorded anything; the last primary comes back.
     """
     leader, cluster = leading(), serving()
     cluster.do(AssignOwner(PRIMARY, B, FencingTerm(1)))
