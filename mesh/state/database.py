@@ -33,6 +33,7 @@ from mesh.state.database_commands import (
 )
 from mesh.state.database_model import (
     MAIN,
+    NEVER_PRIMARY,
     AcceptedLoss,
     DatabaseMember,
     DatabaseRecord,
@@ -245,7 +246,13 @@ def close_database_of(at: Applying, host: HostId) -> None:
     row = at.state.database_members.get(host)
     if row is not None:
         status = replace(
-            row.status, is_streaming=False, is_open=False, lag=Lag.UNKNOWN, health=f"{host} is lost"
+            row.status,
+            is_streaming=False,
+            is_open=False,
+            lag=Lag.UNKNOWN,
+            health=f"{host} is lost",
+            # Whom it follows is not known any more: or it would look as if it were sealed at that number.
+            fencing_term=NEVER_PRIMARY,
         )
         at.state.database_members.put(host, replace(row, status=status))
         at.changed(ChangeKind.DATABASE_MEMBER, host)

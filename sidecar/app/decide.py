@@ -31,6 +31,8 @@ from mesh.state.spec_rules import GRACE_MS_MAX
 from sidecar.routing.model import RoutingView
 from sidecar.supervisor.model import Assignment
 
+#: What handing the database over may take: its checkpoint, while it goes on serving.
+DATABASE_GRACE_MS: Final = 150_000
 NOTHING: Final[Mapping[InstanceId, Assignment]] = MappingProxyType({})
 
 
@@ -186,7 +188,7 @@ def owed(
         handed = row.successor is not None and row.successor != host
         is_service = row.name not in (VIP, PRIMARY)
         if handed or (is_service and (service is None or service.stopped)):
-            gone_ms = GRACE_MS_MAX if is_service else 0
+            gone_ms = GRACE_MS_MAX if is_service else DATABASE_GRACE_MS if row.name == PRIMARY else 0
             found[row.name] = service.spec.grace_ms if service is not None else gone_ms
     return found
 

@@ -12,8 +12,10 @@ NS_PER_S: Final = 1_000_000_000
 #: A holder that lives and does not serve is given up after this, and after longer each time.
 PATIENCE_S: Final = 3.0
 _DOUBLINGS_MAX: Final = 6
-#: A hand-over that has not ended by then is called off: its holder goes on.
+#: A hand-over that has not ended by then is called off: its holder goes on. While it still serves,
+#: it writes its checkpoint, which may take long and holds up nobody.
 HAND_OVER_S: Final = 10.0
+CHECKPOINT_S: Final = 120.0
 #: What a server is on its way to serve again.
 _COMING_UP: Final = (DatabaseRole.STOPPED, DatabaseRole.RECOVERING, DatabaseRole.PRIMARY)
 
@@ -31,6 +33,8 @@ class Account:
     #: How far its server has come since then, as `_COMING_UP` counts.
     far: int = 0
     handing_since: int | None = None
+    #: While it hands over: since then it serves nobody.
+    closed_since: int | None = None
     #: Hosts are being asked to seal.
     asked_since: int | None = None
     is_called_off: bool = False
@@ -54,10 +58,15 @@ class Account:
             return Standing.LOST
         if owner.successor not in (None, owner.holder):
             self.handing_since = self.handing_since or now
-            self.is_called_off = now - self.handing_since > HAND_OVER_S * NS_PER_S
+            if _serves(status, owner.fencing_term):
+                self.closed_since = None
+            else:
+                self.closed_since = self.closed_since or now
+            is_long = self.closed_since is not None and now - self.closed_since > HAND_OVER_S * NS_PER_S
+            self.is_called_off = is_long or now - self.handing_since > CHECKPOINT_S * NS_PER_S
             self.not_serving_since = None
             return Standing.WELL
-        self.handing_since, self.is_called_off = None, False
+        self.handing_since, self.closed_since, self.is_called_off = None, None, False
         if _serves(status, owner.fencing_term):
             self.not_serving_since, self.waited_since, self.far, self.fruitless = None, None, 0, 0
             return Standing.WELL

@@ -18,6 +18,7 @@ from mesh.ids import PRIMARY, FencingTerm, HostId, Index
 from mesh.limits import TIMELINES_MAX
 from mesh.state import ClusterState
 from mesh.state.commands import Applied, EventDraft, RecordEvents, SingleCommand
+from mesh.state.database_checks import data_hosts
 from mesh.state.database_commands import PublishSyncSet, RecordBootstrap, RecordPromotion
 from mesh.state.database_model import DatabaseRecord
 from sidecar.postgres.history import timeline_above
@@ -93,6 +94,8 @@ class Acts:
             self._checkpointed = NO_TERM
         elif self.ship is not None:
             self.ship.seen(sight)
+            if sight.has_other_names and self.ship.in_force.is_certain:
+                self.ship.setting(self.ship.in_force.names)  # somebody overrides them: they are set anew
         is_checkpointed = self.ship is not None and self._checkpointed == self.ship.fencing_term
         if process.is_checkpointed == is_checkpointed:
             return sight
@@ -121,8 +124,14 @@ class Acts:
                 return self._engine.copy(_source(goal))
             case Do.REWIND:
                 return self._engine.rewind(_source(goal), goal.system_identifier)
+            case Do.CHECKPOINT:
+                return self._checkpoint(goal.fencing_term)
             case _:
                 return None
+
+    async def _checkpoint(self, term: FencingTerm) -> None:
+        await self._engine.checkpoint()
+        self._checkpointed = term
 
     async def do(self, action: Action, goal: Goal, sight: Sight) -> None:
         """Carry out one action. Fails: `TrellisError`; it is decided anew then."""
@@ -137,9 +146,6 @@ class Acts:
                 await self._start_primary(action, goal, sight.local.data)
             case Do.PROMOTE:
                 await self._promote(action, goal)
-            case Do.CHECKPOINT:
-                await self._engine.checkpoint()
-                self._checkpointed = goal.fencing_term
             case Do.OPEN:
                 await self._open(goal)
             case Do.CLOSE:
@@ -147,7 +153,7 @@ class Acts:
             case Do.FOLLOW:
                 await self._engine.follow(_source(goal))
             case Do.SEAL:
-                await self._engine.seal(action.fencing_term)
+                await self._engine.seal(action.fencing_term, self._first_names())
                 failpoints.hit("database.sealed")
             case Do.STOP_FAST:
                 limits = {GoalKind.SEALED: _SEAL_S, GoalKind.HAND_OVER: _HAND_OVER_S}
@@ -159,6 +165,14 @@ class Acts:
             case _:
                 raise InvariantBroken(f"nothing does {action.do.value}")
         failpoints.hit("database.action-done")
+
+    def _first_names(self) -> SyncNames | None:
+        """By which it would acknowledge if it were promoted now; None: not known."""
+        state = self._replicated.state
+        record = state.database
+        if record is None:
+            return None
+        return first_names(record.published, self._host, record.spec.standbys_needed, data_hosts(state))
 
     async def _start_primary(self, action: Action, goal: Goal, data: LocalData) -> None:
         names, term = _names(action), goal.fencing_term

@@ -49,6 +49,8 @@ TIDY_AGAIN_S = 0.5
 STOP_S = 30.0
 #: In which nothing is begun while a copy or a stop is under way; what overrides that.
 _URGENT = frozenset({Do.KILL_ALL, Do.SEAL})
+#: What a primary does beside these: a slot that cannot be made or dropped must hold up nothing else.
+_TENDED = frozenset({Do.WAIT, Do.OPEN, Do.CREATE_SLOTS, Do.DROP_SLOTS})
 
 
 class DatabaseDriver:
@@ -222,8 +224,10 @@ class DatabaseDriver:
         if action != self._action and not self._pace.is_busy:
             LOG.info("database", does=action.do.value, reason=action.reason, goal=self._goal.kind.value)
         self._action = action
+        if self._pace.does is Do.CHECKPOINT and action.do is not Do.CHECKPOINT:
+            await self._pace.end()  # it was for a hand-over that is off
         is_done = await self._try(action)
-        is_more = await self._tend() if action.do in (Do.WAIT, Do.OPEN) else False
+        is_more = await self._tend() if action.do in _TENDED else False
         self._tell()
         if is_done or is_more:
             return 0.0
@@ -285,6 +289,7 @@ class DatabaseDriver:
 
     async def _try(self, action: Action) -> bool:
         """Do it unless it has to wait; True when something was done, so that a look shows more."""
+        self._pace.wants(action.do)
         if action.do is Do.WAIT:
             self._done = action
             return False
@@ -326,7 +331,7 @@ class DatabaseDriver:
         except TrellisError as error:
             self._pace.failed(Do.CONFIGURE_SYNC, error)
             return False
-        self._pace.worked(Do.CONFIGURE_SYNC)
+        self._pace.worked(Do.CONFIGURE_SYNC, is_news=is_more)
         return is_more
 
     def _is_settled(self) -> bool:

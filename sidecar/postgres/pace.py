@@ -56,6 +56,11 @@ class Pace:
         if do is not Do.WAIT and is_news:
             self._look_s = _LOOK_S_MIN
 
+    def wants(self, do: Do) -> None:
+        """This is to be done now: what failed and is not wanted any more is no trouble any more."""
+        if self._troubled not in (None, do, Do.WAIT, Do.CONFIGURE_SYNC) and not self.is_busy:
+            self.trouble, self._troubled = "", None
+
     def pause_s(self, *, is_settled: bool) -> float:
         """How long to wait for news before looking again."""
         if is_settled:
@@ -70,6 +75,11 @@ class Pace:
     def is_busy(self) -> bool:
         """Something long is under way."""
         return self._task is not None
+
+    @property
+    def does(self) -> Do | None:
+        """What long thing is under way."""
+        return self._does if self._task is not None else None
 
     @property
     def is_copying(self) -> bool:

@@ -39,6 +39,8 @@ class Sight:
     behind: int = 0
     #: Of PostgreSQL: "15.18".
     version: str = ""
+    #: A primary: it acknowledges by other names than it was told.
+    has_other_names: bool = False
     #: What is not well although it runs, as a sentence.
     problem: str = ""
     #: What it has loaded, and what it has refused last; None: nothing, or not known.
@@ -116,9 +118,10 @@ class Engine(Protocol):
 
     # ---- whose it is ----------------------------------------------------------------
 
-    async def seal(self, fencing_term: FencingTerm) -> None:
+    async def seal(self, fencing_term: FencingTerm, names: SyncNames | None) -> None:
         """Receive nothing any more, and promise durably: from primaryships up to this one never again.
 
+        *names*: by which it would acknowledge if it were promoted now; a promotion with them is shorter then.
         Order: the receiver is gone, and nothing tells a server to have one, before the promise.
         """
 

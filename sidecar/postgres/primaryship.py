@@ -15,7 +15,7 @@ from mesh.limits import LAG_CLOSE_BYTES_MAX
 from mesh.state.database_model import DatabaseRecord
 from sidecar.postgres.model import NO_LSN, InForce, Lsn, ProcessKind, SyncNames
 from sidecar.postgres.port import Sight, flushed_by
-from sidecar.postgres.sync_set import StandbyView, Step, fit_standbys, next_step, why_closed
+from sidecar.postgres.sync_set import Publish, StandbyView, Step, fit_standbys, next_step, why_closed
 
 
 class Primaryship:
@@ -51,11 +51,21 @@ class Primaryship:
             return "its promotion is not recorded yet"
         if self.begun_at is None:
             return "the end of its recovery is not known yet"
+        if not self.is_settled:
+            return "an earlier publication may be under way, and would not cover what it acknowledges"
         begun_at = NO_LSN if record.accepts_loss(FencingTerm(self.fencing_term - 1)) else self.begun_at
         return why_closed(self.in_force, record.published, flushed_by(sight), begun_at)
 
     def next_step(self, record: DatabaseRecord, data_hosts: Iterable[HostId], sight: Sight) -> Step:
-        """One step towards the declared number of acknowledgements from all fit standbys."""
+        """One step towards the declared number of acknowledgements from all fit standbys.
+
+        First of all whatever is under way of an earlier process must be dead: what it would publish may
+        not cover the names that this one was started with.
+        """
+        if not self.is_settled:
+            present = record.published
+            reason = "an earlier publication may be under way: raise the version first"
+            return Publish(present.voters, present.quorum, present.version, reason)
         views = [
             StandbyView(each.host, each.is_standby, each.flushed)
             for each in sight.receivers

@@ -9,7 +9,7 @@ from mesh.lease.plan import NamePlan
 from mesh.state.commands import AssignOwner, DrainHost, RecordEvents, RemoveMember, RequestRelease
 from mesh.state.database_commands import DeclareDatabase, RecordPromotion, ReportDatabase
 from mesh.state.database_model import DatabaseRole, DatabaseSpec, DatabaseStatus, Lag
-from sidecar.postgres.account import HAND_OVER_S, PATIENCE_S
+from sidecar.postgres.account import CHECKPOINT_S, HAND_OVER_S, PATIENCE_S
 from sidecar.postgres.leading import DatabaseLeading
 from sidecar.postgres.model import Lsn, SealReport, Timeline, TimelineHistory
 from tests.postgres.waiting import until_true
@@ -251,8 +251,20 @@ def test_a_hand_over_that_does_not_end_is_called_off() -> None:
     leader, cluster = leading(), serving()
     cluster.do(RequestRelease(PRIMARY, C, FencingTerm(1)))
     assert planned(leader, cluster).target == Target(None)
-    late = NOW + int(HAND_OVER_S * S) + 1
+    late = NOW + int(CHECKPOINT_S * S) + 1
     assert planned(leader, cluster, late).target == Target(A), "it is given the ownership anew, and goes on"
+
+
+def test_a_hand_over_that_writes_its_checkpoint_while_it_serves_is_given_time() -> None:
+    """Goal: a large database can be moved. Method: asked, open for long, then closed."""
+    leader, cluster = leading(), serving()
+    cluster.do(RequestRelease(PRIMARY, C, FencingTerm(1)))
+    assert planned(leader, cluster).target == Target(None)
+    at = NOW + 60 * S
+    assert planned(leader, cluster, at).target == Target(None)
+    report(cluster, A, replace(open_primary(), is_open=False))
+    assert planned(leader, cluster, at).target == Target(None)
+    assert planned(leader, cluster, at + int(HAND_OVER_S * S) + 1).target == Target(A)
 
 
 def test_whom_a_switchover_goes_to_and_why_not() -> None:

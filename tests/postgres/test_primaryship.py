@@ -111,6 +111,22 @@ def test_a_publication_of_unknown_fate_holds_back_other_names() -> None:
     assert isinstance(later.next_step(raised, (A, B, C), primary(150, (B, 150))), SetSyncNames)
 
 
+def test_a_restart_in_place_lets_nobody_in_before_earlier_publications_are_dead() -> None:
+    """Goal: a late publication must not drop a standby that acknowledges by the names of the start.
+
+    Method: the same number goes on with other names; closed until the version has risen.
+    """
+    later = ship(is_new=False)
+    seen = primary(150, (B, 150), (C, 150))
+    assert "under way" in later.why_closed(RECORD, seen)
+    step = later.next_step(RECORD, (A, B, C), seen)
+    assert isinstance(step, Publish)
+    assert (step.voters, step.quorum, step.expected_version) == ((B, C), 2, 5)
+    later.publishing()
+    later.published()
+    assert later.why_closed(replace(RECORD, published=SyncSet(6, (B, C), 2)), seen) == ""
+
+
 def test_a_new_number_settles_whatever_was_under_way_under_the_last() -> None:
     """Goal: the fencing term bars earlier publications. Method: one under way, then a new number."""
     found = ship()

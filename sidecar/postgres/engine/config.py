@@ -75,7 +75,7 @@ FIXED: Final = {
     "wal_log_hints": "on",
     # At the default of 5 s one promotion in twelve leaves a standby without a primary for 5 s.
     "wal_receiver_timeout": "5s",
-    "wal_retrieve_retry_interval": "100ms",
+    "wal_retrieve_retry_interval": "20ms",
     "wal_sender_timeout": "5s",
 }
 _OURS: Final = frozenset(FIXED) | {

@@ -206,13 +206,13 @@ class Control:
 
     # ---- whom to receive from ------------------------------------------------------
 
-    async def seal(self, deadline_s: float = RELOAD_S) -> observe.ServerView:
+    async def seal(self, deadline_s: float = RELOAD_S, sync: SyncNames | None = None) -> observe.ServerView:
         """Receive from nobody any more; what is returned was read after the receiver was gone.
 
-        Durable: a server that starts again stays sealed until `follow`.
+        Durable: a server that starts again stays sealed until `follow`. *sync*: loaded by the way.
         """
         deadline = time.monotonic() + deadline_s
-        await self.reload(replace(self.config, upstream=None), deadline_s)
+        await self.reload(replace(self.config, upstream=None, sync=sync or self.config.sync), deadline_s)
         looks, pause = 0, _LOOK_S_MIN
         while True:
             view = await self.look(_left(deadline))

@@ -13,7 +13,7 @@ from mesh.identity.files import HostIdentity
 from mesh.ids import FencingTerm, HostId, host_of
 from sidecar.postgres.engine import roles, tls
 from sidecar.postgres.engine.clone import clone
-from sidecar.postgres.engine.config import APP_ROLE, Upstream
+from sidecar.postgres.engine.config import APP_ROLE, Upstream, sync_text
 from sidecar.postgres.engine.connection import Session
 from sidecar.postgres.engine.initdb import make_database
 from sidecar.postgres.engine.layout import sync_folder
@@ -198,11 +198,11 @@ class EngineHands:
 
     # ---- whose it is ----------------------------------------------------------------
 
-    async def seal(self, fencing_term: FencingTerm) -> None:
+    async def seal(self, fencing_term: FencingTerm, names: SyncNames | None) -> None:
         """See Engine."""
         # Who dies in between has promised nothing yet. The other way round it would count as sealed while its
         # server is still to receive: from whoever was given up, once that is reached again.
-        await self._local.seal(kill_s=KILL_S)
+        await self._local.seal(kill_s=KILL_S, sync=names)
         self._standing.seal(fencing_term)
 
     def note_acting(self, fencing_term: FencingTerm) -> None:
@@ -219,9 +219,9 @@ class EngineHands:
     async def promote(self, names: SyncNames, timeline_above: Timeline) -> Lsn:
         """See Engine."""
         control = self._local.control
-        if control.config.sync != names:
-            await control.set_sync(names)
         view = await control.look(LOOK_S)
+        if view.sync_names != sync_text(names):
+            await control.set_sync(names)  # which sees that they are in force
         if view.is_standby:
             self._leave_out_timelines(view.timeline, timeline_above)
         self._eyes.timeline_changed()

@@ -17,6 +17,7 @@ from sidecar.postgres.engine.local_data import take_back_left_out
 from sidecar.postgres.engine.observe import ServerView
 from sidecar.postgres.engine.process import Postmaster, Running
 from sidecar.postgres.engine.tool import Tools
+from sidecar.postgres.model import SyncNames
 
 #: The server's own group, and the one of the programs that make or mend its data.
 SERVER_LEAF: Final = "postgres"
@@ -76,7 +77,9 @@ class LocalPostgres:
                 take_back_left_out(self.layout.data / "pg_wal")
         return self.postmaster.start()
 
-    async def seal(self, deadline_s: float = SEAL_S, kill_s: float = KILL_S) -> ServerView | None:
+    async def seal(
+        self, deadline_s: float = SEAL_S, kill_s: float = KILL_S, sync: SyncNames | None = None
+    ) -> ServerView | None:
         """Receive WAL from nobody any more, whatever state the server is in.
 
         One that lets nobody in (frozen, or not consistent yet) is killed: what it has is then read
@@ -85,9 +88,9 @@ class LocalPostgres:
         """
         if self.postmaster.running is not None:
             try:
-                return await self.control.seal(deadline_s)
+                return await self.control.seal(deadline_s, sync)
             except (DatabaseFailed, NotInTime):
                 self.control.close()
-        self.control.write(replace(self.control.config, upstream=None))
+        self.control.write(replace(self.control.config, upstream=None, sync=sync or self.control.config.sync))
         await self.postmaster.kill_tree(kill_s)
         return None

@@ -10,7 +10,7 @@ from typing import Final
 
 from mesh.errors import DataDamaged
 from mesh.ids import HostId
-from sidecar.postgres.engine.config import slot_name
+from sidecar.postgres.engine.config import slot_name, sync_text
 from sidecar.postgres.engine.control_data import read_history
 from sidecar.postgres.engine.local import LocalPostgres
 from sidecar.postgres.engine.local_data import Standing, read_local_data
@@ -147,6 +147,7 @@ class Eyes:
             is_catching_up=view.is_catching_up,
             behind=max(0, view.flushed - view.replayed) if view.is_standby else 0,
             version=self._local.binaries.version,
+            has_other_names=not view.is_standby and view.sync_names != sync_text(control.config.sync),
             problem=problem,
         )
 

@@ -199,8 +199,9 @@ class SimPostgres:
 
     # ---- whose it is ----------------------------------------------------------------
 
-    async def seal(self, fencing_term: FencingTerm) -> None:
+    async def seal(self, fencing_term: FencingTerm, names: SyncNames | None) -> None:
         """See Engine."""
+        del names  # a promotion sets them
         await self._end_receiver()
         await self._takes(0.5, 4)
         self._disk.sealed_under = max(self._disk.sealed_under, fencing_term)
