@@ -27,12 +27,13 @@ from sidecar.postgres.engine.layout import Layout, sync_folder
 from sidecar.postgres.engine.tool import Tools
 from sidecar.postgres.engine.tree_copy import TreeCopy
 from sidecar.postgres.history import end_on, parse_history
-from sidecar.postgres.model import Lsn, Timeline, TimelineHistory, parse_lsn
+from sidecar.postgres.model import Lsn, Timeline, TimelineHistory, format_lsn, parse_lsn
 
 REPLAY_S: Final = 7 * 24 * 3600.0
 VERIFY_S: Final = 6 * 3600.0
 SYNC_S: Final = 3600.0
 _LSN: Final = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
+_SEGMENT: Final = re.compile(r"[0-9A-F]{24}(\.partial)?")
 _HISTORY: Final = re.compile(r"([0-9A-F]{8})\.history")
 _EXAMPLE: Final = "2026-11-22T07:20:00Z, or 0/5000148"
 #: For the archive's programs: any other code means that there is no such file, and ends the replay there.
@@ -173,7 +174,7 @@ def archive_folders(archive: Path | None, system_identifier: str) -> list[Path]:
 def _prepare(layout: Layout, fresh: Path, backup: Backup, folders: list[Path], until: Until) -> Timeline:
     """Tell the server what to replay; the timeline that it follows. Blocks."""
     histories = read_histories([*folders, fresh / "pg_wal"])
-    target = newest_line(backup, histories)
+    target = furthest_line(backup, histories, folders)
     above = max((each.timeline for each in histories), default=target)
     for number in range(target + 1, above + 1):
         path = fresh / "pg_wal" / f"{number:08X}.history"
@@ -206,31 +207,65 @@ def read_histories(folders: Iterable[Path]) -> list[TimelineHistory]:
     return [found[each] for each in sorted(found)]
 
 
-def newest_line(backup: Backup, histories: Iterable[TimelineHistory]) -> Timeline:
-    """The newest timeline on whose line the backup is: numbers rise with each primaryship."""
+def furthest_line(backup: Backup, histories: Iterable[TimelineHistory], folders: Iterable[Path]) -> Timeline:
+    """The timeline on whose line the backup is and that nothing left; of several, the one with the most WAL.
+
+    Blocks. Fails: `Conflict` when several end at the same position: nothing tells which was the database.
+    """
     fitting = [
-        each.timeline
+        each
         for each in histories
         if (left := end_on(each, backup.timeline)) is not None and left >= backup.end
     ]
-    return max([backup.timeline, *fitting])
+    left_behind = {each.timeline for history in fitting for each in history.ancestors}
+    branches = [each for each in fitting if each.timeline not in left_behind]
+    if len(branches) < 2:
+        return branches[0].timeline if branches else backup.timeline
+    listed = list(folders)
+    ends = {each.timeline: archived_end(each, listed) for each in branches}
+    furthest = [each for each, end in ends.items() if end == max(ends.values())]
+    if len(furthest) > 1:
+        named = ", ".join(f"{each} (to {format_lsn(end)})" for each, end in sorted(ends.items()))
+        raise Conflict(
+            f"The history forks after the backup, and timelines {named} go equally far: move the .history"
+            " files of those that are not wanted out of the archive."
+        )
+    return furthest[0]
+
+
+def archived_end(history: TimelineHistory, folders: Iterable[Path]) -> Lsn:
+    """Where the archived WAL of that timeline ends, by its last byte above zero; else where it begins."""
+    end = max((each.end for each in history.ancestors), default=Lsn(0))
+    found = [path for each in folders for path in each.iterdir() if _SEGMENT.fullmatch(path.name)]
+    own = [path for path in found if path.name.startswith(f"{history.timeline:08X}")]
+    last = max((path.name[:24] for path in own), default="")
+    for path in own:
+        if path.name[:24] == last:
+            content = path.read_bytes()
+            start = int(last[8:16], 16) * (1 << 32) + int(last[16:], 16) * len(content)
+            end = max(end, Lsn(start + len(content.rstrip(b"\0"))))
+    return end
 
 
 def fetch_script(folders: Iterable[Path]) -> str:
-    """Gets one file of the archive: a whole segment from anywhere, else the newest part of one.
+    """Gets one file of the archive: a whole segment from anywhere, else the part with the most WAL.
 
+    What is not received yet is zero: the part with the most other bytes goes furthest.
     What cannot be read must not look like the end of the archive.
     """
     listed = " ".join(shlex.quote(str(each)) for each in folders)
     return f"""# Written by Trellis: restore_command, with the name of a file and where to put it.
-newest=
+furthest= most=-1
 for folder in {listed}; do
   if [ -e "$folder/$1" ]; then cp "$folder/$1" "$2" && exit 0; exit {_FATAL}; fi
   part="$folder/$1.partial"
-  if [ -e "$part" ] && {{ [ -z "$newest" ] || [ "$part" -nt "$newest" ]; }}; then newest="$part"; fi
+  [ -e "$part" ] || continue
+  [ -r "$part" ] || exit {_FATAL}
+  bytes=$(LC_ALL=C tr -d '\\000' <"$part" | wc -c) || exit {_FATAL}
+  if [ "$bytes" -gt "$most" ]; then furthest="$part" most="$bytes"; fi
 done
-[ -n "$newest" ] || exit 1
-cp "$newest" "$2" || exit {_FATAL}
+[ -n "$furthest" ] || exit 1
+cp "$furthest" "$2" || exit {_FATAL}
 """
 
 
