@@ -57,7 +57,7 @@ async def clone(
     """
     layout = tools.layout
     await tools.clear()
-    layout.drop_fresh()
+    await tools.drop_fresh()
     layout.note(layout.clone_note, complete=False, source=source.host)
     layout.make_empty(layout.fresh)
     try:
@@ -66,7 +66,7 @@ async def clone(
         files.point(layout.fresh)
         files.mark_standby(layout.fresh, is_standby=True)
     except BaseException:
-        layout.drop_fresh()
+        await tools.drop_fresh()
         raise
     layout.note(layout.clone_note, complete=True, source=source.host)
     return found

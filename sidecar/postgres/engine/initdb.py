@@ -24,7 +24,7 @@ async def make_database(tools: Tools, *, deadline_s: float = INITDB_S) -> Contro
     if layout.data.exists():
         raise Conflict(f"{layout.data} exists: a database is made only where there is none.")
     await tools.clear()
-    layout.drop_fresh()
+    await tools.drop_fresh()
     layout.note(layout.clone_note, complete=False, source="initdb")
     layout.make_empty(layout.fresh)
     arguments = ["--pgdata", str(layout.fresh), "--username", ADMIN_ROLE, "--data-checksums"]
@@ -33,7 +33,7 @@ async def make_database(tools: Tools, *, deadline_s: float = INITDB_S) -> Contro
         await tools.run("initdb", *arguments, deadline_s=deadline_s)
         found = await read_control_data(tools, layout.fresh)
     except BaseException:
-        layout.drop_fresh()
+        await tools.drop_fresh()
         raise
     layout.note(layout.clone_note, complete=True, source="initdb")
     layout.put_in_place()

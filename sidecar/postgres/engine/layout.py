@@ -3,7 +3,8 @@
     postgres/               the sidecar's (root's), the database's user may only pass
       data/                 the data directory, of the database's user
       data.new/             a clone under way, or one that is complete and waits to be put in place
-      data.old/             what `data` was before
+      data.old/             what `data` was before, until what stands in its place was seen to run
+      data.gone/            what is being deleted
       data.restored/        what is being made from a backup
       clone.json            says which of the two `data.new` is
       rewind.json           a rewind of `data` was begun
@@ -81,6 +82,10 @@ class Layout:
         return self.root / "data.old"
 
     @property
+    def gone(self) -> Path:
+        return self.root / "data.gone"
+
+    @property
     def restored(self) -> Path:
         return self.root / "data.restored"
 
@@ -119,18 +124,24 @@ class Layout:
         return uid if uid >= 0 else os.geteuid()
 
     def prepare(self) -> None:
-        """Make the folders. Fails: `SettingsError` when PostgreSQL's user cannot reach them, `DiskFull`."""
+        """Make the folders. Fails: `SettingsError` when they cannot be made or reached, `DiskFull`."""
         socket = self.socket_folder / ".s.PGSQL.65535.lock"
         if len(os.fsencode(socket)) > _SOCKET_BYTES_MAX:
             raise _folder_error(f"{self.socket_folder} is too long for a unix socket")
-        with full_disk.told(self.root):
-            for folder in (self.root, self.conf, self.tls):
-                folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-                self._give(folder, uid=-1, mode=0o750)
-            self.socket_folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-            self._give(self.socket_folder, uid=self._numbers[0], mode=0o750)
-        self.check_way(self.data)
-        self.check_way(self.socket_folder)
+        try:
+            with full_disk.told(self.root):
+                self._make_folders()
+            self.check_way(self.data)
+            self.check_way(self.socket_folder)
+        except OSError as error:
+            raise _folder_error(f"{error.filename or self.root} cannot be made ({error.strerror})") from error
+
+    def _make_folders(self) -> None:
+        for folder in (self.root, self.conf, self.tls):
+            folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+            self._give(folder, uid=-1, mode=0o750)
+        self.socket_folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        self._give(self.socket_folder, uid=self._numbers[0], mode=0o750)
 
     @property
     def _numbers(self) -> tuple[int, int]:
@@ -157,12 +168,12 @@ class Layout:
     def write(self, path: Path, content: bytes, *, mode: int = 0o640, own: bool = False) -> None:
         """Replace a file in one step; *own* makes it the database user's, else the sidecar's.
 
-        Order: durable before it bears the name. Fails: `DiskFull`, OSError.
+        Order: durable before it bears the name. Fails: `DiskFull`, `DatabaseFailed`.
         """
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            with full_disk.told(path.parent):
+            with full_disk.trouble_told(path.parent):
                 descriptor = os.open(temporary, flags, 0o600)
                 with os.fdopen(descriptor, "wb") as file:
                     if self.user:
@@ -181,7 +192,7 @@ class Layout:
 
     def make_empty(self, path: Path) -> None:
         """An empty folder of the database's user alone, for a program of PostgreSQL to fill."""
-        with full_disk.told(self.root):
+        with full_disk.trouble_told(self.root):
             path.mkdir(mode=0o700)
             self._give(path, uid=self._numbers[0], mode=0o700)
 
@@ -190,25 +201,31 @@ class Layout:
         self.write(path, json.dumps(facts, sort_keys=True).encode() + b"\n", mode=0o600)
 
     def read_note(self, path: Path) -> dict[str, object] | None:
-        """One of the notes; None when there is none. Unreadable counts as there and empty."""
-        try:
-            found = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            return {}
+        """One of the notes; None when there is none. What is no note counts as there and empty.
+
+        Fails: `DatabaseFailed` when the disk does not give it.
+        """
+        with full_disk.trouble_told(path):
+            try:
+                found = json.loads(path.read_bytes())
+            except FileNotFoundError:
+                return None
+            except ValueError:
+                return {}
         return found if isinstance(found, dict) else {}
 
     def drop_note(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        sync_folder(self.root)
+        with full_disk.trouble_told(path):
+            path.unlink(missing_ok=True)
+            sync_folder(self.root)
 
     # ---- data directories ----------------------------------------------------------
 
     @property
     def is_clone_complete(self) -> bool:
         """`data.new` was verified."""
-        return self._says_complete and self.fresh.is_dir()
+        with full_disk.trouble_told(self.root):
+            return self._says_complete and self.fresh.is_dir()
 
     @property
     def _says_complete(self) -> bool:
@@ -217,24 +234,29 @@ class Layout:
     @property
     def is_partial(self) -> bool:
         """A clone without its end and no data directory, or a rewind without its end."""
-        if self.rewind_note.exists():
-            return True
-        return not self.data.is_dir() and (self.fresh.is_dir() or self.clone_note.exists())
+        with full_disk.trouble_told(self.root):
+            if self.rewind_note.exists():
+                return True
+            return not self.data.is_dir() and (self.fresh.is_dir() or self.clone_note.exists())
 
     def put_in_place(self) -> None:
         """`data` becomes `data.old`, and the complete `data.new` becomes `data`.
 
-        Every step can be the last before a crash: `resume` goes on. Nothing may run in either.
-        Fails: `Conflict` when `data.new` is not complete, `DatabaseFailed`.
+        Where there is a `data.old` already, `data` is a copy that was never seen to run: that one is
+        deleted, and what was there before both is kept.
+        Every step can be the last before a crash: `resume` goes on. Nothing may run in either. Blocks.
+        Fails: `Conflict` when `data.new` is not complete, `DiskFull`, `DatabaseFailed`.
         """
         if not self.is_clone_complete:
             raise Conflict(f"{self.fresh} is not a complete clone; it is not put in place: clone again")
-        if self.data.is_dir():
-            self.drop_former()
-            self.data.rename(self.former)
-            sync_folder(self.root)
-        self.fresh.rename(self.data)
-        self._finish()
+        with full_disk.trouble_told(self.root):
+            if self.former.is_dir():
+                self._delete(self.data)
+            elif self.data.is_dir():
+                self.data.rename(self.former)
+                sync_folder(self.root)
+            self.fresh.rename(self.data)
+            self._finish()
 
     def _finish(self) -> None:
         """The notes about what stood there before; that of the clone last, it leads here again."""
@@ -243,26 +265,40 @@ class Layout:
         self.drop_note(self.clone_note)
 
     def resume(self) -> None:
-        """Finish or undo what a crash interrupted, before anything is started here."""
-        if not self.data.is_dir():
-            if self.is_clone_complete:
-                self.put_in_place()
-            elif self.former.is_dir():
-                self.former.rename(self.data)
-                sync_folder(self.root)
-        if self.data.is_dir() and self._says_complete and not self.fresh.is_dir():
-            self._finish()
-        if self.data.is_dir() and not self.is_clone_complete:
-            self.drop_fresh()
+        """Finish or undo what a crash interrupted, before anything is started here. Blocks.
+
+        Fails: `DiskFull`, `DatabaseFailed`.
+        """
+        with full_disk.trouble_told(self.root):
+            if not self.data.is_dir():
+                if self.is_clone_complete:
+                    self.put_in_place()
+                elif self.former.is_dir():
+                    self.former.rename(self.data)
+                    sync_folder(self.root)
+            if self.data.is_dir() and self._says_complete and not self.fresh.is_dir():
+                self._finish()
+            if self.data.is_dir() and not self.is_clone_complete:
+                self.drop_fresh()
+            _remove(self.gone)
 
     def drop_fresh(self) -> None:
-        """Delete an unfinished clone, and the note about it last."""
+        """Delete an unfinished clone, and the note about it last. Blocks."""
         _remove(self.fresh)
         self.drop_note(self.clone_note)
 
     def drop_former(self) -> None:
-        """Delete what `data` was before. Only when what stands in its place was seen to run."""
-        _remove(self.former)
+        """Delete what `data` was before. Only when what stands in its place was seen to run. Blocks."""
+        self._delete(self.former)
+
+    def _delete(self, folder: Path) -> None:
+        """Delete it whole: first its name, so that what is half deleted is never taken for data."""
+        _remove(self.gone)
+        with full_disk.trouble_told(folder):
+            if folder.is_dir():
+                folder.rename(self.gone)
+                sync_folder(self.root)
+        _remove(self.gone)
 
 
 def sync_folder(folder: Path) -> None:
@@ -275,10 +311,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    if not folder.is_dir():
-        return
     try:
-        shutil.rmtree(folder)
+        if folder.is_dir():
+            shutil.rmtree(folder)
     except OSError as error:
         raise DatabaseFailed(f"{folder} cannot be deleted ({error}); delete it by hand.") from error
 

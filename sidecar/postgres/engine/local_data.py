@@ -10,6 +10,7 @@ from typing import Final
 
 from mesh.errors import DatabaseFailed, DataDamaged
 from mesh.ids import FencingTerm
+from sidecar.postgres.engine import full_disk
 from sidecar.postgres.engine.control_data import ControlData, read_control_data, read_history
 from sidecar.postgres.engine.layout import Layout
 from sidecar.postgres.engine.rewind import why_not
@@ -29,16 +30,20 @@ def take_back_left_out(wal: Path) -> None:
     """Forget numbers of timelines that were left out for a promotion which never came.
 
     A standby takes the highest for its own and waits for its WAL, for ever (seen with 15.18). Those below a
-    timeline that there is stay: it is found by counting up to it.
+    timeline that there is stay: it is found by counting up to it. Fails: `DiskFull`, `DatabaseFailed`.
     """
-    for path in sorted(wal.glob("*.history"), reverse=True):
-        if path.read_bytes() != LEFT_OUT:
-            break
-        path.unlink()
+    with full_disk.trouble_told(wal):
+        for path in sorted(wal.glob("*.history"), reverse=True):
+            if path.read_bytes() != LEFT_OUT:
+                break
+            path.unlink()
 
 
 class Standing:
-    """What this host has promised and done, by number of primaryship."""
+    """What this host has promised and done, by number of primaryship.
+
+    Fails: `DiskFull`, `DatabaseFailed` when the disk does not take or give it.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -81,8 +86,13 @@ async def read_local_data(tools: Tools, system_identifier: str = "") -> LocalDat
     """What is in the data directory; damage is part of the answer.
 
     *system_identifier*: the cluster's, for whether a rewind can be tried; empty: not known.
-    Fails: `NotInTime` when the disk does not answer.
+    Fails: `NotInTime` when the disk does not answer, `DatabaseFailed` when it fails.
     """
+    with full_disk.trouble_told(tools.layout.root):
+        return await _read_local_data(tools, system_identifier)
+
+
+async def _read_local_data(tools: Tools, system_identifier: str) -> LocalData:
     layout = tools.layout
     if layout.is_partial:
         return LocalData(DataKind.PARTIAL)

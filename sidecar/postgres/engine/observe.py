@@ -4,10 +4,11 @@ The queries work in every state of the server and in all supported versions.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString
 
-from mesh.ids import HostId
+from mesh.ids import HostId, MemberId, host_of
 from sidecar.postgres.engine.config import copying_name
 from sidecar.postgres.model import NO_LSN, Lsn, Timeline, parse_lsn
 
@@ -63,6 +64,9 @@ SELECT slot_name, active, COALESCE(restart_lsn, '0/0')::text, COALESCE(wal_statu
 
 _SENDER: Final = re.compile(r"(?:^|\s)host='?([a-z0-9-]+)\.")
 _COMMON_NAME: Final = re.compile(r"(?:^|[/,])CN=([^/,]+)")
+_INCARNATION: Final = re.compile(r"(?:^|[/,])dnQualifier=([1-9][0-9]*)(?:$|[/,])")
+#: The server shows so much of a subject (NAMEDATALEN - 1) and cuts off the rest, first the incarnation.
+_SUBJECT_BYTES: Final = 63
 #: The startup process waits for more WAL and has replayed what there is.
 _AT_THE_END: Final = frozenset({"RecoveryWalStream", "RecoveryRetrieveRetryInterval"})
 
@@ -111,6 +115,19 @@ class Receiver:
     sync_priority: int
     lag_s: float
     slot: str
+    #: As what its certificate was issued; None where the server does not show the incarnation: a long name.
+    member: MemberId | None = None
+
+    def is_stranger_among(self, members: Sequence[MemberId]) -> bool:
+        """It bears a name that is not its own, or is none of *members* (any more): end it.
+
+        Sessions outlive what pg_ident.conf says of them. No members: they are not known yet.
+        """
+        if self.is_stranger or not members:
+            return self.is_stranger
+        if self.member is not None:
+            return self.member not in members
+        return self.host not in [host_of(each) for each in members]
 
     @property
     def is_stranger(self) -> bool:
@@ -164,6 +181,7 @@ def server_view(row: tuple[Any, ...]) -> ServerView:
 def receiver(row: tuple[Any, ...]) -> Receiver:
     """A row of RECEIVERS_SQL."""
     proven = _COMMON_NAME.search(row[2])
+    incarnation = _INCARNATION.search(row[2]) if len(row[2].encode()) < _SUBJECT_BYTES else None
     return Receiver(
         pid=row[0],
         name=row[1],
@@ -178,6 +196,7 @@ def receiver(row: tuple[Any, ...]) -> Receiver:
         sync_priority=row[10] or 0,
         lag_s=row[11],
         slot=row[12],
+        member=MemberId(f"{proven[1]}.{incarnation[1]}") if proven and incarnation else None,
     )
 
 

@@ -28,17 +28,18 @@ def open_log(path: Path) -> int:
     """A descriptor for the server's output, cut first if the file is full."""
     cut_if_full(path)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    with full_disk.told(path.parent):
+    with full_disk.trouble_told(path.parent):
         return os.open(path, flags, 0o640)
 
 
 def cut_if_full(path: Path, bytes_max: int = limits.LOG_BYTES_MAX) -> bool:
     """Keep the newest part as `.1`. Some megabytes are copied: call it in a thread."""
-    if size_of(path) <= bytes_max:
-        return False
-    shutil.copyfile(path, path.with_name(path.name + ".1"))
-    os.truncate(path, 0)
-    return True
+    with full_disk.trouble_told(path.parent):
+        if size_of(path) <= bytes_max:
+            return False
+        shutil.copyfile(path, path.with_name(path.name + ".1"))
+        os.truncate(path, 0)
+        return True
 
 
 def size_of(path: Path) -> int:

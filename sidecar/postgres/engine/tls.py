@@ -33,8 +33,13 @@ def ca_path(layout: Layout) -> Path:
 def install_identity(layout: Layout, identity: HostIdentity) -> bool:
     """Make *identity* what the server shows; whether anything changed, so that it must reload.
 
-    Fails: `DiskFull`, OSError; then the earlier one is still whole.
+    Fails: `DiskFull`, `DatabaseFailed`; then the earlier one is still whole.
     """
+    with full_disk.trouble_told(layout.tls):
+        return _install(layout, identity)
+
+
+def _install(layout: Layout, identity: HostIdentity) -> bool:
     wanted = (
         (key_path(layout), identity.key_pem),
         (certificate_path(layout), identity.certificate_pem),
@@ -44,10 +49,9 @@ def install_identity(layout: Layout, identity: HostIdentity) -> bool:
         return False
     present = sorted(int(each.name) for each in layout.tls.iterdir() if each.name.isdigit())
     folder = layout.tls / str(present[-1] + 1 if present else 1)
-    with full_disk.told(layout.tls):
-        folder.mkdir(mode=0o750)
-        if layout.user:
-            os.chown(folder, -1, layout.tls.stat().st_gid)
+    folder.mkdir(mode=0o750)
+    if layout.user:
+        os.chown(folder, -1, layout.tls.stat().st_gid)
     for path, content in wanted:
         layout.write(folder / path.name, content, mode=0o600, own=True)
     link = layout.tls / ".current"

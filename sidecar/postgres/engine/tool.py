@@ -54,6 +54,20 @@ class Tools:
                 raise NotInTime("An earlier program of PostgreSQL does not die; look for a hanging disk.")
             await asyncio.sleep(0.005)
 
+    async def drop_fresh(self) -> None:
+        """Delete what an unfinished clone has left, beside the event loop.
+
+        Cancellation: comes through when it is deleted; the next clone begins with the same name.
+        Fails: as `Layout.drop_fresh`.
+        """
+        deleting = asyncio.get_running_loop().run_in_executor(None, self.layout.drop_fresh)
+        try:
+            await asyncio.shield(deleting)
+        finally:
+            while not deleting.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait({deleting})
+
     async def run(
         self,
         program: str,

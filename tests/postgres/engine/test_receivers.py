@@ -96,6 +96,19 @@ async def test_a_member_that_takes_anothers_name_is_found_and_ended(cluster: Clu
     assert "disconnected" in said or "terminating connection" in said, said
 
 
+async def test_a_standby_shows_as_which_member_it_receives(cluster: Cluster) -> None:
+    """Goal: who is removed, or replaced by a later incarnation, is known among those whose sessions go on.
+
+    Method: a real standby, judged by members with it, without it, and with its successor.
+    """
+    first, second = await cluster.up(2)
+    (seen,) = await first.postgres.control.receivers()
+    assert seen.member == second.member
+    assert not seen.is_stranger_among((first.member, second.member))
+    assert seen.is_stranger_among((first.member,))
+    assert seen.is_stranger_among((first.member, MemberId("host2.2")))
+
+
 async def _said(run: "asyncio.Future[str] | object") -> str:
     try:
         return str(await run)  # type: ignore[misc]
