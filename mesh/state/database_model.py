@@ -170,6 +170,8 @@ class DatabaseStatus:
     #: Version of the declaration whose parameters it has loaded, and of the one that it refused; 0: none.
     parameters_version: int = 0
     parameters_refused: int = 0
+    #: Its data were there before the host joined this cluster: no database begins with them.
+    is_leftover: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,7 @@ def encode_database_status(status: DatabaseStatus) -> pb.DatabaseStatus:
         fencing_term=status.fencing_term,
         parameters_version=status.parameters_version,
         parameters_refused=status.parameters_refused,
+        is_leftover=status.is_leftover,
     )
 
 
@@ -82,6 +83,7 @@ def decode_database_status(message: pb.DatabaseStatus) -> DatabaseStatus:
         fencing_term=FencingTerm(message.fencing_term),
         parameters_version=message.parameters_version,
         parameters_refused=message.parameters_refused,
+        is_leftover=message.is_leftover,
     )
 
 

@@ -24,6 +24,7 @@ from sidecar.postgres.engine.config import APP_DATABASE, APP_ROLE, ServerConfig
 from sidecar.postgres.engine.hands import EngineHands
 from sidecar.postgres.engine.layout import Layout, choose_user
 from sidecar.postgres.engine.local import LocalPostgres
+from sidecar.postgres.engine.origin import claim
 from sidecar.postgres.leading import DatabaseLeading
 from sidecar.postgres.model import Lsn, SealReport
 from sidecar.postgres.peer_server import server_view
@@ -66,6 +67,7 @@ class HostDatabase:
         hierarchies = find_hierarchies(f"{made.host_id}-db", run_dir) if has_groups else NOWHERE
         config = ServerConfig(made.cluster, made.host_id, wanted.port or PORT_DEFAULT, (wanted.listen,), ())
         local = LocalPostgres(binaries, layout, hierarchies, config)
+        claim(layout, made.cluster)
         engine = EngineHands(local, lambda: made.credentials.identity, self._wake)
         self.archive = WalArchive(
             local.archive_tools,

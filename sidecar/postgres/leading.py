@@ -123,13 +123,23 @@ class DatabaseLeading:
             and host not in leaving
             and not state.hosts[host].draining
         ]
-        # A new one begins with timeline 1, restored ones go on with a later one.
-        rows = state.database_members
-        restored = [host for host in data_hosts(state) if host in rows and rows[host].status.timeline > 1]
+        restored, left = data_before_bootstrap(state)
+        self.problem = ""
+        if len(restored) > 1:
+            self.problem = (
+                f"data were restored on {', '.join(restored)}: move them away on all but one of these hosts,"
+                " and start its sidecar anew"
+            )
+            return None
         if restored:
             able = [host for host in able if host in restored]
-            missing = f"data were restored on {', '.join(restored)}, which is not there"
-            self.problem = "" if able else missing
+            self.problem = "" if able else f"data were restored on {', '.join(restored)}, which is not there"
+        elif left:
+            self.problem = (
+                f"{', '.join(left)} has data from before it joined this cluster: move them away and start its"
+                " sidecar anew, or restore on one host"
+            )
+            return None
         return self._host if self._host in able else min(able, default=None)
 
     def _is_alive(self, host: HostId, standings: Mapping[HostId, HostStanding]) -> bool:
@@ -305,6 +315,15 @@ class DatabaseLeading:
             await asyncio.sleep(ASK_AGAIN_S)
         # It may be asked for another primaryship by now.
         self._due.set()
+
+
+def data_before_bootstrap(state: ClusterState) -> tuple[list[HostId], list[HostId]]:
+    """Hosts where data were restored in this cluster, and hosts where some were left by another one."""
+    members = state.database_members
+    rows = [(host, members[host].status) for host in data_hosts(state) if host in members]
+    # A new one begins with timeline 1, restored ones go on with a later one.
+    restored = [host for host, status in rows if status.timeline > 1 and not status.is_leftover]
+    return restored, [host for host, status in rows if status.is_leftover]
 
 
 def why_not_successor(state: ClusterState, view: FailoverView, host: HostId) -> str:

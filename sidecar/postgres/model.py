@@ -126,6 +126,8 @@ class LocalData:
     damaged: str = ""
     #: Why a rewind cannot be done, or how it failed; empty: it can be tried.
     rewind_refused: str = ""
+    #: It was there before this host joined the cluster.
+    is_leftover: bool = False
 
 
 class ProcessKind(Enum):

@@ -57,6 +57,7 @@ def status_of(
         address=address,
         version=sight.version,
         fencing_term=fencing_term,
+        is_leftover=data.is_leftover,
     )
 
 

@@ -24,6 +24,7 @@ statuses = st.builds(
     system_identifier=identifiers,
     timeline=versions,
     is_streaming=st.booleans(),
+    is_leftover=st.booleans(),
     is_open=st.booleans(),
     lag=st.sampled_from(Lag),
     address=text,

@@ -10,7 +10,7 @@ from typing import Final
 
 from mesh.errors import DatabaseFailed, DataDamaged
 from mesh.ids import FencingTerm
-from sidecar.postgres.engine import full_disk
+from sidecar.postgres.engine import full_disk, origin
 from sidecar.postgres.engine.control_data import ControlData, read_control_data, read_history
 from sidecar.postgres.engine.layout import Layout
 from sidecar.postgres.engine.rewind import why_not
@@ -99,13 +99,20 @@ async def _read_local_data(tools: Tools, system_identifier: str) -> LocalData:
     if not layout.data.is_dir():
         return LocalData()
     term = Standing(layout).primary_term
+    is_leftover = origin.is_leftover(layout)
     was_primary = not (layout.data / "standby.signal").exists()
     try:
         found = await read_control_data(tools, layout.data)
         history = read_history(layout.data, newest_timeline(layout.data, found))
         end = await _end(tools, found)
     except DataDamaged as error:
-        return LocalData(DataKind.PRESENT, was_primary=was_primary, primary_term=term, damaged=str(error))
+        return LocalData(
+            DataKind.PRESENT,
+            was_primary=was_primary,
+            primary_term=term,
+            damaged=str(error),
+            is_leftover=is_leftover,
+        )
     return LocalData(
         kind=DataKind.PRESENT,
         system_identifier=found.system_identifier,
@@ -115,6 +122,7 @@ async def _read_local_data(tools: Tools, system_identifier: str) -> LocalData:
         is_clean=found.is_clean,
         end=end,
         rewind_refused=why_not(found, system_identifier or found.system_identifier),
+        is_leftover=is_leftover,
     )
 
 

@@ -24,6 +24,7 @@ from sidecar.postgres.engine.backup_store import Backup
 from sidecar.postgres.engine.config import ConfigFiles
 from sidecar.postgres.engine.control_data import read_control_data
 from sidecar.postgres.engine.layout import Layout, sync_folder
+from sidecar.postgres.engine.origin import made_here
 from sidecar.postgres.engine.tool import Tools
 from sidecar.postgres.engine.tree_copy import TreeCopy
 from sidecar.postgres.history import end_on, parse_history
@@ -127,9 +128,15 @@ async def restore(
 
 
 def put_restored_in_place(layout: Layout) -> None:
-    """`data.restored` becomes `data`, in one step. Fails: `Conflict` when there are data."""
+    """`data.restored` becomes `data`, in one step, without the promises of what was there before.
+
+    Fails: `Conflict` when there are data.
+    """
     if layout.data.exists() or layout.clone_note.exists():
         raise Conflict(f"{layout.data} exists: a database is restored only where there is none.")
+    made_here(layout)
+    # What was promised for data that are gone says nothing of these.
+    layout.drop_note(layout.root / "standing.json")
     layout.restored.rename(layout.data)
     sync_folder(layout.root)
 

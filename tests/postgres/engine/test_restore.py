@@ -8,10 +8,17 @@ from pathlib import Path
 import pytest
 
 from mesh.errors import Conflict, DataDamaged
-from mesh.ids import ClusterId, HostId
+from mesh.ids import ClusterId, FencingTerm, HostId
 from sidecar.postgres.engine.backup_store import Backup
 from sidecar.postgres.engine.layout import Layout
-from sidecar.postgres.engine.restore import fetch_script, furthest_line, read_histories
+from sidecar.postgres.engine.local_data import Standing
+from sidecar.postgres.engine.origin import claim, is_leftover
+from sidecar.postgres.engine.restore import (
+    fetch_script,
+    furthest_line,
+    put_restored_in_place,
+    read_histories,
+)
 from sidecar.postgres.engine.tree_copy import TreeCopy
 from sidecar.postgres.model import Lsn, Timeline
 
@@ -123,3 +130,30 @@ def test_a_target_that_is_there_is_not_written_into(tmp_path: Path) -> None:
     with pytest.raises(DataDamaged):
         copied(tmp_path, source)
     assert not any(elsewhere.iterdir())
+
+
+def test_data_from_before_the_host_joined_are_left_over_until_others_are_restored(tmp_path: Path) -> None:
+    """Goal: what was made in this cluster is told from what was there. Method: start without data, crash and
+    start with what was made; another cluster's start; move the data away, restore, start again.
+    """
+    layout, own, other = Layout(tmp_path / "postgres", tmp_path / "run"), ClusterId("a"), ClusterId("b")
+    layout.prepare()
+    assert not is_leftover(layout)
+    claim(layout, own)
+    layout.data.mkdir()
+    claim(layout, own)
+    assert not is_leftover(layout)
+    for _ in range(2):
+        claim(layout, other)
+        assert is_leftover(layout)
+    Standing(layout).act(FencingTerm(7))
+
+    layout.data.rename(layout.root / "away")
+    layout.restored.mkdir()
+    put_restored_in_place(layout)
+    claim(layout, other)
+    assert not is_leftover(layout)
+    assert Standing(layout).primary_term == 0
+    layout.data.rename(layout.root / "away2")
+    claim(layout, other)
+    assert not is_leftover(layout)

@@ -243,6 +243,7 @@ class DatabaseStatus(_message.Message):
     FENCING_TERM_FIELD_NUMBER: _builtins.int
     PARAMETERS_VERSION_FIELD_NUMBER: _builtins.int
     PARAMETERS_REFUSED_FIELD_NUMBER: _builtins.int
+    IS_LEFTOVER_FIELD_NUMBER: _builtins.int
     role: Global___DatabaseRole.ValueType
     """What it is."""
     health: _builtins.str
@@ -267,6 +268,8 @@ class DatabaseStatus(_message.Message):
     """Version of the declaration whose parameters it has loaded; 0: none."""
     parameters_refused: _builtins.int
     """Version of the declaration whose parameters it refused; 0: none."""
+    is_leftover: _builtins.bool
+    """Its data were there before its host joined this cluster: no database begins with them."""
     def __init__(
         self,
         *,
@@ -282,10 +285,11 @@ class DatabaseStatus(_message.Message):
         fencing_term: _builtins.int = ...,
         parameters_version: _builtins.int = ...,
         parameters_refused: _builtins.int = ...,
+        is_leftover: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "fencing_term", b"fencing_term", "health", b"health", "is_open", b"is_open", "is_streaming", b"is_streaming", "lag", b"lag", "parameters_refused", b"parameters_refused", "parameters_version", b"parameters_version", "role", b"role", "system_identifier", b"system_identifier", "timeline", b"timeline", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "fencing_term", b"fencing_term", "health", b"health", "is_leftover", b"is_leftover", "is_open", b"is_open", "is_streaming", b"is_streaming", "lag", b"lag", "parameters_refused", b"parameters_refused", "parameters_version", b"parameters_version", "role", b"role", "system_identifier", b"system_identifier", "timeline", b"timeline", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
