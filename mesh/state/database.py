@@ -90,6 +90,7 @@ def record_bootstrap(at: Applying, command: RecordBootstrap) -> Applied:
             timeline=command.timeline,
             history=command.history,
             bootstrap_host=command.host,
+            timeline_base=max(0, command.timeline - command.fencing_term),
             primary=command.host,
             primary_term=command.fencing_term,
         ),

@@ -92,6 +92,8 @@ class DatabaseRecord:
     primary: HostId | None = None
     primary_term: FencingTerm = NEVER_PRIMARY
     accepted_loss: AcceptedLoss | None = None
+    #: What is added to a fencing term for the number of its timeline; above 0 where the data had a past.
+    timeline_base: int = 0
 
     @property
     def is_bootstrapped(self) -> bool:

@@ -129,6 +129,7 @@ def encode_database_row(record: DatabaseRecord) -> state_pb2.DatabaseRow:
         published_term=record.published_term,
         primary=record.primary or "",
         primary_term=record.primary_term,
+        timeline_base=record.timeline_base,
     )
     loss = record.accepted_loss
     if loss is not None:
@@ -153,6 +154,7 @@ def decode_database_row(row: state_pb2.DatabaseRow) -> DatabaseRecord:
         primary=_host(row.primary),
         primary_term=FencingTerm(row.primary_term),
         accepted_loss=_decode_loss(row.accepted_loss) if row.HasField("accepted_loss") else None,
+        timeline_base=row.timeline_base,
     )
 
 

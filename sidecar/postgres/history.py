@@ -127,7 +127,8 @@ def timeline_above(fencing_term: FencingTerm, base: int = 0) -> Timeline:
     PostgreSQL takes the next number it knows nothing of; a promotion elsewhere
     that nobody has recorded may have taken the same. Fencing terms are given
     once, so a timeline is numbered by the primaryship that began it. `base` is the
-    bootstrap's timeline less its fencing term, where the data came with a past.
+    bootstrap's timeline less its fencing term, where the data came with a past
+    (`DatabaseRecord.timeline_base`).
     """
     return Timeline(base + fencing_term - 1)
 

@@ -766,6 +766,7 @@ class DatabaseRow(_message.Message):
     PRIMARY_TERM_FIELD_NUMBER: _builtins.int
     ACCEPTED_LOSS_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
+    TIMELINE_BASE_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the declaration, from 1."""
     system_identifier: _builtins.str
@@ -780,6 +781,8 @@ class DatabaseRow(_message.Message):
     """Host that was last recorded to be primary; empty: none was."""
     primary_term: _builtins.int
     """Number of that primaryship."""
+    timeline_base: _builtins.int
+    """What is added to a fencing term for the number of its timeline; above 0 where the data had a past."""
     @_builtins.property
     def spec(self) -> _database_pb2.DatabaseSpec:
         """The declaration."""
@@ -810,10 +813,11 @@ class DatabaseRow(_message.Message):
         primary_term: _builtins.int = ...,
         accepted_loss: Global___AcceptedLossRow | None = ...,
         history: _abc.Iterable[_database_pb2.TimelineSwitch] | None = ...,
+        timeline_base: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_loss", b"accepted_loss", "published", b"published", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_loss", b"accepted_loss", "bootstrap_host", b"bootstrap_host", "history", b"history", "primary", b"primary", "primary_term", b"primary_term", "published", b"published", "published_term", b"published_term", "spec", b"spec", "system_identifier", b"system_identifier", "timeline", b"timeline", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_loss", b"accepted_loss", "bootstrap_host", b"bootstrap_host", "history", b"history", "primary", b"primary", "primary_term", b"primary_term", "published", b"published", "published_term", b"published_term", "spec", b"spec", "system_identifier", b"system_identifier", "timeline", b"timeline", "timeline_base", b"timeline_base", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
