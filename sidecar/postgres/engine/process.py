@@ -21,7 +21,7 @@ from mesh.adapters.cgroup import Leaf
 from mesh.adapters.child import Child, Launch, open_again, own_pids, spawn, start_ticks
 from mesh.adapters.reaper import Reaper
 from mesh.errors import Conflict, DatabaseFailed, NotInTime
-from sidecar.postgres.engine import server_log
+from sidecar.postgres.engine import full_disk, server_log
 from sidecar.postgres.engine.binaries import Binaries
 from sidecar.postgres.engine.layout import Layout
 from sidecar.postgres.engine.tool import environment
@@ -106,8 +106,9 @@ class Postmaster:
         becomes PostgreSQL. Fails: `Conflict` when something lives there or the data is
         partial, `DiskFull`, `DatabaseFailed` when the program cannot be run.
         """
-        self._check_free()
-        self._remove_misleading_pid_file()
+        with full_disk.trouble_told(self._layout.root):
+            self._check_free()
+            self._remove_misleading_pid_file()
         self._leaf.make(0)
         output = server_log.open_log(self._layout.log)
         self._log_from = server_log.size_of(self._layout.log)

@@ -43,21 +43,25 @@ def cut_if_full(path: Path, bytes_max: int = limits.LOG_BYTES_MAX) -> bool:
 
 
 def size_of(path: Path) -> int:
+    """0 where there is none, or the disk does not tell."""
     try:
         return path.stat().st_size
-    except FileNotFoundError:
+    except OSError:
         return 0
 
 
 def said_since(path: Path, position: int) -> list[str]:
-    """The lines printed after *position*. Bound: the last 64 KiB."""
+    """The lines printed after *position*; none from a disk that fails. Bound: the last 64 KiB."""
     size = size_of(path)
     start = max(position if position <= size else 0, size - _TAIL_BYTES)
     if size == 0:
         return []
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read(_TAIL_BYTES).decode(errors="replace").splitlines()
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read(_TAIL_BYTES).decode(errors="replace").splitlines()
+    except OSError:  # asked when a server has ended: why is then not known, that it did is
+        return []
 
 
 def explain(lines: list[str], where: Path) -> TrellisError:

@@ -17,7 +17,7 @@ from sidecar.postgres.engine.config import ConfigFiles, ServerConfig, copying_na
 from sidecar.postgres.engine.layout import Layout
 from sidecar.postgres.engine.local_data import Standing, read_local_data
 from sidecar.postgres.engine.observe import Receiver, receiver
-from sidecar.postgres.engine.server_log import open_log
+from sidecar.postgres.engine.server_log import open_log, said_since
 from sidecar.postgres.engine.tool import Tools
 
 CONFIG = ServerConfig(ClusterId("ab" * 16), HostId("host-1"), 5432, ("127.0.0.1",), (MemberId("host-1.1"),))
@@ -170,6 +170,13 @@ def test_a_disk_that_fails_is_told_with_its_place(layout: Layout) -> None:
         layout.make_empty(layout.data)
     with pytest.raises(SettingsError, match="cannot be made"):
         Layout(layout.data / "postgres", layout.socket_folder).prepare()
+
+
+def test_a_log_that_cannot_be_read_says_nothing(tmp_path: Path) -> None:
+    """Goal: the end of a server is told although its log is not. Method: a folder, and no place at all."""
+    assert said_since(tmp_path, 0) == []
+    (tmp_path / "file").touch()
+    assert said_since(tmp_path / "file" / "log", 0) == []
 
 
 async def test_a_failing_disk_under_the_data_is_told_of_a_look(layout: Layout) -> None:
