@@ -106,7 +106,7 @@ class Acts:
         """The goal of a primary with what it knows of its standbys."""
         ship, term = self.ship, goal.fencing_term
         names = first_names(record.published, self._host, record.spec.standbys_needed, hosts)
-        above = timeline_above(term)
+        above = timeline_above(term, record.timeline_base)
         if ship is None:
             return replace(goal, names=names, timeline_above=above, closed_because="it is not primary yet")
         closed = ship.why_closed(record, sight) if ship.fencing_term == term else "its number is another"
@@ -273,6 +273,8 @@ class Acts:
             await self._engine.set_slots(goal.peers)
         if not process.is_open:
             self._help_the_others_back()
+        if not process.is_open and ship.waits_for_wal_only(record):
+            return False  # the rest comes once clients are in
         return await self._next_step(ship, record, (*goal.peers, self._host), sight)
 
     def _help_the_others_back(self) -> None:

@@ -66,7 +66,7 @@ class Pace:
         if is_settled:
             self._look_s = _LOOK_S_MIN
             return _SETTLED_S
-        self._look_s = min(self._look_s * 1.3, _LOOK_S_MAX)
+        self._look_s = min(self._look_s * 1.1, _LOOK_S_MAX)
         return self._look_s
 
     # ---- what takes long ------------------------------------------------------------

@@ -15,7 +15,7 @@ from mesh.limits import LAG_CLOSE_BYTES_MAX
 from mesh.state.database_model import DatabaseRecord
 from sidecar.postgres.model import NO_LSN, InForce, Lsn, ProcessKind, SyncNames
 from sidecar.postgres.port import Sight, flushed_by
-from sidecar.postgres.sync_set import Publish, StandbyView, Step, fit_standbys, next_step, why_closed
+from sidecar.postgres.sync_set import Publish, StandbyView, Step, covers, fit_standbys, next_step, why_closed
 
 
 class Primaryship:
@@ -55,6 +55,16 @@ class Primaryship:
             return "an earlier publication may be under way, and would not cover what it acknowledges"
         begun_at = NO_LSN if record.accepts_loss(FencingTerm(self.fencing_term - 1)) else self.begun_at
         return why_closed(self.in_force, record.published, flushed_by(sight), begun_at)
+
+    def waits_for_wal_only(self, record: DatabaseRecord) -> bool:
+        """Nothing but what its standbys have keeps clients out: no other names would let them in sooner."""
+        names = self.in_force.names
+        return (
+            self.is_settled
+            and self.in_force.is_certain
+            and names.needed <= record.spec.standbys_needed
+            and covers(record.published, self.in_force.primary, names)
+        )
 
     def next_step(self, record: DatabaseRecord, data_hosts: Iterable[HostId], sight: Sight) -> Step:
         """One step towards the declared number of acknowledgements from all fit standbys.

@@ -101,14 +101,17 @@ def test_a_primary_that_comes_back_while_others_lack_commits_goes_on(database: D
     """Goal: what only the last primary has is not lost when it returns. Method: as above; then it starts."""
     primary = database.wait_whole()
     emptied, survivor = database.others(primary)
-    with Inserts(database, survivor) as inserts, receiving_nothing(database, survivor):
-        inserts_after = time.monotonic_ns()
-        wait_for(lambda: inserts.acked_since(inserts_after), "the other standby acknowledges")
-        for host in (primary, emptied):
-            database.power_off(host)
-        rmtree(database.data(emptied))
-        emptied.start()
-        primary.start()
+    with Inserts(database, survivor) as inserts:
+        with receiving_nothing(database, survivor):
+            inserts_after = time.monotonic_ns()
+            wait_for(lambda: inserts.acked_since(inserts_after), "the other standby acknowledges")
+            for host in (primary, emptied):
+                database.power_off(host)
+            rmtree(database.data(emptied))
+            emptied.start()
+            primary.start()
+            # A receiver that stands still is not found by itself while its primary is well.
+            assert database.wait_open() is primary
         assert database.wait_whole() is primary
         inserts.wait_progress()
     inserts.check()

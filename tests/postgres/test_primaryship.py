@@ -187,3 +187,13 @@ def test_the_status_keeps_its_class_of_lag_while_it_moves_around_a_bound() -> No
     assert again == told
     copying = status_of(Sight(), is_preparing=True, fencing_term=TERM, address="", health="", before=told)
     assert (copying.role, copying.is_streaming) == (DatabaseRole.PREPARING, False)
+
+
+def test_other_names_wait_until_clients_are_in_where_they_would_not_let_them_in_sooner() -> None:
+    """Goal: an outage is not longer than it must be. Method: what may keep clients out, one by one."""
+    assert ship().waits_for_wal_only(RECORD)
+    assert not ship(is_new=False).waits_for_wal_only(RECORD)
+    more = Primaryship(A, TERM, SyncNames(2, (B, C)), begun_at=Lsn(100), is_new=True)
+    assert not more.waits_for_wal_only(RECORD), "it may wait for one that never comes"
+    uncovered = replace(RECORD, published=SyncSet(5, (B,), 1))
+    assert not ship().waits_for_wal_only(uncovered)

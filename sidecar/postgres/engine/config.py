@@ -286,15 +286,17 @@ class ConfigFiles:
     def write(self, config: ServerConfig) -> int:
         """Write all three; returns the revision that a server shows once it has loaded them.
 
-        Order: who may connect first, the file with the revision last. Fails: `DiskFull`, OSError.
+        Order: who may connect first, the file with the revision last. Not durable: every start writes them
+        anew, and no server reads them before. Fails: `DiskFull`, `DatabaseFailed`.
         """
         layout, major = self._layout, self._major
         self.revision += 1
         ident = ident_text(major, config, layout.user_name)
-        layout.write(layout.conf / "pg_ident.conf", ident.encode())
-        layout.write(layout.conf / "pg_hba.conf", hba_text(major, is_open=config.is_open).encode())
+        layout.write(layout.conf / "pg_ident.conf", ident.encode(), durable=False)
+        hba = hba_text(major, is_open=config.is_open)
+        layout.write(layout.conf / "pg_hba.conf", hba.encode(), durable=False)
         text = parameters_text(layout, config, self.revision, major)
-        layout.write(layout.conf / "postgresql.conf", text.encode())
+        layout.write(layout.conf / "postgresql.conf", text.encode(), durable=False)
         return self.revision
 
     def point(self, data: Path) -> None:

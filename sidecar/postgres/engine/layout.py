@@ -165,10 +165,13 @@ class Layout:
 
     # ---- files for the server ------------------------------------------------------
 
-    def write(self, path: Path, content: bytes, *, mode: int = 0o640, own: bool = False) -> None:
+    def write(
+        self, path: Path, content: bytes, *, mode: int = 0o640, own: bool = False, durable: bool = True
+    ) -> None:
         """Replace a file in one step; *own* makes it the database user's, else the sidecar's.
 
-        Order: durable before it bears the name. Fails: `DiskFull`, `DatabaseFailed`.
+        Order: durable before it bears the name; without *durable* only whole, for what is written again
+        before it counts after a loss of power. Fails: `DiskFull`, `DatabaseFailed`.
         """
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -182,9 +185,11 @@ class Layout:
                     os.fchmod(descriptor, mode)
                     file.write(content)
                     file.flush()
-                    os.fsync(descriptor)
+                    if durable:
+                        os.fsync(descriptor)
                 temporary.rename(path)
-                sync_folder(path.parent)
+                if durable:
+                    sync_folder(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
