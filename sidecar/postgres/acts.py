@@ -249,10 +249,11 @@ class Acts:
         if process.kind is ProcessKind.DOWN and self.is_held:
             await self._let_go()
             return True
-        if process.kind is ProcessKind.STANDBY and process.receives_from is not None:
-            if not self._is_former_dropped:
-                self._is_former_dropped = True
-                await self._engine.drop_former()
+        is_following = process.kind is ProcessKind.STANDBY and process.receives_from is not None
+        if (is_following or process.is_open) and not self._is_former_dropped:
+            await self._engine.drop_former()  # these data were seen to serve
+            self._is_former_dropped = True
+        if is_following:
             return False
         record, ship = state.database, self.ship
         if process.kind is not ProcessKind.PRIMARY or record is None or ship is None or not self._is_live():

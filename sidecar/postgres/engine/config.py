@@ -21,7 +21,7 @@ from typing import Final
 from mesh.errors import Problem
 from mesh.identity.names import tls_name
 from mesh.ids import ClusterId, HostId, MemberId, host_of, incarnation_of
-from sidecar.postgres.engine import tls
+from sidecar.postgres.engine import full_disk, tls
 from sidecar.postgres.engine.layout import Layout
 from sidecar.postgres.model import SyncNames
 
@@ -276,10 +276,9 @@ class ConfigFiles:
         self.revision = self._last_revision()
 
     def _last_revision(self) -> int:
-        try:
-            text = (self._layout.conf / "postgresql.conf").read_text()
-        except FileNotFoundError:
-            return 0
+        with full_disk.trouble_told(self._layout.conf):
+            path = self._layout.conf / "postgresql.conf"
+            text = path.read_text() if path.exists() else ""
         found = re.search(rf"^{re.escape(REVISION)} = '(\d+)'$", text, re.MULTILINE)
         return int(found[1]) if found else 0
 
@@ -311,4 +310,5 @@ class ConfigFiles:
         if is_standby:
             self._layout.write(mark, b"", mode=0o600, own=True)
         else:
-            mark.unlink(missing_ok=True)
+            with full_disk.trouble_told(data):
+                mark.unlink(missing_ok=True)

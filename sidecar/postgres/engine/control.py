@@ -197,8 +197,9 @@ class Control:
                 pause = min(2 * pause, _LOOK_S_MAX)
 
     async def end_strangers(self) -> tuple[observe.Receiver, ...]:
-        """End receivers whose name is not proven by their certificate; returns them."""
-        found = tuple(each for each in await self.receivers() if each.is_stranger)
+        """End receivers that do not prove their name, or are no members (any more); returns them."""
+        members = self.config.members
+        found = tuple(each for each in await self.receivers() if each.is_stranger_among(members))
         if found:
             pids = [each.pid for each in found]
             await self._query("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) pid", (pids,))

@@ -4,6 +4,7 @@
 left in the data directory is never what the server reads.
 """
 
+import asyncio
 from dataclasses import replace
 from typing import Final
 
@@ -57,7 +58,7 @@ class LocalPostgres:
         adopted = self.postmaster.adopt()
         if adopted is None:
             await self.postmaster.kill_tree(10.0)
-            self.layout.resume()
+            await asyncio.to_thread(self.layout.resume)
         return adopted
 
     def start(self, *, as_standby: bool, config: ServerConfig | None = None) -> Running:

@@ -125,7 +125,7 @@ class Eyes:
         if self._slots is None:
             self._slots = await self._look_at_slots()
         receivers = () if view.is_standby else await control.receivers(LOOK_S)
-        self.has_strangers = any(each.is_stranger for each in receivers)
+        self.has_strangers = any(each.is_stranger_among(control.config.members) for each in receivers)
         data = LocalData(
             DataKind.PRESENT,
             system_identifier=view.system_identifier,
@@ -142,7 +142,11 @@ class Eyes:
         self._note_lost_wal(view)
         return Sight(
             LocalState(self._with_memory(data), process, self._standing.sealed_under, self._slots),
-            tuple(_receiver(each) for each in receivers if each.host == each.name),
+            tuple(
+                _receiver(each)
+                for each in receivers
+                if each.host == each.name and not each.is_stranger_among(control.config.members)
+            ),
             started=view.started,
             is_catching_up=view.is_catching_up,
             behind=max(0, view.flushed - view.replayed) if view.is_standby else 0,

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,14 @@ async def test_a_standby_shows_as_which_member_it_receives(cluster: Cluster) -> 
     assert not seen.is_stranger_among((first.member, second.member))
     assert seen.is_stranger_among((first.member,))
     assert seen.is_stranger_among((first.member, MemberId("host2.2")))
+    control = first.postgres.control
+    await control.reload(replace(control.config, members=(first.member,)))
+    assert [each.pid for each in await control.end_strangers()] == [seen.pid]
+    await until(lambda: _nobody(first), "its session ends")
+
+
+async def _nobody(machine: Machine) -> bool:
+    return await machine.postgres.control.receivers() == ()
 
 
 async def _said(run: "asyncio.Future[str] | object") -> str:
