@@ -229,8 +229,9 @@ class SimPostgres:
         """See Engine."""
         if self._disk.source == source:
             return
-        self._disk.source = source
         await self._takes(1, 10)
+        # Together: a sidecar that dies before has told the server nothing, and its successor tells it anew.
+        self._disk.source = source
         self._server.receiving.end()
         if self._server.kind is ProcessKind.STANDBY:
             self._server.receiving.begin()
