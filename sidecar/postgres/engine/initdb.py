@@ -3,11 +3,13 @@
 It is made as `data.new` and put in place when it is complete, as a clone is.
 """
 
+from pathlib import Path
 from typing import Final
 
 from mesh.errors import Conflict
 from sidecar.postgres.engine.config import ADMIN_ROLE
 from sidecar.postgres.engine.control_data import ControlData, read_control_data
+from sidecar.postgres.engine.layout import Layout
 from sidecar.postgres.engine.tool import Tools
 
 INITDB_S: Final = 60.0
@@ -35,6 +37,17 @@ async def make_database(tools: Tools, *, deadline_s: float = INITDB_S) -> Contro
     except BaseException:
         await tools.drop_fresh()
         raise
+    layout.note(_made_note(layout), system_identifier=found.system_identifier)
     layout.note(layout.clone_note, complete=True, source="initdb")
     layout.put_in_place()
     return found
+
+
+def was_made_here(layout: Layout, system_identifier: str) -> bool:
+    """A bootstrap on this host made it. If another one was recorded, nobody was ever let into this one."""
+    note = layout.read_note(_made_note(layout)) or {}
+    return note.get("system_identifier") == system_identifier
+
+
+def _made_note(layout: Layout) -> Path:
+    return layout.root / "made.json"

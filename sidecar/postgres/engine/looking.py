@@ -12,6 +12,7 @@ from mesh.errors import DataDamaged
 from mesh.ids import HostId
 from sidecar.postgres.engine.config import slot_name, sync_text
 from sidecar.postgres.engine.control_data import read_history
+from sidecar.postgres.engine.initdb import was_made_here
 from sidecar.postgres.engine.local import LocalPostgres
 from sidecar.postgres.engine.local_data import Standing, read_local_data
 from sidecar.postgres.engine.observe import Receiver, ServerView
@@ -87,7 +88,12 @@ class Eyes:
     async def _look_at_data(self, system_identifier: str) -> LocalData:
         if self._data is None:
             self._data = await read_local_data(self._local.tools, system_identifier)
-        return self._with_memory(self._data)
+        data = self._data
+        is_other = system_identifier and data.system_identifier not in ("", system_identifier)
+        if is_other and was_made_here(self._local.layout, data.system_identifier):
+            why = "it was made here, and then the cluster's database was made on another host"
+            data = replace(data, system_identifier="", damaged=why)
+        return self._with_memory(data)
 
     def _with_memory(self, data: LocalData) -> LocalData:
         return replace(

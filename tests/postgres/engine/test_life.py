@@ -4,6 +4,9 @@ import time
 
 import pytest
 
+from sidecar.postgres.engine.initdb import make_database
+from sidecar.postgres.engine.local_data import Standing
+from sidecar.postgres.engine.looking import Eyes
 from sidecar.postgres.model import SyncNames
 from tests.postgres.engine.conftest import Cluster
 
@@ -46,3 +49,15 @@ async def test_a_database_is_made_cloned_sealed_promoted_and_followed(cluster: C
         rows = await (await client.execute("SELECT n FROM t ORDER BY n")).fetchall()
         assert rows == [(1,), (2,)]
     print({name: f"{1000 * took:.0f} ms" for name, took in times.items()})
+
+
+async def test_a_database_that_was_made_and_never_recorded_is_copied_over(cluster: Cluster) -> None:
+    """Goal: a bootstrap that came too late is no dead end. Method: the cluster has another one."""
+    (first, *_) = cluster.machines
+    made = await make_database(first.postgres.tools)
+    eyes = Eyes(first.postgres, Standing(first.layout))
+    own = (await eyes.look(made.system_identifier, "")).local.data
+    assert (own.system_identifier, own.damaged) == (made.system_identifier, "")
+    other = (await eyes.look("7000000000000000001", "")).local.data
+    assert other.system_identifier == ""
+    assert "made on another host" in other.damaged
