@@ -67,7 +67,7 @@ _COMMON_NAME: Final = re.compile(r"(?:^|[/,])CN=([^/,]+)")
 _INCARNATION: Final = re.compile(r"(?:^|[/,])dnQualifier=([1-9][0-9]*)(?:$|[/,])")
 #: The server shows so much of a subject (NAMEDATALEN - 1) and cuts off the rest, first the incarnation.
 _SUBJECT_BYTES: Final = 63
-#: The startup process waits for more WAL and has replayed what there is.
+#: The startup process waits for more WAL and has replayed all whole records that there are.
 _AT_THE_END: Final = frozenset({"RecoveryWalStream", "RecoveryRetrieveRetryInterval"})
 
 
@@ -170,7 +170,8 @@ def server_view(row: tuple[Any, ...]) -> ServerView:
         receives_from=HostId(sender[1]) if sender and row[6] == "streaming" else None,
         is_streaming=row[6] == "streaming",
         has_receiver=row[7],
-        is_catching_up=row[0] and (row[8] not in _AT_THE_END or parse_lsn(row[4]) < parse_lsn(row[3])),
+        # Not by positions: what was received last may be the beginning of a record, which is never replayed.
+        is_catching_up=row[0] and row[8] not in _AT_THE_END,
         sync_names=row[9],
         revision=int(row[10] or 0),
         started=row[11],

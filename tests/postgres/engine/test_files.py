@@ -26,6 +26,7 @@ from sidecar.postgres.engine.config import (
 from sidecar.postgres.engine.control_data import read_history
 from sidecar.postgres.engine.layout import Layout
 from sidecar.postgres.engine.local_data import LEFT_OUT, Standing, end_of_record, take_back_left_out
+from sidecar.postgres.engine.observe import server_view
 from sidecar.postgres.engine.server_log import cut_if_full, explain, said_since
 from sidecar.postgres.history import parse_history
 from sidecar.postgres.model import Ancestor, SyncNames, Timeline, parse_lsn
@@ -288,3 +289,12 @@ def test_numbers_left_out_for_a_promotion_that_never_came_are_taken_back(tmp_pat
         (tmp_path / f"{number:08X}.history").write_bytes(content)
     take_back_left_out(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000002.history", "00000003.history"]
+
+
+def test_a_beginning_of_a_record_that_came_last_is_no_catching_up() -> None:
+    """Goal: a sealed standby's word becomes final. Method: received more than is replayed."""
+    row = (
+        True, "7000", 1, "0/4042000", "0/4041F68", "", "", False, "RecoveryRetrieveRetryInterval", "", "7", "now", False,
+    )  # fmt: skip
+    assert not server_view(row).is_catching_up
+    assert server_view((*row[:8], "", *row[9:])).is_catching_up
