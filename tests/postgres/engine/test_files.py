@@ -294,7 +294,8 @@ def test_numbers_left_out_for_a_promotion_that_never_came_are_taken_back(tmp_pat
 def test_a_beginning_of_a_record_that_came_last_is_no_catching_up() -> None:
     """Goal: a sealed standby's word becomes final. Method: received more than is replayed."""
     row = (
-        True, "7000", 1, "0/4042000", "0/4041F68", "", "", False, "RecoveryRetrieveRetryInterval", "", "7", "now", False,
+        True, "7000", 1, "0/4042000", "0/4041F68", "", "", False,
+        "RecoveryRetrieveRetryInterval", "", "7", "now", False,
     )  # fmt: skip
     assert not server_view(row).is_catching_up
     assert server_view((*row[:8], "", *row[9:])).is_catching_up
