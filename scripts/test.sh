@@ -45,25 +45,9 @@ computing=$!
 trap 'kill $computing 2>/dev/null || true; rm -f "$beside"' EXIT
 trap 'exit 130' INT TERM
 
-# Tests of whole clusters wait most of the time. Those with a database, and what starts single programs or none, fill their pauses.
-single="tests/database tests/adapters tests/admin tests/cli tests/client tests/contract tests/disks tests/driver tests/identity tests/leadership
-  tests/lease tests/membership tests/placement tests/postgres tests/services tests/settings tests/state tests/telemetry tests/wire"
-apart=$(mktemp)
-step "tests of single parts and of the database (see $apart)"
-# What a shell starts beside itself ignores Ctrl-C, and so would all that the tests start and interrupt.
-# shellcheck disable=SC2086  # a list of folders
-env --default-signal=INT,QUIT nice -n 5 pytest -q --durations=5 $single >"$apart" 2>&1 &
-singles=$!
-trap 'kill $computing $singles 2>/dev/null || true; rm -f "$beside" "$apart"' EXIT
-
-step "tests of whole clusters and what remains"
+step "tests with real parts"
 failed=0
-left="--ignore=tests/raft --ignore=tests/sim --ignore=tests/explorer --ignore=tests/mutants"
-for folder in $single; do left="$left --ignore=$folder"; done
-# shellcheck disable=SC2086  # a list of options
-pytest -q --durations=15 tests $left || failed=$?
-wait $singles || failed=$?
-step "tests of single parts and of the database"; cat "$apart"
+pytest -q --durations=15 tests --ignore=tests/raft --ignore=tests/sim --ignore=tests/explorer --ignore=tests/mutants || failed=$?
 wait $computing || failed=$?
 step "consensus core with every branch, simulator, explorer, mutants"; cat "$beside"
 exit $failed
