@@ -102,10 +102,10 @@ class Acts:
         process = replace(process, is_checkpointed=is_checkpointed)
         return replace(sight, local=replace(sight.local, process=process))
 
-    def complete(self, goal: Goal, record: DatabaseRecord, hosts: Iterable[HostId], sight: Sight) -> Goal:
+    def complete(self, goal: Goal, record: DatabaseRecord, sight: Sight) -> Goal:
         """The goal of a primary with what it knows of its standbys."""
         ship, term = self.ship, goal.fencing_term
-        names = first_names(record.published, self._host, record.spec.standbys_needed, hosts)
+        names = self._first_names()
         above = timeline_above(term, record.timeline_base)
         if ship is None:
             return replace(goal, names=names, timeline_above=above, closed_because="it is not primary yet")

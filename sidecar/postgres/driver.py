@@ -283,7 +283,7 @@ class DatabaseDriver:
         """What only a primary knows of itself."""
         if state.database is None or goal.kind not in (GoalKind.PRIMARY, GoalKind.BOOTSTRAP):
             return goal
-        return self._acts.complete(goal, state.database, data_hosts(state), self._sight)
+        return self._acts.complete(goal, state.database, self._sight)
 
     # ---- doing ----------------------------------------------------------------------
 
