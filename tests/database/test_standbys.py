@@ -54,8 +54,7 @@ def test_writes_wait_while_both_standbys_are_lost(database: DatabaseCluster) -> 
     primary = database.wait_whole()
     others = database.others(primary)
     with Inserts(database, primary) as inserts:
-        for host in others:
-            database.power_off(host)
+        database.power_off(*others)
         died = time.monotonic_ns()
         let_pass(WATCHED_S)
         assert inserts.acked_since(died) is None
@@ -70,13 +69,12 @@ def test_writes_wait_while_both_standbys_are_lost(database: DatabaseCluster) -> 
 def test_a_survivor_that_may_lack_commits_refuses_until_a_loss_is_accepted(database: DatabaseCluster) -> None:
     """Goal: with the primary and one standby gone nobody is promoted by itself, and people are told why.
 
-    Method: the primary's host dies together with another whose data is lost; that one comes back empty.
+    Method: the primary's host dies in one instant with another whose data is lost; that one comes back empty.
     """
     primary = database.wait_whole()
     emptied, survivor = database.others(primary)
     with Inserts(database, survivor) as inserts:
-        for host in (primary, emptied):
-            database.power_off(host)
+        database.power_off(primary, emptied)
         died = time.monotonic_ns()
         rmtree(database.data(emptied))
         emptied.start()
@@ -105,8 +103,7 @@ def test_a_primary_that_comes_back_while_others_lack_commits_goes_on(database: D
         with receiving_nothing(database, survivor):
             inserts_after = time.monotonic_ns()
             wait_for(lambda: inserts.acked_since(inserts_after), "the other standby acknowledges")
-            for host in (primary, emptied):
-                database.power_off(host)
+            database.power_off(primary, emptied)
             rmtree(database.data(emptied))
             emptied.start()
             primary.start()

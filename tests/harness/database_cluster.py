@@ -207,22 +207,30 @@ class DatabaseCluster:
         found = next(line for line in text.splitlines() if line.startswith("primary_conninfo = "))
         return found.removeprefix("primary_conninfo = '").removesuffix("'").replace("''", "'")
 
-    def power_off(self, host: Host) -> None:
-        """Its sidecar, its fence, its Envoy and its PostgreSQL die at once; a reboot's losses too."""
-        mine = str(host.directory)
-        left = psutil.Process(host.pid).children(recursive=True)
-        below = psutil.Process(self.cluster.processes.pid).children(recursive=True)
-        left += [each for each in below if each not in left and _names(each, mine)]
+    def power_off(self, *hosts: Host) -> None:
+        """Sidecars, fences, Envoys and PostgreSQL die, all in one instant; a reboot's losses too."""
+        left = [process for host in hosts for process in self._processes(host)]
         # All stand still first: nobody sees another one die and does something about it.
         for number in (signal.SIGSTOP, signal.SIGKILL):
-            if host.is_running():
-                host.signal(number)
+            for host in hosts:
+                if host.is_running():
+                    host.signal(number)
             for process in left:
                 _send(process, number)
-        host.wait_exit()
-        wait_for(lambda: not any(map(_lives, left)) and not self.servers(host), f"{host.name} is off")
-        shutil.rmtree(host.run_dir)
-        host.close()
+        for host in hosts:
+            host.wait_exit()
+        names = ", ".join(host.name for host in hosts)
+        wait_for(lambda: not any(map(_lives, left)) and not any(map(self.servers, hosts)), f"{names} off")
+        for host in hosts:
+            shutil.rmtree(host.run_dir)
+            host.close()
+
+    def _processes(self, host: Host) -> list[psutil.Process]:
+        """What runs below its sidecar, and what an earlier sidecar of it left running."""
+        mine = str(host.directory)
+        found = psutil.Process(host.pid).children(recursive=True)
+        below = psutil.Process(self.cluster.processes.pid).children(recursive=True)
+        return found + [each for each in below if each not in found and _names(each, mine)]
 
     def heal(self) -> None:
         """After a test that failed halfway."""
