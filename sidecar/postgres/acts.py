@@ -148,8 +148,6 @@ class Acts:
                 await self._promote(action, goal)
             case Do.OPEN:
                 await self._open(goal)
-            case Do.CLOSE:
-                await self._engine.set_open(is_open=False)
             case Do.FOLLOW:
                 await self._engine.follow(_source(goal))
             case Do.SEAL:
@@ -158,6 +156,9 @@ class Acts:
             case Do.STOP_FAST:
                 limits = {GoalKind.SEALED: _SEAL_S, GoalKind.HAND_OVER: _HAND_OVER_S}
                 await self.stop(limits.get(goal.kind, _STOP_S))
+                if goal.kind is GoalKind.HAND_OVER:  # everybody waits for this: without another look
+                    await self._engine.seal(goal.fencing_term, self._first_names())
+                    failpoints.hit("database.sealed")
             case Do.STOP_IMMEDIATE | Do.KILL_ALL:
                 await self.kill()
             case Do.CREATE_SLOTS | Do.DROP_SLOTS:
@@ -202,7 +203,7 @@ class Acts:
 
     async def _open(self, goal: Goal) -> None:
         self._check_live()
-        await self._engine.set_open(is_open=True)
+        await self._engine.open()
         self._mark("opened")
         # The control file learns of a promotion by a checkpoint, and who rewinds believes that.
         self._go_on_with(self._engine.checkpoint(), "checkpoint")

@@ -110,7 +110,7 @@ class DataKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LocalData:
-    """The data directory as found on disk (pg_controldata and marker files)."""
+    """The data directory as found on disk (control file and marker files)."""
 
     kind: DataKind = DataKind.NONE
     system_identifier: str = ""
@@ -118,7 +118,7 @@ class LocalData:
     #: It has acted as primary since it last followed one; `primary_term` is the number then.
     was_primary: bool = False
     primary_term: FencingTerm = NO_TERM
-    #: pg_controldata says "shut down" or "shut down in recovery".
+    #: The control file says "shut down" or "shut down in recovery".
     is_clean: bool = False
     #: End of its WAL where that is known: the shutdown checkpoint, or what the standby has flushed.
     end: Lsn = NO_LSN
@@ -226,7 +226,6 @@ class Do(Enum):
     PROMOTE = "promote"
     CHECKPOINT = "checkpoint"
     OPEN = "open"
-    CLOSE = "close"
     FOLLOW = "follow"
     #: Make the promise durable and end the receiver; also where nothing runs.
     SEAL = "seal"

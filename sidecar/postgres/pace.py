@@ -13,7 +13,7 @@ LOG = structlog.get_logger(__name__)
 
 _AGAIN_S_MIN, _AGAIN_S_MAX = 0.1, 10.0
 #: Between two looks: while something is under way, first and last; and when all is as it should be.
-_LOOK_S_MIN, _LOOK_S_MAX = 0.01, 0.2
+_LOOK_S_MIN, _LOOK_S_MAX = 0.005, 0.2
 _SETTLED_S = 0.5
 _COPIES: Final = frozenset({Do.INITDB, Do.CLONE, Do.REWIND})
 

@@ -157,8 +157,8 @@ class Engine(Protocol):
     async def checkpoint(self) -> None:
         """Write a checkpoint now."""
 
-    async def set_open(self, *, is_open: bool) -> None:
-        """Let clients in, or let none in and end those there are."""
+    async def open(self) -> None:
+        """Let clients in."""
 
     async def tidy(self) -> None:
         """What is due every few seconds: bounded logs, new sessions are let in."""

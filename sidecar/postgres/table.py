@@ -149,8 +149,7 @@ _BY_GOAL: Final[Mapping[Asked, _Rows]] = {
     A.HAND_OVER_NOW: (
         (_DOWN, Row(Do.SEAL, "it has stopped: promise not to act under this number again")),
         ((*_STARTS, *_STANDBYS), Row(Do.STOP_FAST, "it is to hand over and serves nobody: stop")),
-        ((L.OPEN,), Row(Do.CLOSE, "take no new clients")),
-        ((L.CLOSED,), Row(Do.STOP_FAST, "no clients: stop, so that the successor gets the rest")),
+        (_PRIMARIES, Row(Do.STOP_FAST, "stop, so that the successor gets the rest")),
     ),
     A.BARRED: (
         (_DOWN, _wait("it has promised to receive nothing from this primaryship: wait for the next")),

@@ -130,7 +130,7 @@ async def _verify(tools: Tools, data: Path) -> None:
 async def _describe(
     tools: Tools, config: ServerConfig, source: Upstream, name: str, began: datetime, data: Path
 ) -> Backup:
-    found = await read_control_data(tools, data)
+    found = await read_control_data(data)
     ranges = await asyncio.to_thread(wal_ranges, data)
     return Backup(
         name=name,

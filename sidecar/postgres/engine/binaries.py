@@ -23,7 +23,6 @@ PROGRAMS: Final = (
     "initdb",
     "pg_basebackup",
     "pg_rewind",
-    "pg_controldata",
     "pg_receivewal",
     "pg_verifybackup",
     "pg_waldump",

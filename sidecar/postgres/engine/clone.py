@@ -108,4 +108,4 @@ async def _verify(tools: Tools) -> ControlData:
         await tools.run("pg_verifybackup", "--quiet", str(fresh), deadline_s=VERIFY_S)
     except DatabaseFailed as error:
         raise DataDamaged(f"The copy does not verify ({error}); it is not used.", where=fresh) from error
-    return await read_control_data(tools, fresh)
+    return await read_control_data(fresh)

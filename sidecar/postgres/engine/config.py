@@ -283,20 +283,24 @@ class ConfigFiles:
         return int(found[1]) if found else 0
 
     def write(self, config: ServerConfig) -> int:
-        """Write all three; returns the revision that a server shows once it has loaded them.
+        """Write what differs of all three; returns the revision that a server shows once it has loaded them.
 
         Order: who may connect first, the file with the revision last. Not durable: every start writes them
         anew, and no server reads them before. Fails: `DiskFull`, `DatabaseFailed`.
         """
         layout, major = self._layout, self._major
         self.revision += 1
-        ident = ident_text(major, config, layout.user_name)
-        layout.write(layout.conf / "pg_ident.conf", ident.encode(), durable=False)
-        hba = hba_text(major, is_open=config.is_open)
-        layout.write(layout.conf / "pg_hba.conf", hba.encode(), durable=False)
-        text = parameters_text(layout, config, self.revision, major)
-        layout.write(layout.conf / "postgresql.conf", text.encode(), durable=False)
+        self._write("pg_ident.conf", ident_text(major, config, layout.user_name))
+        self._write("pg_hba.conf", hba_text(major, is_open=config.is_open))
+        self._write("postgresql.conf", parameters_text(layout, config, self.revision, major))
         return self.revision
+
+    def _write(self, name: str, text: str) -> None:
+        path = self._layout.conf / name
+        with full_disk.trouble_told(self._layout.conf):
+            is_there = path.exists() and path.read_bytes() == text.encode()
+        if not is_there:
+            self._layout.write(path, text.encode(), durable=False)
 
     def point(self, data: Path) -> None:
         """Have the server that uses *data* read our files, and nothing that came with a clone."""

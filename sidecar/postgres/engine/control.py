@@ -17,7 +17,6 @@ from mesh.errors import Conflict, DatabaseFailed, InvalidRequest, NotInTime, Pro
 from mesh.ids import HostId
 from sidecar.postgres.engine import observe
 from sidecar.postgres.engine.config import (
-    ADMIN_ROLE,
     ConfigFiles,
     ServerConfig,
     Upstream,
@@ -262,7 +261,7 @@ class Control:
             return view
         if view.has_receiver or self.config.upstream is not None:
             raise Conflict("This standby still receives WAL; it is not promoted before it is sealed.")
-        self._layout.write(self._layout.data / "promote", b"", mode=0o600, own=True)
+        self._layout.write(self._layout.data / "promote", b"", mode=0o600, own=True, durable=False)
         self._postmaster.signal(signal.SIGUSR1)
         deadline, pause = time.monotonic() + deadline_s, _LOOK_S_MIN
         while (await self._query("SELECT pg_is_in_recovery()", deadline_s=_left(deadline)))[0][0]:
@@ -279,26 +278,13 @@ class Control:
         """Write a checkpoint now: before a switchover, and after a promotion before others rewind."""
         await self._query("CHECKPOINT", deadline_s=deadline_s)
 
-    async def open(self) -> None:
-        """Let clients in."""
-        await self.reload(replace(self.config, is_open=True))
-
-    async def shut(self, deadline_s: float = RELOAD_S) -> None:
-        """Let no more clients in, and end those that are: returns when none is left.
-
-        Fails: `NotInTime` when one does not end: kill the tree.
-        """
-        deadline, pause = time.monotonic() + deadline_s, _LOOK_S_MIN
-        await self.reload(replace(self.config, is_open=False), deadline_s)
-        ending: LiteralString = (
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE backend_type = 'client backend' AND usename IS DISTINCT FROM %s"
-        )
-        while await self._query(ending, (ADMIN_ROLE,), deadline_s=_left(deadline)):
-            if time.monotonic() > deadline:
-                raise NotInTime(f"Clients' sessions have not ended within {deadline_s:g} s.")
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LOOK_S_MAX)
+    async def open(self, *, is_awaited: bool = True) -> None:
+        """Let clients in; not *is_awaited*: it was told, and the next reload sees whether it obeyed."""
+        if is_awaited:
+            await self.reload(replace(self.config, is_open=True))
+        else:
+            self.write(replace(self.config, is_open=True))
+            self._postmaster.signal(signal.SIGHUP)
 
     # ---- slots ---------------------------------------------------------------------
 

@@ -296,10 +296,10 @@ class EngineHands:
         finally:
             session.drop()
 
-    async def set_open(self, *, is_open: bool) -> None:
+    async def open(self) -> None:
         """See Engine."""
-        control = self._local.control
-        await (control.open() if is_open else control.shut())
+        # Nothing rests on when exactly clients get in, and they are led here only after this.
+        await self._local.control.open(is_awaited=False)
 
     async def tidy(self) -> None:
         """See Engine."""

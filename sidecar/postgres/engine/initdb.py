@@ -33,7 +33,7 @@ async def make_database(tools: Tools, *, deadline_s: float = INITDB_S) -> Contro
     arguments += ["--encoding", "UTF8", "--locale", "C", "--auth", "reject"]
     try:
         await tools.run("initdb", *arguments, deadline_s=deadline_s)
-        found = await read_control_data(tools, layout.fresh)
+        found = await read_control_data(layout.fresh)
     except BaseException:
         await tools.drop_fresh()
         raise

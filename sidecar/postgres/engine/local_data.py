@@ -8,22 +8,22 @@ import re
 from pathlib import Path
 from typing import Final
 
-from mesh.errors import DatabaseFailed, DataDamaged
+from mesh.errors import DataDamaged
 from mesh.ids import FencingTerm
 from sidecar.postgres.engine import full_disk, origin
-from sidecar.postgres.engine.control_data import ControlData, read_control_data, read_history
+from sidecar.postgres.engine.control_data import (
+    ControlData,
+    read_control_data,
+    read_history,
+    read_shutdown_end,
+)
 from sidecar.postgres.engine.layout import Layout
 from sidecar.postgres.engine.rewind import why_not
-from sidecar.postgres.engine.tool import Tools
-from sidecar.postgres.model import NO_LSN, DataKind, LocalData, Lsn, Timeline, format_lsn
+from sidecar.postgres.model import NO_LSN, DataKind, LocalData, Lsn, Timeline
 
 _SEGMENT: Final = re.compile(r"([0-9A-F]{8})[0-9A-F]{16}")
-_LENGTH: Final = re.compile(r"len \(rec/tot\):\s*\d+/\s*(\d+)")
-_PAGE: Final = 8192
 #: All that is in the history of a timeline whose number a promotion is not to take.
 LEFT_OUT: Final = b"# left out by Trellis\n"
-_PAGE_HEADER, _SEGMENT_HEADER = 24, 40
-_DUMP_S: Final = 10.0
 
 
 def take_back_left_out(wal: Path) -> None:
@@ -82,18 +82,17 @@ class Standing:
         self._layout.note(self._path, sealed_under=sealed_under, primary_term=primary_term)
 
 
-async def read_local_data(tools: Tools, system_identifier: str = "") -> LocalData:
+async def read_local_data(layout: Layout, system_identifier: str = "") -> LocalData:
     """What is in the data directory; damage is part of the answer.
 
     *system_identifier*: the cluster's, for whether a rewind can be tried; empty: not known.
     Fails: `NotInTime` when the disk does not answer, `DatabaseFailed` when it fails.
     """
-    with full_disk.trouble_told(tools.layout.root):
-        return await _read_local_data(tools, system_identifier)
+    with full_disk.trouble_told(layout.root):
+        return await _read_local_data(layout, system_identifier)
 
 
-async def _read_local_data(tools: Tools, system_identifier: str) -> LocalData:
-    layout = tools.layout
+async def _read_local_data(layout: Layout, system_identifier: str) -> LocalData:
     if layout.is_partial:
         return LocalData(DataKind.PARTIAL)
     if not layout.data.is_dir():
@@ -102,9 +101,9 @@ async def _read_local_data(tools: Tools, system_identifier: str) -> LocalData:
     is_leftover = origin.is_leftover(layout)
     was_primary = not (layout.data / "standby.signal").exists()
     try:
-        found = await read_control_data(tools, layout.data)
+        found = await read_control_data(layout.data)
         history = read_history(layout.data, newest_timeline(layout.data, found))
-        end = await _end(tools, found)
+        end = await _end(layout.data, found)
     except DataDamaged as error:
         return LocalData(
             DataKind.PRESENT,
@@ -135,33 +134,8 @@ def newest_timeline(data: Path, found: ControlData) -> Timeline:
     return max([found.timeline, *(Timeline(int(name[1], 16)) for name in segments if name)])
 
 
-async def _end(tools: Tools, found: ControlData) -> Lsn:
+async def _end(data: Path, found: ControlData) -> Lsn:
     """Where its WAL certainly ends; NO_LSN when only a recovery would tell."""
     if found.state == "shut down in recovery":
         return found.min_recovery
-    if found.state != "shut down":
-        return NO_LSN
-    where = str(tools.layout.data / "pg_wal")
-    arguments = ["--path", where, "--timeline", str(found.checkpoint_timeline), "--limit", "1"]
-    try:
-        said = await tools.run(
-            "pg_waldump", *arguments, "--start", format_lsn(found.checkpoint), deadline_s=_DUMP_S
-        )
-    except DatabaseFailed as error:
-        raise DataDamaged(
-            f"The shutdown checkpoint cannot be read ({error}): clone this host anew."
-        ) from error
-    length = _LENGTH.search(said)
-    if length is None:
-        raise DataDamaged("The shutdown checkpoint cannot be read: clone this host anew.", said=said[:500])
-    return end_of_record(found.checkpoint, int(length[1]), found.segment_bytes)
-
-
-def end_of_record(start: Lsn, length: int, segment_bytes: int) -> Lsn:
-    """Where the record after one of *length* bytes at *start* begins, past the page headers it crosses."""
-    position, left = int(start), length
-    while (room := _PAGE - position % _PAGE) < left:
-        left -= room
-        position += room
-        position += _SEGMENT_HEADER if position % segment_bytes == 0 else _PAGE_HEADER
-    return Lsn((position + left + 7) & ~7)
+    return await read_shutdown_end(data, found) if found.state == "shut down" else NO_LSN

@@ -47,7 +47,7 @@ class Eyes:
         self.rewind_refused = ""
         #: At the last look, somebody received WAL under a name that is not its own.
         self.has_strangers = False
-        #: What pg_controldata said, until something is done with the data.
+        #: What the control file said, until something is done with the data.
         self._data: LocalData | None = None
         self._history: TimelineHistory | None = None
         self._slots: tuple[HostId, ...] | None = None
@@ -87,7 +87,7 @@ class Eyes:
 
     async def _look_at_data(self, system_identifier: str) -> LocalData:
         if self._data is None:
-            self._data = await read_local_data(self._local.tools, system_identifier)
+            self._data = await read_local_data(self._local.layout, system_identifier)
         data = self._data
         is_other = system_identifier and data.system_identifier not in ("", system_identifier)
         if is_other and was_made_here(self._local.layout, data.system_identifier):

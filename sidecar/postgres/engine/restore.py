@@ -117,7 +117,7 @@ async def restore(
         ended_at = await _replay(tools, fresh, on_progress)
         on_progress(BackupProgress("making it durable"))
         await tools.run("initdb", "--sync-only", "--pgdata", str(fresh), deadline_s=SYNC_S)
-        found = await read_control_data(tools, fresh)
+        found = await read_control_data(fresh)
         if found.state != "shut down" or found.timeline <= target:
             raise DatabaseFailed(f"The replay ended as {found.state!r} on timeline {found.timeline}.")
         await asyncio.to_thread(files.point, fresh)

@@ -63,7 +63,7 @@ async def rewind(
     if layout.rewind_note.exists():
         raise CannotRewind("An earlier rewind did not come to its end.")
     await tools.clear()
-    refused = why_not(await read_control_data(tools, layout.data), system_identifier)
+    refused = why_not(await read_control_data(layout.data), system_identifier)
     if refused:
         raise CannotRewind(f"The data cannot be rewound: {refused}.")
     files.point(layout.data)

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import psycopg
 import pytest
@@ -120,14 +120,14 @@ def newest_wal(machine: Machine) -> int:
 async def test_stopping_tells_how_it_went(cluster: Cluster) -> None:
     """Goal: clean or not is known. Method: fast, immediate, and fast of one that cannot end in time."""
     (first,) = await cluster.up(1)
-    postmaster, tools, data = first.postgres.postmaster, first.postgres.tools, first.layout.data
+    postmaster, data = first.postgres.postmaster, first.layout.data
     stopped = await postmaster.stop(StopMode.FAST, deadline_s=10.0)
     assert (stopped.code, stopped.was_killed) == (0, False)
-    assert (await read_control_data(tools, data)).is_clean
+    assert (await read_control_data(data)).is_clean
     await first.start(as_standby=False)
     stopped = await postmaster.stop(StopMode.IMMEDIATE, deadline_s=10.0)
     assert not stopped.was_killed
-    found = await read_control_data(tools, data)
+    found = await read_control_data(data)
     assert (found.state, found.is_clean, found.has_checksums) == ("in production", False, True)
     await first.start(as_standby=False)
     (checkpointer,) = [pid for pid in processes_in(data) if b"checkpointer" in _title(pid)]
@@ -196,22 +196,19 @@ async def test_the_next_sidecar_goes_on_with_the_running_server(cluster: Cluster
     first.postgres = LocalPostgres(first.postgres.binaries, first.layout, hierarchies, config)
     assert await first.postgres.recover() == before
     await first.postgres.postmaster.wait_ready(1.0)
-    await first.postgres.control.shut()
+    await first.postgres.control.look()
     first.postgres.postmaster.signal(signal.SIGKILL)
     assert await first.postgres.postmaster.wait_end(5.0)
 
 
-async def test_clients_are_ended_and_kept_out_when_it_is_shut(cluster: Cluster) -> None:
-    """Goal: closed means closed. Method: a session before, a new one after; then open again."""
+async def test_clients_are_kept_out_until_it_is_opened(cluster: Cluster) -> None:
+    """Goal: closed means closed. Method: a client before it is opened, and one after."""
     (first,) = await cluster.up(1)
-    client = await with_table(first)
-    await first.postgres.control.shut()
-    with pytest.raises(psycopg.OperationalError):
-        await client.execute("SELECT 1")
-    await client.close()
+    control = first.postgres.control
+    await control.reload(replace(control.config, is_open=False))
     with pytest.raises(psycopg.OperationalError, match="rejects"):
         await first.client()
-    await first.postgres.control.open()
+    await control.open()
     async with await first.client() as again:
         await again.execute("SELECT 1")
 

@@ -1,6 +1,7 @@
 """What is written for the server, and the folders through crashes: no server runs here."""
 
 import os
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +24,9 @@ from sidecar.postgres.engine.config import (
     slot_name,
     sync_text,
 )
-from sidecar.postgres.engine.control_data import read_history
+from sidecar.postgres.engine.control_data import crc32c, end_of_record, parse_control_data, read_history
 from sidecar.postgres.engine.layout import Layout
-from sidecar.postgres.engine.local_data import LEFT_OUT, Standing, end_of_record, take_back_left_out
+from sidecar.postgres.engine.local_data import LEFT_OUT, Standing, take_back_left_out
 from sidecar.postgres.engine.observe import server_view
 from sidecar.postgres.engine.server_log import cut_if_full, explain, said_since
 from sidecar.postgres.history import parse_history
@@ -279,6 +280,27 @@ def test_promises_are_kept_over_restarts_and_never_fall(layout: Layout) -> None:
 def test_the_end_of_a_record_counts_the_headers_it_crosses(start: str, length: int, end: str) -> None:
     """Goal: the end of a clean shutdown is exact. Method: inside a page, over a page, over a segment."""
     assert end_of_record(parse_lsn(start), length, 16 << 20) == parse_lsn(end)
+
+
+def test_a_control_file_with_one_wrong_bit_is_refused() -> None:
+    """Goal: nothing unverified is believed. Method: the checksum's known answer; each byte turned."""
+    assert crc32c(b"123456789") == 0xE306_9283
+    content = bytearray(8192)
+    for layout, at, value in (
+        ("=Q", 0, 7321), ("=I", 8, 1300), ("=I", 16, 1), ("=Q", 32, 0x2000028), ("=I", 48, 3),
+        ("=B", 176, 1), ("=I", 228, 16 << 20), ("=I", 252, 1),
+    ):  # fmt: skip
+        struct.pack_into(layout, content, at, value)
+    struct.pack_into("=I", content, 288, crc32c(bytes(content[:288])))
+    found = parse_control_data(bytes(content), 15)
+    assert (found.system_identifier, found.state, found.timeline) == ("7321", "shut down", 3)
+    for at in range(292):
+        wrong = bytearray(content)
+        wrong[at] ^= 1
+        with pytest.raises(ValueError, match=r"layout|checksum"):
+            parse_control_data(bytes(wrong), 15)
+    with pytest.raises(ValueError, match="too few"):
+        parse_control_data(bytes(content[:291]), 15)
 
 
 def test_numbers_left_out_for_a_promotion_that_never_came_are_taken_back(tmp_path: Path) -> None:

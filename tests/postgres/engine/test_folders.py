@@ -6,8 +6,6 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 
@@ -18,7 +16,6 @@ from sidecar.postgres.engine.layout import Layout
 from sidecar.postgres.engine.local_data import Standing, read_local_data
 from sidecar.postgres.engine.observe import Receiver, receiver
 from sidecar.postgres.engine.server_log import open_log, said_since
-from sidecar.postgres.engine.tool import Tools
 
 CONFIG = ServerConfig(ClusterId("ab" * 16), HostId("host-1"), 5432, ("127.0.0.1",), (MemberId("host-1.1"),))
 
@@ -183,9 +180,8 @@ async def test_a_failing_disk_under_the_data_is_told_of_a_look(layout: Layout) -
     """Goal: a look ends with the product's own error. Method: a note that cannot be read."""
     (layout.root / "standing.json").mkdir()
     layout.make_empty(layout.data)
-    tools = cast(Tools, SimpleNamespace(layout=layout))
     with pytest.raises(DatabaseFailed):
-        await read_local_data(tools)
+        await read_local_data(layout)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a read-only mount needs root")

@@ -15,11 +15,11 @@ import pytest
 
 from mesh.errors import CannotRewind, Conflict, DatabaseFailed, DataDamaged, NotInTime
 from sidecar.postgres.engine.clone import clone
-from sidecar.postgres.engine.control_data import read_control_data
+from sidecar.postgres.engine.control_data import ControlData, read_control_data, read_shutdown_end
 from sidecar.postgres.engine.local_data import read_local_data
 from sidecar.postgres.engine.process import StopMode
 from sidecar.postgres.engine.rewind import Rewound, rewind
-from sidecar.postgres.model import DataKind, SyncNames
+from sidecar.postgres.model import NO_LSN, DataKind, SyncNames, parse_lsn
 from tests.postgres.engine.conftest import Cluster, Machine, until
 
 pytestmark = pytest.mark.integration
@@ -45,7 +45,7 @@ async def diverge(cluster: Cluster) -> tuple[Machine, Machine, str]:
     await first.postgres.control.set_sync(SyncNames(0, ()))
     await write(first, 666)
     await first.postgres.postmaster.kill_tree(5.0)
-    assert not (await read_local_data(first.postgres.tools)).is_clean
+    assert not (await read_local_data(first.layout)).is_clean
     view = await second.postgres.control.promote(10.0)
     await second.postgres.control.open()
     await write(second, 2)
@@ -97,10 +97,10 @@ async def test_after_a_clean_end_no_rewind_is_needed(cluster: Cluster) -> None:
     identifier = (await first.postgres.control.look()).system_identifier
     stopped = await first.postgres.postmaster.stop(StopMode.FAST, deadline_s=10.0)
     assert stopped.code == 0
-    ended = await read_control_data(first.postgres.tools, first.layout.data)
+    ended = await read_control_data(first.layout.data)
     view = await second.postgres.control.seal()
     assert view.flushed > ended.checkpoint
-    local = await read_local_data(first.postgres.tools)
+    local = await read_local_data(first.layout)
     assert (local.kind, local.was_primary, local.is_clean) == (DataKind.PRESENT, True, True)
     assert local.end == view.flushed  # so nothing is missing there
     await second.postgres.control.promote(10.0)
@@ -127,7 +127,7 @@ async def test_a_rewind_that_is_refused_or_interrupted_says_so(cluster: Cluster)
         await until(lambda: _true(first.layout.rewind_note.exists()), "it is under way")
         task.cancel()
     assert bool(first.layout.is_partial)
-    assert (await read_local_data(first.postgres.tools)).kind is DataKind.PARTIAL
+    assert (await read_local_data(first.layout)).kind is DataKind.PARTIAL
     with pytest.raises(Conflict, match="not a whole database"):
         first.postgres.start(as_standby=True)
     with pytest.raises(CannotRewind):
@@ -246,6 +246,51 @@ async def test_a_clone_that_fails_leaves_the_old_copy_as_it_was(cluster: Cluster
     await postgres.control.wait_streaming(10.0)
 
 
+@pytest.mark.parametrize("cluster", ["found", "wheel"], indirect=True)
+async def test_the_control_file_says_what_pg_controldata_says(cluster: Cluster) -> None:
+    """Goal: the fields are read as PostgreSQL means them.
+
+    Method: killed, then ended cleanly; every field beside the tool's; then the shutdown checkpoint damaged.
+    """
+    (first,) = await cluster.up(1)
+    postmaster, data = first.postgres.postmaster, first.layout.data
+    await postmaster.stop(StopMode.IMMEDIATE, deadline_s=10.0)
+    assert_as_told(first, await read_control_data(data))
+    assert (await read_local_data(first.layout)).end == NO_LSN
+    await first.start(as_standby=False)
+    await postmaster.stop(StopMode.FAST, deadline_s=10.0)
+    found = await read_control_data(data)
+    assert_as_told(first, found)
+    end = await read_shutdown_end(data, found)
+    assert found.checkpoint < end == (await read_local_data(first.layout)).end
+    number = found.checkpoint // found.segment_bytes
+    segment = data / "pg_wal" / f"{found.checkpoint_timeline:08X}{0:08X}{number:08X}"
+    content = bytearray(segment.read_bytes())
+    content[found.checkpoint % found.segment_bytes + 40] ^= 1
+    segment.write_bytes(content)
+    with pytest.raises(DataDamaged, match="checksum is wrong"):
+        await read_shutdown_end(data, found)
+    segment.unlink()
+    assert "cannot be read" in (await read_local_data(first.layout)).damaged
+
+
+def assert_as_told(machine: Machine, found: ControlData) -> None:
+    program = machine.postgres.binaries.path("pg_controldata")
+    said = subprocess.run([program, "-D", machine.layout.data], capture_output=True, text=True, check=True)
+    rows = {
+        name: value.strip() for name, _, value in (line.partition(":") for line in said.stdout.splitlines())
+    }
+    assert found.system_identifier == rows["Database system identifier"]
+    assert found.state == rows["Database cluster state"]
+    assert found.checkpoint == parse_lsn(rows["Latest checkpoint location"])
+    assert str(found.checkpoint_timeline) == rows["Latest checkpoint's TimeLineID"]
+    assert found.min_recovery == parse_lsn(rows["Minimum recovery ending location"])
+    assert str(found.min_recovery_timeline) == rows["Min recovery ending loc's timeline"]
+    assert found.has_checksums == (rows["Data page checksum version"] != "0")
+    assert found.has_hint_log == (rows["wal_log_hints setting"] == "on")
+    assert str(found.segment_bytes) == rows["Bytes per WAL segment"]
+
+
 async def test_a_damaged_control_file_is_told(cluster: Cluster) -> None:
     """Goal: a damaged copy never leads.
 
@@ -258,10 +303,10 @@ async def test_a_damaged_control_file_is_told(cluster: Cluster) -> None:
     content[40] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataDamaged, match="does not verify"):
-        await read_control_data(first.postgres.tools, first.layout.data)
+        await read_control_data(first.layout.data)
     first.postgres.start(as_standby=False)
     with pytest.raises(DataDamaged):
         await first.postgres.postmaster.wait_ready(10.0)
     path.unlink()
     with pytest.raises(DataDamaged):
-        await read_control_data(first.postgres.tools, first.layout.data)
+        await read_control_data(first.layout.data)

@@ -104,7 +104,7 @@ class SimPostgres:
         return LocalState(data, process, disk.sealed_under, disk.slots)
 
     def _found(self) -> LocalData:
-        """What pg_controldata and the files say."""
+        """What the control file and the others say."""
         disk = self._disk
         if disk.is_partial:
             return LocalData(DataKind.PARTIAL)
@@ -349,15 +349,12 @@ class SimPostgres:
         self._check_ready()
         self._server.checkpoint()
 
-    async def set_open(self, *, is_open: bool) -> None:
+    async def open(self) -> None:
         """See Engine."""
         self._check_ready()
         await self._takes(0.3, 4)
         self._check_ready()
-        if is_open:
-            self._server.open()
-        else:
-            self._server.shut()
+        self._server.open()
 
     async def tidy(self) -> None:
         """See Engine."""
