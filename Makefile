@@ -45,7 +45,7 @@ explore-long: $(DEV_READY) ## Millions of states of the larger Raft worlds, for 
 mutants: $(DEV_READY) ## Does the simulator notice seeded bugs? One guard after another is broken; survivors are named.
 	$(BIN)/python -m tests.mutants --jobs $(or $(JOBS),2) $(MUTANTS_ARGS)
 
-chaos: $(DEV_READY) ## Faults of every kind on three real sidecars under load. MINUTES=60 SEED=1, more in CHAOS_ARGS.
+chaos: $(DEV_READY) ## Faults of every kind on three real sidecars and their database. MINUTES=60 SEED=1, more in CHAOS_ARGS.
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 
 sim: $(DEV_READY) ## Simulates one cluster that fails in many ways, and draws it. SEED=7

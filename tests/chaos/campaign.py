@@ -1,9 +1,9 @@
 """A campaign: round after round of faults under load, drawn from a seed, and what was wrong.
 
 A round injects a fault, lets it last, heals it, and waits until the cluster is whole again: everybody
-votes, is alive, has its lease and has applied the same, all services are ready. Meanwhile clients
-read and write, an owner acts on a resource that verifies fencing terms, and somebody looks who holds
-the virtual IP.
+votes, is alive, has its lease and has applied the same, all services are ready, all standbys of its database
+stream. Meanwhile clients read and write, others insert rows, an owner acts on a resource that verifies
+fencing terms, and somebody looks who holds the virtual IP.
 
 Invariant: the same seed and kinds give the same faults in the same order with the same durations;
 when exactly they strike is up to the machine.
@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Self
 
 import grpc
+import psycopg
 from trellis.config_sync.v1.config_sync_pb2 import PutDocumentRequest
 
 from tests.chaos.fault import Fault
@@ -27,12 +28,16 @@ from tests.chaos.kinds import COMPANIONS
 from tests.chaos.record import Records
 from tests.chaos.stage import Stage
 from tests.chaos.verdict import Judge, longest_gap_s, owners_of
+from tests.harness.database_cluster import DatabaseCluster
+from tests.harness.inserts import Inserts
 from tests.harness.sight import Sight
 from tests.harness.waiting import wait_for
 
 #: Generous: the machine may be busy with other things.
 WHOLE_S = 90.0
 LOADED_S = 30.0
+#: From row to row of one client.
+INSERT_S = 0.1
 #: The kind of a round with two faults.
 TWO = "two at once"
 
@@ -70,6 +75,8 @@ class Report:
     longest_unavailable_s: float = 0.0
     unavailable_s: dict[str, float] = field(default_factory=dict)
     acts: int = 0
+    #: Acknowledged by the database.
+    rows: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -83,6 +90,7 @@ class Report:
             "operations": dict(sorted(self.outcomes.items())),
             "histories": self.histories,
             "acts_of_owners": self.acts,
+            "rows": self.rows,
             "violations": [
                 {"round": each.round, "fault": each.fault, "text": each.text} for each in self.violations
             ],
@@ -112,6 +120,8 @@ class Campaign:
         self._began = time.monotonic()
         with ExitStack() as opened:
             self._judge = opened.enter_context(self._clients())
+            if self.stage.database is not None:
+                opened.enter_context(inserting(self.stage, self.stage.database))
             self._sight = opened.enter_context(seen(self.stage))
             self._opened = opened.pop_all()
         return self
@@ -124,6 +134,7 @@ class Campaign:
             if kind is None:
                 self._try("the cluster is whole at the end", lambda: self.stage.cluster.wait_whole(WHOLE_S))
                 self._try("an owner acts at the end", self._wait_acting)
+                self._judge_rows("at the end")
         finally:
             self._opened.close()
         if kind is None:
@@ -153,6 +164,8 @@ class Campaign:
         target = leader if aims_at_leader else self.stage.others(leader)[pick]
         fault = kind(self.stage, target, chance)
         role = "leader" if fault.target is leader else "follower"
+        if fault.needs_database and fault.target is self.stage.primary():
+            role = "primary"
         faults = [fault]
         if is_pair and companion is not kind and not companion.why_not():
             faults.append(companion(self.stage, chance.choice(self.stage.others(fault.target)), chance))
@@ -163,6 +176,7 @@ class Campaign:
         self._apply(faults, seconds)
         self._try("the cluster is whole again", lambda: self.stage.cluster.wait_whole(WHOLE_S))
         self._try("clients write again", self._wait_written)
+        self._judge_rows("again")
         row.end_ns = time.monotonic_ns()
         self.report.rounds.append(row)
         found = [*self._judge.judge_until(row.end_ns), *owners_of(self.stage.cluster.resource)]
@@ -217,6 +231,17 @@ class Campaign:
             whole = (min(judge.answered), max(judge.answered))
             report.longest_unavailable_s = longest_gap_s(judge.answered, *whole)
 
+    def _judge_rows(self, when: str) -> None:
+        """The database is whole, every client inserts, and what was acknowledged so far is there."""
+        stage = self.stage
+        if stage.database is None or stage.inserts is None:
+            return
+        database, inserts = stage.database, stage.inserts
+        self._try(f"the database is whole {when}", lambda: database.wait_whole(WHOLE_S))
+        self._try(f"rows are acknowledged {when}", lambda: inserts.wait_progress(within_s=LOADED_S))
+        self._try("what the database acknowledged is kept", inserts.check)
+        self.report.rows = len(inserts.acks())
+
     def _wait_written(self) -> None:
         now = time.monotonic_ns()
         wait_for(lambda: self._judge.has_written_since(now), "a write is acknowledged", LOADED_S)
@@ -242,7 +267,7 @@ class Campaign:
         """Whether it went well; what did not is a violation, and the campaign goes on."""
         try:
             act()
-        except (AssertionError, OSError, grpc.RpcError) as error:
+        except (AssertionError, OSError, grpc.RpcError, psycopg.Error) as error:
             self._violated(f"not so: {what}: {error}")
             return False
         return True
@@ -281,6 +306,15 @@ class Campaign:
         finally:
             for pid in running:
                 stage.end(pid)
+
+
+@contextmanager
+def inserting(stage: Stage, database: DatabaseCluster) -> Iterator[None]:
+    """Clients that insert by the listeners of all hosts: one whose commits wait for standbys, one not."""
+    hosts = database.hosts
+    with Inserts(database, *hosts, local=hosts, period_s=INSERT_S) as stage.inserts:
+        yield
+    stage.inserts = None
 
 
 @contextmanager

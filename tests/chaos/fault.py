@@ -25,6 +25,8 @@ class Fault(ABC):
     ends_target: ClassVar[bool] = False
     #: It takes its course only while the other hosts are well.
     needs_others: ClassVar[bool] = False
+    #: It strikes the database, so the stage has to have one.
+    needs_database: ClassVar[bool] = False
     #: Programs without which it cannot be had.
     programs: ClassVar[tuple[str, ...]] = ()
 

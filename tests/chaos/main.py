@@ -1,8 +1,8 @@
-"""Chaos: faults of every kind on a cluster of three real sidecars, and whether its promises held.
+"""Chaos: faults of every kind on three real sidecars and their database, and whether their promises held.
 
-Hosts are network namespaces of this machine; clients read and write documents at every host all the
-time. Ends with one line of JSON. Exit code: 0 nothing was wrong, 2 a promise was broken, 69 it cannot
-be run here.
+Hosts are network namespaces of this machine; clients read and write documents at every host, and insert
+rows by the listener of every host, all the time. Ends with one line of JSON. Exit code: 0 nothing was
+wrong, 2 a promise was broken, 69 it cannot be run here.
 """
 
 import argparse
@@ -23,8 +23,10 @@ from typing import Final, NoReturn
 from tests.chaos.campaign import Campaign, Report
 from tests.chaos.fault import Fault
 from tests.chaos.kinds import KINDS
-from tests.chaos.stage import DISK_MIB, Stage
+from tests.chaos.stage import DATA_MIB, DISK_MIB, Stage
+from tests.harness import postgres
 from tests.harness.cluster import Cluster
+from tests.harness.database_cluster import SETTINGS, DatabaseCluster
 from tests.harness.namespaces import NamespaceNetwork, why_not
 
 CLEAN: Final = 0
@@ -34,21 +36,24 @@ ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def staged() -> Iterator[Stage]:
+def staged(*, has_database: bool = False) -> Iterator[Stage]:
     """A whole cluster on a network of its own; everything of it is gone at the end.
 
-    The first host's log is on a small file system, so that it can be filled.
+    The first host's log (and its database) is on a small file system, so that it can be filled.
     Fails: OSError when something cannot be had here.
     """
     with ExitStack() as opened:
         network = NamespaceNetwork()
         cluster = opened.enter_context(Cluster(network))
         stage = Stage(cluster, network)
+        if has_database:
+            cluster.directory.chmod(0o755)  # PostgreSQL runs as a user of its own
+            for host in cluster.hosts:
+                host.write_settings(SETTINGS)
         disk = cluster.hosts[0].data_dir
         disk.mkdir()
-        stage.run(
-            "mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", f"trellis-chaos-{os.getpid()}", str(disk)
-        )
+        options = f"mode=755,size={DATA_MIB if has_database else DISK_MIB}m"
+        stage.run("mount", "-t", "tmpfs", "-o", options, f"trellis-chaos-{os.getpid()}", str(disk))
         # Lazily: its sidecar is ended later, with the cluster.
         umount = ("umount", "--lazy", str(disk))
         opened.callback(stage.run, *umount)
@@ -56,6 +61,8 @@ def staged() -> Iterator[Stage]:
         cluster.processes.do_last([umount, *network.removal, forget])
         opened.callback(cluster.processes.do_last, [])
         cluster.found()
+        if has_database:
+            stage.database = DatabaseCluster.declared_in(cluster)
         yield stage
 
 
@@ -103,7 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not kinds:
         return CANNOT
     print(f"seed {seed}; founding a cluster …", file=sys.stderr, flush=True)
-    with staged() as stage:
+    if reason := postgres.why_not():
+        print(f"without a database: {reason}", file=sys.stderr)
+    with staged(has_database=not reason) as stage:
         until = time.monotonic() + 60 * options.minutes
         pause_s = options.pause_ms / 1000
         with Campaign(
@@ -139,6 +148,9 @@ def keep_evidence(stage: Stage, seed: int) -> Path:
     for host in stage.cluster.hosts:
         if host.log_path.exists():
             shutil.copy(host.log_path, kept / f"{host.name}.log")
+        printed = host.data_dir / "postgres" / "postgres.log"
+        if printed.exists():
+            shutil.copy(printed, kept / f"{host.name}.postgres.log")
     return kept
 
 

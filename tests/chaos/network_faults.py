@@ -8,6 +8,7 @@ import time
 from typing import ClassVar
 
 from tests.chaos.fault import Fault
+from tests.harness.host import Host
 from tests.harness.waiting import let_pass, wait_for
 
 #: Drops what fits, silently; the bridge forwards frames between the cables of hosts and clients.
@@ -132,11 +133,15 @@ class Late(Fault):
     lasts_s: ClassVar[tuple[float, float]] = (4.0, 15.0)
     programs: ClassVar[tuple[str, ...]] = ("ip",)
 
+    def hosts(self) -> list[Host]:
+        """Whose frames."""
+        return self.stage.cluster.hosts
+
     def inject(self) -> None:
         """A process of its own stands between each host's cable and the switch."""
         network = self.stage.network
         order = {
-            "hosts": [self.stage.number(host) for host in self.stage.cluster.hosts],
+            "hosts": [self.stage.number(host) for host in self.hosts()],
             "seed": self.chance.randrange(1 << 30),
             "delay_ms": [self.chance.randint(0, 5), self.chance.randint(10, 60)],
             "twice_percent": self.chance.randint(0, 5),
@@ -152,7 +157,7 @@ class Late(Fault):
         if not hasattr(self, "_pid"):
             return
         self.stage.end(self._pid)  # its devices end with it
-        for number in (self.stage.number(host) for host in self.stage.cluster.hosts):
+        for number in (self.stage.number(host) for host in self.hosts()):
             self.stage.network.rejoin(number)
             self.stage.run("ip", "link", "delete", f"late{number}", at=self.stage.network.at_switch)
 

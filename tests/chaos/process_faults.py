@@ -10,7 +10,8 @@ from typing import ClassVar
 import psutil
 
 from tests.chaos.fault import Fault
-from tests.harness.host import Host
+from tests.chaos.stage import STALE_NS
+from tests.harness.host import VIRTUAL_PORT, Host
 from tests.harness.waiting import let_pass, wait_for
 
 
@@ -50,6 +51,39 @@ class HostKilled(Fault):
     def heal(self) -> None:
         self.stage.network.link_up(self.number)
         self.stage.start(self.target)
+
+
+class HostFrozen(Fault):
+    kind: ClassVar[str] = "host-frozen"
+    about: ClassVar[str] = "every process of a host stands still for longer than its lease, and goes on"
+    lasts_s: ClassVar[tuple[float, float]] = (3.0, 8.0)
+
+    def inject(self) -> None:
+        self.stage.network.paused.add(self.number)
+        self._since_ns = time.monotonic_ns()
+        wait_for(self._all_stand, f"every process of {self.target.name} stands still", 10.0)
+
+    def heal(self) -> None:
+        for pid in self.stage.processes(self.number):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        self.stage.stood_still(self.target, self._since_ns, time.monotonic_ns())
+        network = self.stage.network
+        # An address that it had is another's by now: for the moment until its fence sees that, it has both.
+        wait_for(
+            lambda: not (network.holds(self.number) and network.holders(VIRTUAL_PORT)),
+            f"{self.target.name} gives up the virtual IP that it had",
+            STALE_NS / 1e9,
+        )
+        network.paused.discard(self.number)
+
+    def _all_stand(self) -> bool:
+        """Whoever is started by one that still runs is found at the next look."""
+        running = [pid for pid in self.stage.processes(self.number) if not stands_still(pid)]
+        for pid in running:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        return not running
 
 
 class AllKilled(Fault):
@@ -134,7 +168,7 @@ class EnvoyKilled(Fault):
         if not record.exists():
             return False
         pid = int(json.loads(record.read_text())["pid"])
-        if pid not in self.stage.network.processes(self.number):  # ended, and its number may be another's
+        if pid not in self.stage.processes(self.number):  # ended, and its number may be another's
             return False
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -152,12 +186,12 @@ class SlowCpu(Fault):
     running_s: ClassVar[tuple[float, float]] = (0.02, 0.08)
 
     def inject(self) -> None:
-        self._pids = self.stage.network.processes(self.number)
+        self._pids = self.stage.processes(self.number)
 
     def hold(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            self._pids = self.stage.network.processes(self.number)
+            self._pids = self.stage.processes(self.number)
             for pulse in (signal.SIGSTOP, signal.SIGCONT):
                 self._signal(pulse)
                 let_pass(
@@ -202,6 +236,14 @@ class RollingRestart(Fault):
             self.stage.start(host)
 
 
+def stands_still(pid: int) -> bool:
+    """It is stopped, or gone."""
+    try:
+        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
 def has_lease(host: Host) -> bool:
     """It takes part and may act."""
     status = host.status()
@@ -223,6 +265,6 @@ def fence_processes(host: Host) -> list[psutil.Process]:
 
 
 ALL: tuple[type[Fault], ...] = (
-    SidecarKilled, SidecarFrozen, HostKilled, AllKilled, FenceKilled, FenceFrozen, EnvoyKilled, SlowCpu,
-    RollingRestart,
+    SidecarKilled, SidecarFrozen, HostKilled, HostFrozen, AllKilled, FenceKilled, FenceFrozen, EnvoyKilled,
+    SlowCpu, RollingRestart,
 )  # fmt: skip

@@ -16,19 +16,30 @@ from mesh.identity.names import tls_name
 from mesh.ids import ClusterId, HostId
 from tests.chaos.clients import Door, Plan
 from tests.harness.cluster import Cluster
+from tests.harness.database_cluster import DatabaseCluster
 from tests.harness.host import PORT, Host
+from tests.harness.inserts import Inserts, Standstill
 from tests.harness.namespaces import NamespaceNetwork
 from tests.harness.waiting import wait_for
 
 DISK_MIB = 48
+#: Until a host that goes on after its lease has given everything up.
+STALE_NS = 2_000_000_000
+#: With a database on it.
+DATA_MIB = 640
 
 
 class Stage:
     """A founded cluster on a network, and its clients. Closing is up to whoever made the cluster."""
 
-    def __init__(self, cluster: Cluster, network: NamespaceNetwork) -> None:
+    def __init__(
+        self, cluster: Cluster, network: NamespaceNetwork, database: DatabaseCluster | None = None
+    ) -> None:
         self.cluster = cluster
         self.network = network
+        self.database = database
+        #: Clients of it, while there are some: they are on hosts, and no part of them.
+        self.inserts: Inserts | None = None
         self._seen: dict[str, int] = {}
 
     # ---- looking --------------------------------------------------------------------
@@ -39,6 +50,21 @@ class Stage:
 
     def others(self, host: Host) -> list[Host]:
         return self.cluster.others(host)
+
+    def primary(self) -> Host | None:
+        """The host that takes writes of the database."""
+        return self.database.find_open() if self.database is not None else None
+
+    def processes(self, number: int) -> list[int]:
+        """Every process of a host but the clients on it."""
+        spared = {client.pid for client in self.inserts.clients} if self.inserts is not None else set()
+        return [pid for pid in self.network.processes(number) if pid not in spared]
+
+    def stood_still(self, host: Host, from_ns: int, to_ns: int) -> None:
+        """No process of it ran: what was under way there then arrives late, and nobody could stop it."""
+        self.cluster.resource.excused.append((host.name, from_ns, to_ns + STALE_NS))
+        if self.inserts is not None:
+            self.inserts.standstills.append(Standstill(host, from_ns, to_ns))
 
     def ended(self) -> list[Host]:
         """Hosts whose sidecar does not run."""
@@ -96,7 +122,7 @@ class Stage:
         """Every process on a host; a process that is starting another is looked for again."""
 
         def none_left() -> bool:
-            left = self.network.processes(number)
+            left = self.processes(number)
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

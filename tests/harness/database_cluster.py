@@ -51,14 +51,17 @@ class DatabaseCluster:
             self.cluster.found(services=False)
             if dies_at:
                 self._declare_and_die(dies_at)
-            declared = self.hosts[0].trellis("db", "declare", "--wait", "--timeout", "60")
-            assert declared.returncode == 0, declared.stderr
-            primary = self.wait_whole()
-            self.ask(primary, TABLE)
-            self._url = self._ask_for_url()
+            self._declare()
         except BaseException:
             self.close()
             raise
+
+    def _declare(self) -> None:
+        declared = self.hosts[0].trellis("db", "declare", "--wait", "--timeout", "60")
+        assert declared.returncode == 0, declared.stderr
+        primary = self.wait_whole()
+        self.ask(primary, TABLE)
+        self._url = self._ask_for_url()
 
     def _declare_and_die(self, place: str) -> None:
         for host in self.hosts:
@@ -80,6 +83,13 @@ class DatabaseCluster:
         """The database that a test has declared in *cluster* itself."""
         made = cls.__new__(cls)
         made.cluster, made._url = cluster, ""
+        return made
+
+    @classmethod
+    def declared_in(cls, cluster: Cluster) -> Self:
+        """A database declared in a cluster that is founded; whoever made that closes it."""
+        made = cls.over(cluster)
+        made._declare()
         return made
 
     def __enter__(self) -> Self:
@@ -206,6 +216,16 @@ class DatabaseCluster:
         text = (host.data_dir / "postgres" / "conf" / "postgresql.conf").read_text()
         found = next(line for line in text.splitlines() if line.startswith("primary_conninfo = "))
         return found.removeprefix("primary_conninfo = '").removesuffix("'").replace("''", "'")
+
+    def freeze_whole(self, host: Host) -> list[int]:
+        """Sidecar, fence, Envoy, instances and PostgreSQL stand still; their process ids."""
+        host.freeze()
+        stopped: dict[int, psutil.Process] = {host.pid: psutil.Process(host.pid)}
+        while new := [each for each in self._processes(host) if each.pid not in stopped]:
+            for process in new:
+                _send(process, signal.SIGSTOP)
+                stopped[process.pid] = process
+        return sorted(stopped)
 
     def power_off(self, *hosts: Host) -> None:
         """Sidecars, fences, Envoys and PostgreSQL die, all in one instant; a reboot's losses too."""

@@ -60,6 +60,8 @@ class NamespaceNetwork:
         self._tag = f"trl{os.getpid()}-{next(_NUMBERS)}"
         self._numbers = [*range(1, hosts + 1), CLIENT]
         self._opened = ExitStack()
+        #: Hosts that stand still whole; the kernel of a paused machine would not answer for its addresses.
+        self.paused: set[int] = set()
         try:
             self._make()
         except BaseException:
@@ -156,7 +158,12 @@ class NamespaceNetwork:
     def holders(self, port: int) -> list[str]:
         """Hosts that have the virtual IP on their interface now."""
         del port
-        return [f"host{number}" for number, table in self._tables.items() if self._has_address(table)]
+        held = [number for number, table in self._tables.items() if self._has_address(table)]
+        return [f"host{number}" for number in held if number not in self.paused]
+
+    def holds(self, number: int) -> bool:
+        """A host has the virtual IP on its interface, also one that is paused."""
+        return self._has_address(self._tables[number])
 
     def _has_address(self, table: BinaryIO) -> bool:
         table.seek(0)
