@@ -5,7 +5,6 @@ durably under which number it acts, then it acts; its promotion is recorded
 before anybody follows it, and clients come last.
 """
 
-import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any, Final, Protocol
@@ -14,14 +13,16 @@ import structlog
 
 from mesh import failpoints
 from mesh.errors import Fenced, InvariantBroken, TrellisError
-from mesh.ids import PRIMARY, FencingTerm, HostId, Index
+from mesh.ids import FencingTerm, HostId, Index
 from mesh.limits import TIMELINES_MAX
 from mesh.state import ClusterState
-from mesh.state.commands import Applied, EventDraft, RecordEvents, SingleCommand
+from mesh.state.commands import Applied, RecordEvents, SingleCommand
 from mesh.state.database_checks import data_hosts
 from mesh.state.database_commands import PublishSyncSet, RecordBootstrap, RecordPromotion
 from mesh.state.database_model import DatabaseRecord
+from sidecar.postgres.beside import Beside
 from sidecar.postgres.history import timeline_above
+from sidecar.postgres.milestones import Milestones
 from sidecar.postgres.model import (
     NO_TERM,
     Action,
@@ -81,8 +82,9 @@ class Acts:
         self.is_changing = False
         self._checkpointed = NO_TERM
         self._is_former_dropped = False
-        self._marks: dict[str, float] = {}
-        self._beside: set[asyncio.Task[None]] = set()
+        self._milestones = Milestones(host)
+        #: Of the driver's loop to check, and to end.
+        self.beside = Beside()
 
     # ---- looking --------------------------------------------------------------------
 
@@ -94,12 +96,13 @@ class Acts:
             self._checkpointed = NO_TERM
         elif self.ship is not None:
             self.ship.seen(sight)
-            if sight.has_other_names and self.ship.in_force.is_certain:
+            if process.has_other_names and self.ship.in_force.is_certain:
                 self.ship.setting(self.ship.in_force.names)  # somebody overrides them: they are set anew
-        is_checkpointed = self.ship is not None and self._checkpointed == self.ship.fencing_term
-        if process.is_checkpointed == is_checkpointed:
-            return sight
-        process = replace(process, is_checkpointed=is_checkpointed)
+        process = replace(
+            process,
+            is_checkpointed=self.ship is not None and self._checkpointed == self.ship.fencing_term,
+            is_stray=self.ship is None and process.kind is ProcessKind.PRIMARY,
+        )
         return replace(sight, local=replace(sight.local, process=process))
 
     def complete(self, goal: Goal, record: DatabaseRecord, sight: Sight) -> Goal:
@@ -159,8 +162,10 @@ class Acts:
                 if goal.kind is GoalKind.HAND_OVER:  # everybody waits for this: without another look
                     await self._engine.seal(goal.fencing_term, self._first_names())
                     failpoints.hit("database.sealed")
-            case Do.STOP_IMMEDIATE | Do.KILL_ALL:
+            case Do.KILL_ALL:
                 await self.kill()
+            case Do.SET_RIGHT:
+                await self._set_right()
             case Do.CREATE_SLOTS | Do.DROP_SLOTS:
                 await self._engine.set_slots(goal.peers)
             case _:
@@ -179,7 +184,7 @@ class Acts:
         names, term = _names(action), goal.fencing_term
         self._engine.note_acting(term)
         self._check_live()
-        self._mark("begun")
+        self._milestones.reached("begun")
         ship = Primaryship(self._host, term, names, begun_at=None, is_new=data.primary_term < term)
         self.is_held = True
         self._engine.start(names=names, source=None)
@@ -188,7 +193,7 @@ class Acts:
 
     async def _promote(self, action: Action, goal: Goal) -> None:
         names, term = _names(action), goal.fencing_term
-        self._mark("begun")
+        self._milestones.reached("begun")
         self._check_live()
         self.is_held = True
         await self._hold()
@@ -199,15 +204,32 @@ class Acts:
         ship = self.ship = Primaryship(self._host, term, names, begun_at=None, is_new=True)
         ship.begun_at = await self._engine.promote(names, action.timeline_above)
         failpoints.hit("database.promoted")
-        self._mark("promoted")
+        self._milestones.reached("promoted")
 
     async def _open(self, goal: Goal) -> None:
         self._check_live()
         await self._engine.open()
-        self._mark("opened")
+        self._milestones.reached("opened")
         # The control file learns of a promotion by a checkpoint, and who rewinds believes that.
-        self._go_on_with(self._engine.checkpoint(), "checkpoint")
-        self._go_on_with(self._journal_opened(goal.fencing_term), "journal")
+        self.beside.begin("checkpoint", self._engine.checkpoint())
+        told = self._milestones.opened(goal.fencing_term)
+        if told is not None:
+            self.beside.begin("journal", self._replicated.propose(RecordEvents((told,))))
+
+    async def _set_right(self) -> None:
+        """It waits for the right standbys again, or ends: nothing more is acknowledged by other names.
+
+        In order, so that standbys get what was; it begins anew closed, until they have it.
+        """
+        ship = self.ship
+        if ship is None:
+            raise InvariantBroken("a primary without a primaryship")
+        ship.setting(ship.in_force.names)
+        try:
+            ship.set(await self._engine.set_sync(ship.in_force.names))
+        except TrellisError:
+            await self.stop(_SEAL_S)
+            raise
 
     async def _hold(self) -> None:
         process = self._engine.process
@@ -281,12 +303,11 @@ class Acts:
 
     def _help_the_others_back(self) -> None:
         """Closed for long: those it waits for may have to be rewound, and believe its control file."""
-        promoted_at = self._marks.get("promoted")
-        if promoted_at is None or "checkpoint" in self._marks:
+        since_s = self._milestones.since_s("promoted")
+        if since_s is None or since_s < _CLOSED_S or self._milestones.since_s("checkpoint") is not None:
             return
-        if asyncio.get_running_loop().time() - promoted_at > _CLOSED_S:
-            self._mark("checkpoint")
-            self._go_on_with(self._engine.checkpoint(), "checkpoint")
+        self._milestones.reached("checkpoint")
+        self.beside.begin("checkpoint", self._engine.checkpoint())
 
     async def _bootstrapped(self, goal: Goal, sight: Sight) -> None:
         state, data = self._replicated.state, sight.local.data
@@ -308,7 +329,7 @@ class Acts:
         failpoints.hit("database.before-recorded")
         await self._propose(RecordPromotion(self._host, history.timeline, term, switches))
         failpoints.hit("database.recorded")
-        self._mark("recorded")
+        self._milestones.reached("recorded")
 
     async def _next_step(
         self, ship: Primaryship, record: DatabaseRecord, hosts: Iterable[HostId], sight: Sight
@@ -344,40 +365,6 @@ class Acts:
         applied = await self._replicated.propose(command)
         await self._replicated.wait_applied(applied.index)
         return applied
-
-    # ---- telling --------------------------------------------------------------------
-
-    def _mark(self, phase: str) -> None:
-        if phase == "begun":
-            self._marks = {}
-        self._marks[phase] = asyncio.get_running_loop().time()
-
-    async def _journal_opened(self, term: FencingTerm) -> None:
-        begun = self._marks.get("begun")
-        if begun is None:
-            return
-        took = {
-            f"{name}_ms": str(round((at - begun) * 1e3))
-            for name, at in self._marks.items()
-            if name != "begun"
-        }
-        text = f"{self._host} takes writes as primary, {took.get('opened_ms', '?')} ms after it was asked to"
-        facts = tuple(sorted({**took, "host": str(self._host), "fencing_term": str(term)}.items()))
-        self._marks = {}
-        await self._replicated.propose(RecordEvents((EventDraft("database-opened", PRIMARY, text, facts),)))
-
-    def _go_on_with(self, work: Coroutine[Any, Any, object], name: str) -> None:
-        """Nothing waits for it, and nothing rests on it."""
-
-        async def told() -> None:
-            try:
-                await work
-            except TrellisError as error:
-                LOG.info("database-beside", what=name, error=str(error))
-
-        task = asyncio.get_running_loop().create_task(told(), name=f"database:{name}")
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
 
 
 def _source(goal: Goal) -> Source:

@@ -74,8 +74,12 @@ def state_of(local: LocalState, goal: Goal) -> Local:
             return Local.STOPPED_PRIMARY if data.was_primary else Local.STOPPED
         case ProcessKind.STARTING | ProcessKind.RECOVERING:
             return Local.STARTING if process.as_standby else Local.STARTING_PRIMARY
+        case ProcessKind.PRIMARY if process.is_stray:
+            return Local.STRAY
+        case ProcessKind.PRIMARY if process.is_open:
+            return Local.OVERRIDDEN if process.has_other_names else Local.OPEN
         case ProcessKind.PRIMARY:
-            return Local.OPEN if process.is_open else Local.CLOSED
+            return Local.CLOSED
         case _ if data.damaged:
             return Local.DAMAGED_STANDBY
         case _:

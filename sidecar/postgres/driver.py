@@ -204,10 +204,12 @@ class DatabaseDriver:
                         await self._wake.wait()
         finally:
             await self._pace.end()
+            await self._acts.beside.end()
 
     async def _turn(self) -> float:
         """One look, one thing done; how long to wait for news after it."""
         self._pace.check()
+        self._acts.beside.check()
         if self._is_stopping:
             return self._pace.pause_s(is_settled=True)
         state = self._replicated.state

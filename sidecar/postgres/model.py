@@ -155,6 +155,10 @@ class LocalProcess:
     is_open: bool = False
     #: PRIMARY: a checkpoint was finished since it was asked to hand over, so that stopping is short.
     is_checkpointed: bool = False
+    #: PRIMARY: it acknowledges by other names than it was told.
+    has_other_names: bool = False
+    #: PRIMARY: this sidecar has made it none: a promotion went on after whoever began it had died.
+    is_stray: bool = False
     #: RECOVERING: what people are shown.
     progress: str = ""
 
@@ -230,13 +234,14 @@ class Do(Enum):
     #: Make the promise durable and end the receiver; also where nothing runs.
     SEAL = "seal"
     STOP_FAST = "stop-fast"
-    STOP_IMMEDIATE = "stop-immediate"
     KILL_ALL = "kill-all"
     CLONE = "clone"
     REWIND = "rewind"
     CREATE_SLOTS = "create-slots"
     DROP_SLOTS = "drop-slots"
     CONFIGURE_SYNC = "configure-sync"
+    #: Put its own names in force again, or end it.
+    SET_RIGHT = "set-right"
     WAIT = "wait"
 
 

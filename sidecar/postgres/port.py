@@ -39,8 +39,6 @@ class Sight:
     behind: int = 0
     #: Of PostgreSQL: "15.18".
     version: str = ""
-    #: A primary: it acknowledges by other names than it was told.
-    has_other_names: bool = False
     #: What is not well although it runs, as a sentence.
     problem: str = ""
     #: What it has loaded, and what it has refused last; None: nothing, or not known.

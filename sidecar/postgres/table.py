@@ -37,6 +37,10 @@ class Local(Enum):
     RECEIVING = "receiving"
     CLOSED = "closed"
     OPEN = "open"
+    #: Open, and it acknowledges by other names than it was told.
+    OVERRIDDEN = "overridden"
+    #: A primary by nobody's doing that is known here: its fence and its account are of somebody who died.
+    STRAY = "stray"
 
 
 class Asked(Enum):
@@ -77,7 +81,7 @@ L, A = Local, Asked
 _DOWN: Final = (L.EMPTY, L.PARTIAL, L.STRANGE, L.DAMAGED, L.STOPPED, L.STOPPED_PRIMARY)
 _WHOLE: Final = (L.STOPPED, L.STOPPED_PRIMARY)
 _STANDBYS: Final = (L.DAMAGED_STANDBY, L.IDLE, L.RECEIVING)
-_PRIMARIES: Final = (L.CLOSED, L.OPEN)
+_PRIMARIES: Final = (L.CLOSED, L.OPEN, L.OVERRIDDEN)
 _STARTS: Final = (L.STARTING, L.STARTING_PRIMARY)
 _Rows: TypeAlias = tuple[tuple[tuple[Local, ...], Row], ...]
 
@@ -89,11 +93,13 @@ def _wait(sentence: str) -> Row:
 _STRANGE: Final = _wait("data of another database lie here: not touched; move them away")
 _NO_DATA: Final = _wait("no whole data here: it cannot be primary, and says so")
 _NO_MORE: Final = Row(Do.KILL_ALL, "another host is primary: nothing of this may go on")
+_SET_RIGHT: Final = Row(Do.SET_RIGHT, "somebody has changed whom it waits for: set it right, or end it")
 #: Rows that hold whatever is asked, where a goal has none of its own.
 _ALWAYS: Final[_Rows] = (
     ((L.MISPLACED,), Row(Do.KILL_ALL, "a server runs on data that are not whole: end it")),
     ((L.STRANGE_RUNNING,), Row(Do.STOP_FAST, "a server runs on another database: end it, keep its data")),
     ((L.STRANGE,), _STRANGE),
+    ((L.STRAY,), Row(Do.KILL_ALL, "a promotion outlived whoever began it: end it, and begin anew")),
 )
 _CLONE: Final[_Rows] = (
     ((L.EMPTY,), Row(Do.CLONE, "no data: copy them from the primary")),
@@ -128,6 +134,7 @@ _BY_GOAL: Final[Mapping[Asked, _Rows]] = {
         ((L.IDLE,), Row(Do.PROMOTE, "it is chosen and receives nothing: promote it")),
         ((L.CLOSED,), _wait("not open yet")),
         ((L.OPEN,), Row(Do.WAIT, "it is primary and open", tends=True)),
+        ((L.OVERRIDDEN,), _SET_RIGHT),
     ),
     A.PRIMARY_OPEN: (
         ((L.EMPTY, L.PARTIAL), _NO_DATA),
@@ -139,12 +146,13 @@ _BY_GOAL: Final[Mapping[Asked, _Rows]] = {
         ((L.IDLE,), Row(Do.PROMOTE, "it is chosen and receives nothing: promote it")),
         ((L.CLOSED,), Row(Do.OPEN, "its standbys have everything: let clients in")),
         ((L.OPEN,), Row(Do.WAIT, "it is primary and open", tends=True)),
+        ((L.OVERRIDDEN,), _SET_RIGHT),
     ),
     A.HAND_OVER: (
         (_DOWN, Row(Do.SEAL, "it has stopped: promise not to act under this number again")),
         ((*_STARTS, *_STANDBYS), Row(Do.STOP_FAST, "it is to hand over and serves nobody: stop")),
         ((L.OPEN,), Row(Do.CHECKPOINT, "write a checkpoint first, so that stopping is short")),
-        ((L.CLOSED,), Row(Do.STOP_FAST, "no clients: stop, so that the successor gets the rest")),
+        ((L.CLOSED, L.OVERRIDDEN), Row(Do.STOP_FAST, "stop, so that the successor gets the rest")),
     ),
     A.HAND_OVER_NOW: (
         (_DOWN, Row(Do.SEAL, "it has stopped: promise not to act under this number again")),

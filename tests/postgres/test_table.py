@@ -68,10 +68,16 @@ def all_states() -> list[LocalState]:
         LocalProcess(),
         *(
             LocalProcess(
-                kind, as_standby=standby, receives_from=source, is_open=is_open, is_checkpointed=is_open
+                kind,
+                as_standby=standby,
+                receives_from=source,
+                is_open=is_open,
+                is_checkpointed=is_open,
+                has_other_names=is_odd,
+                is_stray=is_odd and not is_open,
             )
-            for kind, standby, source, is_open in product(
-                ProcessKind, (False, True), (None, A, B), (False, True)
+            for kind, standby, source, is_open, is_odd in product(
+                ProcessKind, (False, True), (None, A, B), (False, True), (False, True)
             )
         ),
     ]
@@ -176,6 +182,26 @@ def test_a_switchover_as_the_old_primary_sees_it() -> None:
     assert does(host(replace(FORMER, end=Lsn(100)), sealed=4), FOLLOW_B) is Do.START_STANDBY
     starting = LocalProcess(ProcessKind.STARTING, as_standby=True)
     assert does(host(FORMER, starting, sealed=4), FOLLOW_B) is Do.WAIT
+
+
+def test_a_primary_that_waits_for_others_than_it_was_told_is_set_right_or_ends() -> None:
+    """Goal: it does not go on acknowledging what no promotion would ask for. Method: under every goal."""
+    astray = host(FORMER, LocalProcess(ProcessKind.PRIMARY, is_open=True, has_other_names=True))
+    for closed_because in ("", "being set"):
+        assert does(astray, replace(LEAD, closed_because=closed_because)) is Do.SET_RIGHT
+    closed = host(FORMER, LocalProcess(ProcessKind.PRIMARY, has_other_names=True))
+    assert does(closed, LEAD) is Do.WAIT
+    for goal in GOALS:
+        is_leading = goal.kind in (GoalKind.PRIMARY, GoalKind.BOOTSTRAP)
+        assert is_leading or does(astray, goal) in (Do.STOP_FAST, Do.KILL_ALL)
+
+
+def test_a_promotion_that_outlived_whoever_began_it_is_ended() -> None:
+    """Goal: no primary that nobody has an account of, and no fence. Method: under every goal."""
+    stray = host(FORMER, LocalProcess(ProcessKind.PRIMARY, is_stray=True))
+    for goal in (*GOALS, LEAD, replace(LEAD, closed_because="")):
+        assert does(stray, goal) in (Do.KILL_ALL, Do.STOP_FAST)
+    assert does(stray, LEAD) is Do.KILL_ALL
 
 
 def test_a_primary_that_lost_its_place_ends_and_comes_back() -> None:

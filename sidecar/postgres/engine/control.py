@@ -157,10 +157,15 @@ class Control:
         """Have *names* in force in every process; returns a position that was written after that.
 
         A walsender that has not confirmed that position after *confirm_s* is ended: it comes
-        back with the new names. Fails: `Conflict` when something else overrides the names.
+        back with the new names. What ALTER SYSTEM says instead is taken back, with all else that it says.
+        Fails: `Conflict` when something overrides the names even so.
         """
         await self.reload(replace(self.config, sync=names), deadline_s)
         view = await self.look()
+        if view.sync_names != sync_text(names):
+            self._files.point(self._layout.data)
+            await self.reload(self.config, deadline_s)
+            view = await self.look()
         if view.sync_names != sync_text(names):
             raise Conflict(
                 f"synchronous_standby_names is {view.sync_names!r} instead of {sync_text(names)!r}:"

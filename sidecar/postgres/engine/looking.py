@@ -52,6 +52,8 @@ class Eyes:
         self._history: TimelineHistory | None = None
         self._slots: tuple[HostId, ...] | None = None
         self._following_since = 0.0
+        #: The last synchronous names that it was told and had loaded.
+        self._names: str | None = None
 
     # ---- what is not as it was ------------------------------------------------------
 
@@ -144,6 +146,7 @@ class Eyes:
             receives_from=view.receives_from,
             flushed=view.flushed,
             is_open=control.config.is_open and not view.is_standby,
+            has_other_names=not view.is_standby and self._are_others(view.sync_names),
         )
         self._note_lost_wal(view)
         return Sight(
@@ -157,9 +160,15 @@ class Eyes:
             is_catching_up=view.is_catching_up,
             behind=max(0, view.flushed - view.replayed) if view.is_standby else 0,
             version=self._local.binaries.version,
-            has_other_names=not view.is_standby and view.sync_names != sync_text(control.config.sync),
             problem=problem,
         )
+
+    def _are_others(self, names: str) -> bool:
+        """It was never told these; those of before stay in force until it has loaded the last."""
+        told = sync_text(self._local.control.config.sync)
+        if names == told:
+            self._names = told
+        return names not in (told, self._names)
 
     def _read_history(self, timeline: Timeline) -> TimelineHistory | None:
         try:

@@ -15,6 +15,8 @@ from mesh.identity.keys import key_to_pem, make_csr, new_key
 from mesh.ids import MemberId
 from sidecar.postgres.engine import tls
 from sidecar.postgres.engine.config import REPLICATION_ROLE, REWIND_ROLE, connection_text
+from sidecar.postgres.engine.local_data import Standing
+from sidecar.postgres.engine.looking import Eyes
 from sidecar.postgres.engine.tool import Tools
 from sidecar.postgres.model import SyncNames
 from tests.identity.cast import OTHER_CLUSTER, SEALING_KEY, authority, identity
@@ -160,6 +162,29 @@ async def test_names_are_in_force_in_every_walsender_even_when_a_standby_hangs(c
         assert "host3" not in after or after["host3"].pid != before["host3"]
     finally:
         os.kill(frozen, signal.SIGCONT)
+
+
+async def test_names_that_a_hand_has_overridden_are_seen_and_taken_back(cluster: Cluster) -> None:
+    """Goal: no commit is acknowledged by others than those that a promotion asks.
+
+    Method: ALTER SYSTEM says that nobody is waited for; the engine looks, and sets its names again.
+    """
+    first, second = await cluster.up(2)
+    control, names = first.postgres.control, SyncNames(1, (second.host,))
+    eyes = Eyes(first.postgres, Standing(first.layout))
+
+    async def is_odd() -> bool:
+        return (await eyes.look("", "")).local.process.has_other_names
+
+    assert not await is_odd()
+    await control._query("ALTER SYSTEM SET synchronous_standby_names = ''")
+    await control._query("SELECT pg_reload_conf()")
+    await until(is_odd, "the override is seen")
+    assert await control.set_sync(names) > 0
+    assert not await is_odd()
+    assert await control._query("SHOW synchronous_standby_names") == [('ANY 1 ("host2")',)]
+    await control.set_sync(SyncNames(1, (second.host, cluster.names[2])))
+    assert not await is_odd()
 
 
 async def _receiver_pid(machine: Machine) -> int:

@@ -132,6 +132,7 @@ class SimPostgres:
             receives_from=sending.server.host if sending is not None and is_standby else None,
             flushed=data.flushed,
             is_open=server.is_open,
+            has_other_names=server.is_overridden,
         )
         receivers = tuple(
             ReceiverSight(
@@ -328,6 +329,8 @@ class SimPostgres:
         self._check_ready()
         await self._takes(0.1, 1)
         server = self._server
+        if server.is_overridden:
+            raise Conflict("something overrides the names")
         generation = server.generation
         server.set_names(names)
         await self._until(lambda: server.in_force == (names,) or server.generation != generation, RELOAD_S)

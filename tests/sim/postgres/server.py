@@ -71,6 +71,8 @@ class Server:
         #: Share of what a sidecar asks that fails.
         self.fails = 0.0
         self.is_stopping = False
+        #: Somebody's ALTER SYSTEM says whom to wait for, and nothing but a start takes that back.
+        self.is_overridden = False
 
     # ---- time -----------------------------------------------------------------------
 
@@ -112,7 +114,7 @@ class Server:
         self.generation += 1
         self.pid = self.databases.next_pid()
         self.kind, self.as_standby, self.is_open = ProcessKind.STARTING, as_standby, False
-        self.is_stopping, self._is_flushing = False, False
+        self.is_stopping, self._is_flushing, self.is_overridden = False, False, False
         self.after(self.draw(10, 60), self._recover)
 
     def _recover(self) -> None:
@@ -287,6 +289,11 @@ class Server:
         for sending in self.sending:
             sending.send()
 
+    def override(self, names: SyncNames) -> None:
+        """Somebody has changed whom it waits for, by hand."""
+        self.is_overridden, self.in_force = True, (names,)
+        self.release()
+
     def set_names(self, names: SyncNames) -> None:
         """They are in the file, and every process is told to read that; each does so in its own time."""
         self.disk.names = names
@@ -294,11 +301,13 @@ class Server:
 
     def _read_names(self, names: SyncNames) -> None:
         """Some act by the new ones already."""
+        if self.is_overridden:
+            return
         self.in_force = (*self.in_force, names)
         self.after(self.draw(0.5, 15), self._have_read_names, names)
 
     def _have_read_names(self, names: SyncNames) -> None:
-        if self.disk.names == names:
+        if self.disk.names == names and not self.is_overridden:
             self.in_force = (names,)
             self.release()
 

@@ -1,0 +1,94 @@
+"""What was found in the database, one story each: a calm world, and what its story does to one server."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from mesh.ids import HostId
+from sidecar.postgres.model import ProcessKind, SyncNames
+from tests.sim.checkers import ALL_CHECKERS
+from tests.sim.clock import MS, NS
+from tests.sim.main import Quiet
+from tests.sim.postgres.clients import Writers
+from tests.sim.postgres.cluster import Databases
+from tests.sim.postgres.server import Server
+from tests.sim.world import Plan, World
+
+PLAN: Final = Plan(voters=3, has_database=True)
+WHOLE_S: Final = 60
+
+
+@contextmanager
+def database(seed: int = 1) -> Iterator[Databases]:
+    """Three hosts with a database that is whole and that somebody writes to."""
+    with Quiet():
+        world = World(seed, PLAN, ALL_CHECKERS)
+        world.found()
+        assert world.databases is not None
+        try:
+            writers = Writers(world, world.chance("writers"), 2, 20.0)
+            writers.start()
+            wait_whole(world.databases)
+            yield world.databases
+            assert world.failure is None
+            wait_whole(world.databases)
+            writers.is_on = False
+            world.finish()
+        finally:
+            world.close()
+
+
+def wait(databases: Databases, holds: Callable[[], bool], what: str, within_s: float = 30.0) -> None:
+    """Until it holds. Fails: when it never does in time."""
+    world = databases.world
+    end = world.now + int(within_s * NS)
+    while not holds():
+        assert world.now < end, f"not within {within_s:g} s: {what}"
+        world.run_until(world.now + MS)
+
+
+def wait_whole(databases: Databases) -> None:
+    """Until one host is primary and both others stream from it and count."""
+
+    def is_whole() -> bool:
+        primary = databases.primary()
+        if primary is None or databases.acknowledgements == 0:
+            return False
+        others = [each for each in databases.servers.values() if each is not primary]
+        is_streaming = all(each.receiving.sending is not None for each in others)
+        return is_streaming and databases.published.voters == tuple(sorted(each.host for each in others))
+
+    wait(databases, is_whole, "the database is whole", WHOLE_S)
+
+
+def the_primary(databases: Databases) -> Server:
+    found = databases.primary()
+    assert found is not None
+    return found
+
+
+def standbys(databases: Databases) -> list[Server]:
+    return [each for each in databases.servers.values() if each.kind is ProcessKind.STANDBY]
+
+
+def test_a_primary_whose_names_stay_overridden_does_not_stay_open() -> None:
+    """Goal: what acknowledges by other names than a promotion asks for ends soon. Method: a hand has it wait
+    for a host that is none, and a reload does not take that back."""
+    with database() as databases:
+        primary = the_primary(databases)
+        generation = primary.generation
+        primary.override(SyncNames(1, (HostId("nobody"),)))
+        wait(databases, lambda: primary.generation != generation, "it ends", 2.0)
+        assert not primary.is_open
+
+
+def test_a_promotion_that_outlived_its_sidecar_is_ended() -> None:
+    """Goal: a host whose server became primary by nobody's doing does not stand still. Method: a primary's
+    sidecar forgets what it knew of it, as the next one does that adopted it while it was a standby."""
+    with database() as databases:
+        primary = the_primary(databases)
+        life, generation = primary.machine.life, primary.generation
+        assert life is not None
+        assert life.database is not None
+        life.database.driver._acts.ship = None
+        wait(databases, lambda: primary.generation != generation, "it is ended")
