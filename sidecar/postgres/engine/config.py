@@ -56,9 +56,15 @@ DEFAULTS: Final = {
 _DEFAULTS_14: Final = {"recovery_init_sync_method": "syncfs"}
 #: What safety or the manager itself rests on: not for a declaration to change.
 FIXED: Final = {
+    # Else the warning that a commit was not waited for does not reach its client.
+    "client_min_messages": "notice",
+    # After a failed flush pages count as written that are not: it must end, and read its WAL.
+    "data_sync_retry": "off",
     "fsync": "on",
     "full_page_writes": "on",
     "hot_standby": "on",
+    "ignore_checksum_failure": "off",
+    "ignore_invalid_pages": "off",
     "lc_messages": "C",
     "log_destination": "stderr",
     "log_line_prefix": "%m [%p] %q%u@%d ",
@@ -66,9 +72,13 @@ FIXED: Final = {
     "max_replication_slots": "32",
     "max_wal_senders": "32",
     "password_encryption": "scram-sha-256",
+    # A standby that waits with what it has would hold up every promotion for as long.
+    "recovery_min_apply_delay": "0",
     "recovery_target_timeline": "latest",
     # A crash restart shows commits that no standby has: it must start closed, by the manager.
     "restart_after_crash": "off",
+    # WAL comes from the primary alone: an archive has that of others, too.
+    "restore_command": "",
     "ssl": "on",
     "synchronous_commit": "on",
     "wal_level": "replica",
@@ -77,6 +87,7 @@ FIXED: Final = {
     "wal_receiver_timeout": "5s",
     "wal_retrieve_retry_interval": "20ms",
     "wal_sender_timeout": "5s",
+    "zero_damaged_pages": "off",
 }
 _OURS: Final = frozenset(FIXED) | {
     "cluster_name",

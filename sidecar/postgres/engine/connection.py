@@ -22,6 +22,10 @@ from sidecar.postgres.engine.layout import Layout
 
 _Value = TypeVar("_Value")
 _DISK_FULL = "53100"
+#: What is declared for clients must not rule the manager: each of its waits has its own deadline.
+_OPTIONS = "-c synchronous_commit=local -c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off"
+#: Versions before this do not know `transaction_timeout`, and would refuse it among the options.
+_TRANSACTION_TIMEOUT = 170_000
 
 
 class _Droppable(psycopg.AsyncConnection[TupleRow]):
@@ -55,10 +59,12 @@ class Session:
                     user=ADMIN_ROLE,
                     dbname=database,
                     application_name="trellis",
-                    options="-c synchronous_commit=local",
+                    options=_OPTIONS,
                     sslmode="disable",
                     autocommit=True,
                 )
+                if connection.info.server_version >= _TRANSACTION_TIMEOUT:
+                    await connection.execute("SET transaction_timeout = 0")
         except TimeoutError:
             raise NotInTime(f"PostgreSQL let nobody in within {deadline_s:g} s.") from None
         except psycopg.Error as error:

@@ -61,6 +61,16 @@ def test_a_declaration_cannot_change_what_safety_rests_on(layout: Layout) -> Non
     assert "syncfs" in text
     assert "syncfs" not in parameters_text(layout, CONFIG, 1, 13)  # which does not know it
     assert check_parameters((("work_mem", "8MB"), ("pg_stat_statements.max", "100"))) == []
+    for name in (
+        "client_min_messages",
+        "data_sync_retry",
+        "ignore_checksum_failure",
+        "ignore_invalid_pages",
+        "recovery_min_apply_delay",
+        "restore_command",
+        "zero_damaged_pages",
+    ):
+        assert len(check_parameters(((name, "x"),))) == 1, name
     tricks = (
         ("Work Mem", "1"),
         ("work_mem", "1\nfsync=off"),

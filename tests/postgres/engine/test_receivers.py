@@ -213,6 +213,24 @@ async def test_parameters_that_the_server_refuses_change_nothing(cluster: Cluste
     assert await control._query("SHOW work_mem") == [("8MB",)]
 
 
+@pytest.mark.parametrize("cluster", ["found", "wheel"], indirect=True)
+async def test_what_is_declared_for_clients_does_not_rule_the_manager(cluster: Cluster) -> None:
+    """Goal: a checkpoint, or a role that is made, is not broken off. Method: short limits, a longer query."""
+    (first,) = await cluster.up(1)
+    control = first.postgres.control
+    limits = [
+        ("statement_timeout", "20ms"),
+        ("lock_timeout", "20ms"),
+        ("default_transaction_read_only", "on"),
+    ]
+    if first.postgres.binaries.major >= 17:
+        limits.append(("transaction_timeout", "20ms"))
+    await control.set_parameters(tuple(limits))
+    control.close()
+    await control._query("SELECT pg_sleep(0.1)")
+    await control._query("CREATE ROLE somebody")
+
+
 async def test_the_rewind_role_reaches_only_what_a_rewind_needs(cluster: Cluster, folder: Path) -> None:
     """Goal: least rights. Method: the rewind role asks for replication, and is refused."""
     first, second, _ = cluster.machines
