@@ -4,6 +4,9 @@ A position is a timeline and an LSN. The line of a history is the WAL that leads
 to it: each ancestor up to where it was left, then the timeline itself. Positions
 may be compared only along one line.
 
+What is recorded and told of a history is cut to its newest `TIMELINES_MAX`. Lines are compared from
+the first timeline that both remember on: what was before is taken to be the same if that one is.
+
 Two promotions that did not know of each other would take the same timeline
 number, and if both left at the same LSN no history tells them apart. So each
 gets a number of its own (`timeline_above`). Where a hand promoted, a former primary
@@ -13,11 +16,13 @@ is still never taken to be on the line of another of the same number.
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, TypeAlias
 
 from mesh.ids import FencingTerm
+from mesh.limits import TIMELINES_MAX
 from sidecar.postgres.model import (
     NO_LSN,
+    NO_TIMELINE,
     Ancestor,
     LocalData,
     Lsn,
@@ -26,6 +31,7 @@ from sidecar.postgres.model import (
     parse_lsn,
 )
 
+_Line: TypeAlias = list[tuple[Timeline, Lsn | None]]
 _LINE: Final = re.compile(r"(\d+)\s+([0-9A-Fa-f]+/[0-9A-Fa-f]+)(?:\s.*)?")
 
 
@@ -60,20 +66,20 @@ def end_on(history: TimelineHistory, timeline: Timeline) -> Lsn | None:
 
 def descends_from(history: TimelineHistory, other: TimelineHistory) -> bool:
     """The line of `history` goes through the timeline of `other`, reached by the same ancestors."""
-    if history.timeline == other.timeline:
-        return history.ancestors == other.ancestors
-    before = len(other.ancestors)
+    mine, theirs = _lines(history, other)
+    last = len(theirs) - 1
     return (
-        history.ancestors[:before] == other.ancestors
-        and len(history.ancestors) > before
-        and history.ancestors[before].timeline == other.timeline
-    )
+        0 <= last < len(mine) and mine[:last] == theirs[:last] and mine[last][0] == theirs[last][0]
+    )  # a timeline's number is its last one's, so of the same number all ancestors are the same
 
 
 def common_end(one: TimelineHistory, other: TimelineHistory) -> Lsn | None:
     """Up to where the two lines are the same; None: as far as they go."""
     shared = NO_LSN
-    for mine, theirs in zip(_line(one), _line(other), strict=False):
+    ours, others = _lines(one, other)
+    if not ours or not others:
+        return shared
+    for mine, theirs in zip(ours, others, strict=False):
         if mine == theirs:
             shared = mine[1] or shared
             continue
@@ -83,9 +89,21 @@ def common_end(one: TimelineHistory, other: TimelineHistory) -> Lsn | None:
     return None
 
 
-def _line(history: TimelineHistory) -> list[tuple[Timeline, Lsn | None]]:
-    line: list[tuple[Timeline, Lsn | None]] = [(each.timeline, each.end) for each in history.ancestors]
-    return [*line, (history.timeline, None)]
+def _lines(one: TimelineHistory, other: TimelineHistory) -> tuple[_Line, _Line]:
+    """Both, from where the shorter memory begins; empty: it begins after all that the other was on."""
+    first = max(_first_known(one), _first_known(other))
+    return _line(one, first), _line(other, first)
+
+
+def _first_known(history: TimelineHistory) -> Timeline:
+    """A history that is as long as is recorded at most may lack older ones."""
+    is_cut = len(history.ancestors) >= TIMELINES_MAX
+    return history.ancestors[0].timeline if is_cut else NO_TIMELINE
+
+
+def _line(history: TimelineHistory, first: Timeline) -> _Line:
+    line: _Line = [(each.timeline, each.end) for each in history.ancestors if each.timeline >= first]
+    return [*line, (history.timeline, None)] if history.timeline >= first else line
 
 
 # ---- positions ------------------------------------------------------------------

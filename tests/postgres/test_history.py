@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.ids import FencingTerm
+from mesh.limits import TIMELINES_MAX
 from sidecar.postgres.history import (
     Position,
     Return,
@@ -83,6 +84,45 @@ def test_descent_needs_the_same_ancestors() -> None:
     assert not descends_from(line(3, (1, 100)), SECOND)
     assert end_on(THIRD, Timeline(2)) == 200
     assert end_on(THIRD, Timeline(3)) is None
+
+
+def grown(count: int, last_end: int | None = None) -> TimelineHistory:
+    """Of so many promotions, each 100 bytes after the one before; the last at *last_end*."""
+    ends = [100 * number for number in range(1, count)] + [last_end or 100 * count]
+    return line(count + 1, *enumerate(ends, start=1))
+
+
+def cut(history: TimelineHistory) -> TimelineHistory:
+    """As it is recorded."""
+    return replace(history, ancestors=history.ancestors[-TIMELINES_MAX:])
+
+
+def test_a_cut_history_is_compared_from_where_it_begins() -> None:
+    """Goal: after a thousand promotions a standby still follows as it is. Method: whole, cut, forks."""
+    count = TIMELINES_MAX + 100
+    now, before = grown(count), grown(count - 1)
+    for mine, theirs in ((cut(now), before), (cut(now), cut(before)), (now, cut(before)), (now, before)):
+        assert descends_from(mine, theirs)
+        assert not descends_from(theirs, mine)
+        assert common_end(mine, theirs) == 100 * count
+        assert can_follow(at(theirs, 100 * count), mine)
+        assert not can_follow(at(theirs, 100 * count + 1), mine)
+    assert descends_from(cut(now), now)
+    assert common_end(cut(now), now) is None
+    fork = grown(count - 1, last_end=100 * (count - 1) + 7)
+    for mine in (now, cut(now)):
+        assert not descends_from(mine, fork)
+        assert common_end(mine, fork) == 100 * (count - 1)
+
+
+def test_what_a_cut_history_does_not_remember_is_not_guessed() -> None:
+    """Goal: no WAL is taken for shared that may not be. Method: a host from before the first that is told."""
+    now = cut(grown(TIMELINES_MAX + 100))
+    old = grown(50)
+    assert not descends_from(now, old)
+    assert common_end(now, old) == 0
+    data = LocalData(DataKind.PRESENT, "7", old, end=Lsn(10))
+    assert way_back(data, now) is Return.REWIND
 
 
 def test_lines_are_the_same_up_to_where_one_left() -> None:
