@@ -16,6 +16,11 @@ acknowledgement. PostgreSQL calls it a success, with a WARNING (the commit is on
 one host only and may be lost with it); any WARNING that comes with a COMMIT counts
 as such, since its text is in the server's language. Nor is a COMMIT ever cancelled
 from here, for that would be such a cancelled wait: it is left, and the connection cut.
+So that warnings are heard and COMMIT waits, each connection says so itself: the database,
+the role and the URL may say otherwise.
+
+Bound: every wait for the server. One that stands still, with its connections open, answers no
+question of the kernel's either way: what is not answered in time is cut.
 
 Source: PostgreSQL, src/backend/replication/syncrep.c, SyncRepWaitForLSN.
 """
@@ -43,6 +48,8 @@ PAUSE_S_MIN: Final = 0.05
 PAUSE_S_MAX: Final = 0.5
 #: A COMMIT that takes longer is left: its outcome is unknown.
 COMMIT_S_MAX: Final = 10.0
+#: The server ends a statement itself; one that is not answered by then is of a server that stands still.
+SLACK_S: Final = 1.0
 _CONNECT_ARGUMENTS: Final = {
     "connect_timeout": 2,
     # Not to a standby that is about to be promoted, nor to one that was primary: tried again instead.
@@ -56,6 +63,8 @@ _CONNECT_ARGUMENTS: Final = {
 #: What a lost connection looks like, to whom it matters that nothing was committed.
 _LOST: Final = (psycopg.OperationalError, psycopg.InterfaceError)
 
+#: Class of SQLSTATEs by which the server says that it does not understand its own state.
+_INTERNAL: Final = "XX"
 #: What the server says when it has ended the transaction for sure, also in place of an answer to COMMIT.
 _ROLLED_BACK: Final = (
     psycopg.errors.SerializationFailure,
@@ -78,17 +87,36 @@ class Bounds:
 
 
 class _Patient(psycopg.AsyncConnection[Any]):
-    """Connects again and again, soon, for a bounded time.
+    """Connects again and again, soon, for a bounded time; waits for answers for a bounded time.
 
     The pool's own retries begin a second apart: longer than a failover of the database takes.
     """
 
+    #: Longest wait for an answer; None: somebody else sees to it.
+    answer_s: float | None = None
+
     @classmethod
     async def connect(cls, conninfo: str = "", **arguments: Any) -> Self:
+        answer_s = float(arguments.pop("answer_s"))
         async for attempt in connecting(float(arguments.pop("connect_s"))):
             with attempt:
-                return await super().connect(conninfo, **{**arguments, **_CONNECT_ARGUMENTS})
+                connection = await super().connect(conninfo, **{**arguments, **_CONNECT_ARGUMENTS})
+                connection.answer_s = answer_s
+                return connection
         raise AssertionError("tenacity ends by returning or by raising")
+
+    async def wait(self, *given: Any, **named: Any) -> Any:
+        """As psycopg's, through which everything goes that is asked of the server.
+
+        Cancellation: psycopg asks the server to cancel, and waits for that; within the same bound.
+        """
+        if self.answer_s is None:
+            return await super().wait(*given, **named)
+        cut = asyncio.get_running_loop().call_later(self.answer_s, _cut, self)
+        try:
+            return await super().wait(*given, **named)
+        finally:
+            cut.cancel()
 
 
 def connecting(within_s: float) -> tenacity.AsyncRetrying:
@@ -116,6 +144,7 @@ class Database:
                 "row_factory": dict_row,
                 "application_name": name,
                 "connect_s": self._bounds.connect_s,
+                "answer_s": self._answer_s,
                 "prepare_threshold": None,  # a statement prepared on the old primary is unknown to the new
             },
             configure=self._configure,
@@ -135,7 +164,12 @@ class Database:
     ) -> None:
         await self._pool.close()
 
+    @property
+    def _answer_s(self) -> float:
+        return self._bounds.statement_s + SLACK_S
+
     async def _configure(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        await connection.execute(_ACKNOWLEDGEMENTS)
         for name, seconds in (
             ("statement_timeout", self._bounds.statement_s),
             ("idle_in_transaction_session_timeout", self._bounds.idle_s),
@@ -149,8 +183,8 @@ class Database:
 
         *snapshot*: read only, and all statements see one moment.
 
-        Fails: `Unavailable`: nothing happened. `OutcomeUnknown`: see above. What
-        the body raises, after a rollback; an error of SQL is a bug.
+        Fails: `Unavailable`: nothing happened. `OutcomeUnknown`: see above; never of a
+        *snapshot*. What the body raises, after a rollback; an error of SQL is a bug.
 
         Cancellation: before COMMIT nothing happened, later it is unknown what did.
         """
@@ -167,9 +201,21 @@ class Database:
                 *_ROLLED_BACK,
             ) as error:  # may be done again
                 raise Unavailable(f"The database ended it before anything was changed: {error}") from error
-            await self._commit(connection)
+            try:
+                await self._commit(connection)
+            except OutcomeUnknown as error:
+                if snapshot:  # nothing was to be changed
+                    raise Unavailable(f"The read was not finished: {error.message}") from error
+                raise
         finally:
             await self._give_back(connection)
+
+    async def allow(self, connection: Connection, statement_s: float) -> None:
+        """Longer statements, until the end of the transaction."""
+        await connection.execute(
+            "SELECT set_config('statement_timeout', %s, true)", (str(int(statement_s * 1000)),)
+        )
+        _patient(connection).answer_s = statement_s + SLACK_S
 
     @contextlib.asynccontextmanager
     async def guarded(self, name: str, fencing_term: int) -> AsyncIterator[Connection]:
@@ -220,10 +266,12 @@ class Database:
                 autocommit=True,
                 application_name=f"{self._name}-notices",
                 connect_s=self._bounds.connect_s,
+                answer_s=self._answer_s,
             )
             await connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
         except psycopg.Error as error:
             raise Unavailable(f"The database does not answer: {error}") from error
+        connection.answer_s = None  # silence is nothing unusual here
         return connection
 
     async def _begun(self, begin: str) -> Connection:
@@ -246,13 +294,14 @@ class Database:
         warnings: list[str] = []
         listen = _collector(warnings)
         connection.add_notice_handler(listen)
+        _patient(connection).answer_s = None
         commit = asyncio.ensure_future(connection.execute("COMMIT"))
         try:
             await asyncio.wait({commit}, timeout=self._bounds.commit_s)
         finally:
             if not commit.done():
                 _cut(connection)
-                await asyncio.wait({commit})
+                await _ended(commit)
             connection.remove_notice_handler(listen)
         _judge(commit, warnings)
 
@@ -260,14 +309,33 @@ class Database:
         """To the pool, which rolls back what is open and replaces what is broken."""
         if connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
             await connection.close()
+        _patient(connection).answer_s = self._answer_s
         await self._pool.putconn(connection)
+
+
+def _patient(connection: Connection) -> _Patient:
+    assert isinstance(connection, _Patient), "the pool makes no others"
+    return connection
+
+
+async def _ended(commit: "asyncio.Future[Any]") -> None:
+    """Wait for the end of what was cut, which comes at once; whoever insists is let go after it."""
+    insisted: asyncio.CancelledError | None = None
+    while not commit.done():
+        try:
+            await asyncio.wait({commit})
+        except asyncio.CancelledError as again:
+            insisted = again
+    commit.exception()  # whoever was cancelled does not ask for it
+    if insisted is not None:
+        raise insisted
 
 
 def _judge(commit: "asyncio.Future[Any]", warnings: list[str]) -> None:
     error = commit.exception()
     if isinstance(error, _ROLLED_BACK):
         raise Unavailable(f"The database rolled it back: {error}") from error
-    if isinstance(error, psycopg.Error) and error.sqlstate is not None and not isinstance(error, _LOST):
+    if _is_refusal(error):
         raise Conflict(f"The database refused the transaction: {error}") from error
     if error is not None:
         raise OutcomeUnknown(
@@ -279,6 +347,18 @@ def _judge(commit: "asyncio.Future[Any]", warnings: list[str]) -> None:
         raise Conflict("The transaction had failed before, and nothing was changed.")
 
 
+def _is_refusal(error: BaseException | None) -> bool:
+    """The server has ended the transaction, and knows what it says."""
+    if not isinstance(error, psycopg.Error) or error.sqlstate is None or isinstance(error, _LOST):
+        return False
+    return not error.sqlstate.startswith(_INTERNAL)
+
+
+#: That warnings come, and that COMMIT waits for standbys; one that waits for even more is left so.
+_ACKNOWLEDGEMENTS: Final = """
+SELECT set_config('client_min_messages', 'warning', false), set_config('synchronous_commit', CASE
+    WHEN current_setting('synchronous_commit') = 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)
+"""
 _FENCE: Final = """
 INSERT INTO fences AS seen (name, term) VALUES (%s, %s)
 ON CONFLICT (name) DO UPDATE SET term = greatest(seen.term, excluded.term)

@@ -5,8 +5,9 @@ and apply. A file that was applied may not change any more (its checksum is kept
 Migrations of a later version of the program are left alone, so that an older
 instance goes on beside a newer one; a migration therefore only adds.
 
-Bound: a migration has no limit on a statement's time. The advisory lock belongs to the
-transaction, so a process that dies leaves nothing locked.
+Bound: `STATEMENT_S_MAX` for each file; who waits longer for another instance than a statement may take
+fails, and tries again. The advisory lock belongs to the transaction, so a process that dies leaves nothing
+locked.
 """
 
 import hashlib
@@ -21,6 +22,8 @@ from mesh.errors import Conflict, Corruption
 
 #: "TRELLIS" and a number, so that nobody else's advisory lock is meant.
 LOCK: Final = 0x5452454C_0001
+#: Of one file. A server that stands still meanwhile holds its instance up for as long.
+STATEMENT_S_MAX: Final = 3600.0
 _FILE: Final = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
 
@@ -60,11 +63,11 @@ async def migrate(database: Database, migrations: Sequence[Migration]) -> list[s
     applied: list[str] = []
     while True:
         async with database.transaction() as connection:
-            await connection.execute("SELECT set_config('statement_timeout', '0', true)")
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
             missing = await _missing(connection, migrations)
             if missing is None:
                 return applied
+            await database.allow(connection, STATEMENT_S_MAX)
             await connection.execute(missing.sql.encode())
             await connection.execute(
                 "INSERT INTO migrations (number, name, checksum) VALUES (%s, %s, %s)",

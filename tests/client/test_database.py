@@ -1,7 +1,6 @@
 """What a service may conclude from a transaction, on a real PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
 
 import psycopg
 import pytest
@@ -9,31 +8,11 @@ import pytest
 from mesh.client.database import Bounds, Database
 from mesh.client.idempotency import Request, claim, settle
 from mesh.errors import Conflict, OutcomeUnknown, StaleTerm, Unavailable
+from tests.client.table import ends, insert, outcome, rows
 from tests.harness.database import wait_until
 from tests.harness.postgres import Postgres
 
 pytestmark = pytest.mark.integration
-
-TABLES = """
-CREATE TABLE rows (value integer PRIMARY KEY);
-CREATE TABLE fences (name text PRIMARY KEY, term bigint NOT NULL);
-"""
-
-
-@pytest.fixture
-async def database(postgres: Postgres, url: str) -> AsyncIterator[Database]:
-    postgres.ask(TABLES, url=url)
-    async with Database(url, Bounds(connections=4, connect_s=5.0, commit_s=5.0), name="test") as made:
-        yield made
-
-
-async def insert(database: Database, value: int) -> None:
-    async with database.transaction() as connection:
-        await connection.execute("INSERT INTO rows VALUES (%s)", (value,))
-
-
-def rows(postgres: Postgres, url: str) -> list[int]:
-    return [value for (value,) in postgres.ask("SELECT value FROM rows ORDER BY value", url=url)]
 
 
 async def test_a_cancelled_wait_for_standbys_is_no_acknowledgement(
@@ -194,15 +173,6 @@ def backends(postgres: Postgres) -> list[int]:
     return [pid for (pid,) in postgres.ask("SELECT pid FROM pg_stat_activity")]
 
 
-async def ends(doing: Awaitable[None]) -> Exception | None:
-    """How it ended."""
-    try:
-        await doing
-    except (Unavailable, OutcomeUnknown) as error:
-        return error
-    return None
-
-
 async def test_a_repeat_waits_for_the_standbys_of_what_it_repeats(
     postgres: Postgres, url: str, database: Database
 ) -> None:
@@ -241,12 +211,3 @@ async def test_a_repeat_waits_for_the_standbys_of_what_it_repeats(
     request = Request("", "k", "M", b"other")
     with pytest.raises(Conflict):
         await once()
-
-
-async def outcome(database: Database, value: int) -> Exception | None:
-    """How an insert ended."""
-    try:
-        await insert(database, value)
-    except (Unavailable, OutcomeUnknown) as error:
-        return error
-    return None

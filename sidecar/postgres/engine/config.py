@@ -90,6 +90,7 @@ FIXED: Final = {
     "zero_damaged_pages": "off",
 }
 _OURS: Final = frozenset(FIXED) | {
+    "client_min_messages",
     "cluster_name",
     "data_directory",
     "external_pid_file",

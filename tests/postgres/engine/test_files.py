@@ -49,6 +49,12 @@ def layout(tmp_path: Path) -> Layout:
     return made
 
 
+def test_a_declaration_cannot_hide_warnings_from_clients() -> None:
+    """Goal: a cancelled wait for standbys is told. Method: declare what hides it."""
+    (problem,) = check_parameters((("client_min_messages", "error"),))
+    assert problem.path == "parameters.client_min_messages"
+
+
 def test_a_declaration_cannot_change_what_safety_rests_on(layout: Layout) -> None:
     """Goal: fsync stays on.
 
