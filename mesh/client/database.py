@@ -39,7 +39,8 @@ import psycopg_pool
 import tenacity
 from psycopg.rows import DictRow, dict_row
 
-from mesh.errors import Conflict, OutcomeUnknown, StaleTerm, Unavailable
+from mesh.client import fences
+from mesh.errors import Conflict, OutcomeUnknown, Unavailable
 
 Connection = psycopg.AsyncConnection[DictRow]
 
@@ -132,8 +133,10 @@ def connecting(within_s: float) -> tenacity.AsyncRetrying:
 class Database:
     """The database at a URL; an asynchronous context. One per process."""
 
-    def __init__(self, url: str, bounds: Bounds | None = None, *, name: str = "") -> None:
+    def __init__(self, url: str, bounds: Bounds | None = None, *, name: str = "", cluster: str = "") -> None:
+        """*cluster*: whose fencing terms `guarded` is given (TRELLIS_CLUSTER)."""
         self._url = url
+        self._cluster = cluster
         self._bounds = bounds or Bounds()
         self._name = name
         self._pool: psycopg_pool.AsyncConnectionPool[Any] = psycopg_pool.AsyncConnectionPool(
@@ -221,22 +224,10 @@ class Database:
     async def guarded(self, name: str, fencing_term: int) -> AsyncIterator[Connection]:
         """A transaction of an owner: refused when a later owner has been here.
 
-        The row of *name* in the table `fences` holds the highest term seen. It
-        stays locked until the end, so that of two owners the later one waits for the
-        earlier one's last transaction, and the earlier one is refused ever after.
-
-        Fails: `StaleTerm`; else as `transaction`.
+        See mesh.client.fences. Fails: `StaleTerm`; else as `transaction`.
         """
         async with self.transaction() as connection:
-            cursor = await connection.execute(_FENCE, (name, fencing_term))
-            row = await cursor.fetchone()
-            highest = row["term"] if row else 0
-            if highest > fencing_term:
-                raise StaleTerm(
-                    f"The owner of {name} with fencing term {fencing_term} is overtaken: term {highest}"
-                    " has acted. End; the present owner goes on.",
-                    fencing_term=highest,
-                )
+            await fences.pass_fence(connection, name, fencing_term, self._cluster)
             yield connection
 
     async def notices(self, channel: str, every_s: float) -> AsyncIterator[None]:
@@ -358,11 +349,6 @@ def _is_refusal(error: BaseException | None) -> bool:
 _ACKNOWLEDGEMENTS: Final = """
 SELECT set_config('client_min_messages', 'warning', false), set_config('synchronous_commit', CASE
     WHEN current_setting('synchronous_commit') = 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)
-"""
-_FENCE: Final = """
-INSERT INTO fences AS seen (name, term) VALUES (%s, %s)
-ON CONFLICT (name) DO UPDATE SET term = greatest(seen.term, excluded.term)
-RETURNING term
 """
 
 

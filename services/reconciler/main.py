@@ -1,7 +1,7 @@
 """The reconciler: active-standby; of all instances one acts, under its fencing term.
 
-Settings are variables: `DATABASE_URL`, `TRELLIS_FENCING_TERM`, and `RECONCILER_SOCKET` where the
-sidecar's operators' socket is not beside `TRELLIS_SOCKET`.
+Settings are variables: `DATABASE_URL`, `TRELLIS_CLUSTER`, `TRELLIS_FENCING_TERM`, and
+`RECONCILER_SOCKET` where the sidecar's operators' socket is not beside `TRELLIS_SOCKET`.
 
 It ends with code 3 when a later owner has acted.
 """
@@ -38,9 +38,10 @@ async def reconcile(environment: Mapping[str, str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     name = environment.get("TRELLIS_INSTANCE", "reconciler@local#0")
+    cluster = environment.get("TRELLIS_CLUSTER", "")
     print(f"acting with fencing term {term}", flush=True)
     async with (
-        Database(url, Bounds(connections=2), name=name) as database,
+        Database(url, Bounds(connections=2), name=name, cluster=cluster) as database,
         Supervisor(target_of(environment)) as services,
     ):
         return await _act(Reconciler(database, Ledger(database, int(term)), services), database, stop)

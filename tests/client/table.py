@@ -8,7 +8,8 @@ from tests.harness.postgres import Postgres
 
 TABLES = """
 CREATE TABLE rows (value integer PRIMARY KEY);
-CREATE TABLE fences (name text PRIMARY KEY, term bigint NOT NULL);
+CREATE TABLE fences (name text PRIMARY KEY, term bigint NOT NULL,
+    cluster text NOT NULL DEFAULT '', earlier text[] NOT NULL DEFAULT '{}');
 """
 
 

@@ -134,6 +134,33 @@ async def test_an_overtaken_owner_is_refused(postgres: Postgres, url: str, datab
         pass  # names do not concern each other
 
 
+async def test_each_cluster_counts_its_own_terms_and_an_earlier_one_is_refused(
+    postgres: Postgres, url: str, database: Database
+) -> None:
+    """Goal: a restored database lets its new cluster act, and the former one never again. Method: terms of
+    clusters a, b, and of nobody knows which, as an earlier version wrote them."""
+
+    async def act(cluster: str, term: int) -> bool:
+        async with Database(url, Bounds(connections=1), cluster=cluster) as its:
+            try:
+                async with its.guarded("mine", term):
+                    return True
+            except StaleTerm:
+                return False
+
+    assert await act("", 4)
+    assert not await act("a", 3)
+    assert await act("a", 5)
+    assert not await act("a", 4)
+    assert not await act("", 4)
+    assert await act("b", 1)
+    assert not await act("a", 9)
+    assert await act("b", 1)
+    assert await act("c", 1)
+    assert not await act("b", 9)
+    assert postgres.ask("SELECT term, cluster, earlier FROM fences", url=url) == [(1, "c", ["a", "b"])]
+
+
 async def test_a_later_owner_waits_for_the_last_transaction_of_the_earlier_one(
     postgres: Postgres, url: str, database: Database
 ) -> None:

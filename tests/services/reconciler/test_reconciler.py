@@ -27,15 +27,17 @@ def toy() -> Iterator[ToySupervisor]:
     made.close()
 
 
-StartReconciler = Callable[[int], int]
+StartReconciler = Callable[..., int]
+CLUSTER = "c" * 32
 
 
 @pytest.fixture
 def start_reconciler(url: str, processes: Processes, tmp_path: Path, toy: ToySupervisor) -> StartReconciler:
     """Starts an owner with a fencing term; its process id."""
 
-    def start(term: int) -> int:
+    def start(term: int, cluster: str = CLUSTER) -> int:
         given = {
+            "TRELLIS_CLUSTER": cluster,
             "DATABASE_URL": url,
             "RECONCILER_SOCKET": f"ipv4:{toy.address}",
             "TRELLIS_FENCING_TERM": str(term),
@@ -43,7 +45,7 @@ def start_reconciler(url: str, processes: Processes, tmp_path: Path, toy: ToySup
         }
         words = [f"{name}={value}" for name, value in given.items()]
         argv = ["/usr/bin/env", *words, sys.executable, "-m", "services.reconciler.main"]
-        return processes.start(argv, tmp_path / f"reconciler-{term}.log")
+        return processes.start(argv, tmp_path / f"reconciler-{cluster[:1]}-{term}.log")
 
     return start
 
@@ -171,6 +173,24 @@ def test_a_later_owner_goes_on_and_the_earlier_one_ends(
     processes.signal(second, signal.SIGCONT)
     assert wait_done(lcm, made.operation.id).state == pb.OPERATION_STATE_SUCCEEDED
     assert toy.done == [("apply", "one-api"), ("apply", "two-api")]
+
+
+def test_a_restored_database_is_taken_over_by_the_cluster_that_it_came_to(
+    lcm: Lcm, toy: ToySupervisor, start_reconciler: StartReconciler, processes: Processes
+) -> None:
+    """Goal: terms of a lost cluster hold nobody up, and it acts no more. Method: an owner of one cluster
+    with term 7, one of another with term 1, then the first cluster's next."""
+    first = start_reconciler(7)
+    lcm.deployments.CreateDeployment(to_create(a_spec("one")), timeout=10)
+    wait_state(lcm, pb.DEPLOYMENT_STATE_RUNNING, "one")
+    processes.signal(first, signal.SIGKILL)
+    second = start_reconciler(1, "d" * 32)
+    lcm.deployments.CreateDeployment(to_create(a_spec("two")), timeout=10)
+    wait_state(lcm, pb.DEPLOYMENT_STATE_RUNNING, "two")
+    assert processes.wait_exit(start_reconciler(8), 20.0) == 3
+    lcm.deployments.CreateDeployment(to_create(a_spec("three")), timeout=10)
+    wait_state(lcm, pb.DEPLOYMENT_STATE_RUNNING, "three")
+    assert processes.code(second) is None
 
 
 def test_a_reconciler_that_is_killed_anywhere_is_followed_by_one_that_finishes(
