@@ -7,7 +7,7 @@ DEV_READY := $(VENV)/.ready-dev
 SOURCES := mesh sidecar services tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-quick explore explore-long mutants chaos sim sim-long bench gen clean
+.PHONY: help setup demo check test test-quick explore explore-long mutants chaos postgres-versions sim sim-long bench gen clean
 
 help: ## Lists the commands.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1@\2/' | column -t -s '@'
@@ -47,6 +47,9 @@ mutants: $(DEV_READY) ## Does the simulator notice seeded bugs? One guard after 
 
 chaos: $(DEV_READY) ## Faults of every kind on three real sidecars and their database. MINUTES=60 SEED=1, more in CHAOS_ARGS.
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+
+postgres-versions: $(DEV_READY) ## The database with every PostgreSQL that can be had here. VERSIONS="13 16"
+	@sh scripts/postgres_versions.sh $(or $(VERSIONS),13 14 15 16 17)
 
 sim: $(DEV_READY) ## Simulates one cluster that fails in many ways, and draws it. SEED=7
 	@mkdir -p build

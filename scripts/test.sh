@@ -23,10 +23,17 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   fi
 fi
 
+# The ends of the range of PostgreSQL's versions, beside what does not need them.
+versions=$(mktemp)
+sh scripts/postgres.sh 13 17 >"$versions" 2>&1 &
+fetching=$!
+
 step "format and lint"; ruff format --check mesh sidecar services tests benchmarks; ruff check mesh sidecar services tests benchmarks
 step "types"; mypy
 step "layers"; lint-imports
 step "contracts"; buf lint
+wait $fetching || true
+cat "$versions"; rm -f "$versions"
 if [ $# != 0 ]; then
   step "tests"; exec pytest -q tests "$@"
 fi

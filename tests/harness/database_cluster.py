@@ -21,10 +21,17 @@ from sidecar.postgres.engine.process import processes_in
 from tests.harness.armed import start_armed, strikes
 from tests.harness.cluster import Cluster, Network
 from tests.harness.host import Host
-from tests.harness.postgres import why_not
+from tests.harness.postgres import NAMED, why_not
 from tests.harness.waiting import NotInTimeError, wait_for
 
-SETTINGS = "[database]\n[development]\nmode = true\n"
+
+def settings_with(programs: str) -> str:
+    """Of a host with the database; *programs*: PostgreSQL's folder, empty for the one that is found."""
+    named = f'bin_dir = "{programs}"\n' if programs else ""
+    return f"[database]\n{named}[development]\nmode = true\n"
+
+
+SETTINGS = settings_with(NAMED)
 PORT = 5432
 CLIENT_PORT = 6432
 #: Of a busy machine; a copy or a rewind is in it.
@@ -34,7 +41,7 @@ CREATE TABLE entries (client text NOT NULL, number bigint NOT NULL);
 GRANT SELECT, INSERT ON entries TO trellis_app
 """
 
-__all__ = ["DatabaseCluster", "why_not"]
+__all__ = ["DatabaseCluster", "settings_with", "why_not"]
 
 
 class DatabaseCluster:

@@ -20,7 +20,11 @@ from psycopg import sql
 from tests.harness.processes import Processes
 from tests.harness.waiting import wait_for
 
-BINARIES: Final = Path("/usr/lib/postgresql/15/bin")
+#: Of another version than Debian's, for every test that runs PostgreSQL: the folder of its programs.
+NAMED: Final = os.environ.get("TRELLIS_TEST_POSTGRES", "")
+BINARIES: Final = Path(NAMED or "/usr/lib/postgresql/15/bin")
+#: Where scripts/postgres.sh puts what it brings.
+_BROUGHT: Final = Path(__file__).parents[2] / "build" / "postgres"
 #: Of loopback, for this process of tests alone: nobody else takes its ports.
 OWN_ADDRESS: Final = f"127.{64 + (os.getpid() >> 16) % 64}.{(os.getpid() >> 8) % 256}.{os.getpid() % 255 + 1}"
 _USER: Final = "postgres"
@@ -42,6 +46,15 @@ def why_not() -> str:
     except KeyError:
         return f"there is no user {_USER} to run PostgreSQL as" if os.geteuid() == 0 else ""
     return ""
+
+
+def brought(major: int) -> tuple[Path | None, str]:
+    """The folder of the programs of another major version, or why there is none here."""
+    found, why = _BROUGHT / str(major) / "bin_dir", _BROUGHT / str(major) / "why_not"
+    if found.exists():
+        return Path(found.read_text().strip()), ""
+    reason = why.read_text().strip() if why.exists() else f"scripts/postgres.sh {major} brings it"
+    return None, f"PostgreSQL {major} is not here: {reason}"
 
 
 class Postgres:

@@ -21,6 +21,9 @@ _GRANTS: Final[tuple[LiteralString, ...]] = (
     "REVOKE CONNECT, TEMPORARY ON DATABASE postgres, template1 FROM PUBLIC",
     "GRANT CONNECT ON DATABASE postgres TO trellis_rewind",
 )
+#: There pg_rewind collects in a table of its own what it is to fetch.
+_GRANTS_13: Final[tuple[LiteralString, ...]] = ("GRANT TEMPORARY ON DATABASE postgres TO trellis_rewind",)
+_IS_BEFORE_14: Final[LiteralString] = "SELECT current_setting('server_version_num')::int < 140000"
 
 
 async def make_roles(layout: Layout, port: int, *, deadline_s: float = _ROLES_S) -> None:
@@ -35,7 +38,8 @@ async def make_roles(layout: Layout, port: int, *, deadline_s: float = _ROLES_S)
         for statement in _STATEMENTS:
             if statement.split()[2] not in present:
                 await session.query(statement, deadline_s=deadline_s)
-        for grant in _GRANTS:
+        version = await session.query(_IS_BEFORE_14, deadline_s=deadline_s)
+        for grant in (*_GRANTS, *(_GRANTS_13 if version[0][0] else ())):
             await session.query(grant, deadline_s=deadline_s)
         is_there: LiteralString = "SELECT FROM pg_database WHERE datname = 'trellis'"
         if not await session.query("SELECT 1 WHERE EXISTS (" + is_there + ")", deadline_s=deadline_s):

@@ -28,6 +28,8 @@ LOG = structlog.get_logger(__name__)
 #: What of a program's words is kept.
 SAID_CHARS_MAX: Final = 16_384
 _CLEAR_S: Final = 5.0
+#: Before version 14 programs say "fatal:" when they give up.
+_BAD: Final = re.compile("error:|fatal:|FATAL|PANIC")
 
 Told = Callable[[str], None]
 
@@ -178,7 +180,7 @@ class _Said:
     def last_words(self) -> str:
         """The last line that says something."""
         lines = [line.strip() for line in re.split(r"[\r\n]+", self.text) if line.strip()]
-        errors = [line for line in lines if "error:" in line or "FATAL" in line or "PANIC" in line]
+        errors = [line for line in lines if _BAD.search(line)]
         return (errors or lines or ["it said nothing"])[-1][:500]
 
     def read(self, descriptor: int) -> bool:

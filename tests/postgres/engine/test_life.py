@@ -8,12 +8,13 @@ from sidecar.postgres.engine.initdb import make_database
 from sidecar.postgres.engine.local_data import Standing
 from sidecar.postgres.engine.looking import Eyes
 from sidecar.postgres.model import SyncNames
+from tests.harness.postgres import NAMED
 from tests.postgres.engine.conftest import Cluster
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.parametrize("cluster", ["found", "wheel"], indirect=True)
+@pytest.mark.parametrize("cluster", ["found"] if NAMED else ["13", "found", "wheel"], indirect=True)
 async def test_a_database_is_made_cloned_sealed_promoted_and_followed(cluster: Cluster) -> None:
     """Goal: every step of a failover works. Method: the life up to a second primary."""
     first, second, third = await cluster.up()
