@@ -130,6 +130,18 @@ class Lag(Enum):
     FAR = "far"
 
 
+class Wants(Enum):
+    """What a host's database waits for its turn to do: hosts take turns (`sidecar.postgres.turns`)."""
+
+    NOTHING = "nothing"
+    #: To start anew: what is declared comes into force by that.
+    RESTART = "restart"
+    #: As a standby, once its primary has: it must not have less than that.
+    RESTART_LATER = "restart-later"
+    #: Pages of its data are damaged: to be copied anew, as primary to hand over before that.
+    COPY = "copy"
+
+
 _BOUNDS: Final = ((Lag.CLOSE, LAG_CLOSE_BYTES_MAX), (Lag.BEHIND, LAG_BEHIND_BYTES_MAX))
 
 
@@ -174,6 +186,7 @@ class DatabaseStatus:
     parameters_refused: int = 0
     #: Its data were there before the host joined this cluster: no database begins with them.
     is_leftover: bool = False
+    wants: Wants = Wants.NOTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,11 @@ from mesh.state.database_model import (
     DatabaseSpec,
     DatabaseStatus,
     SyncSet,
+    Wants,
 )
 from mesh.state.tables import ClusterState
 from mesh.wire.documents import timestamp_of_ns
-from mesh.wire.enums import DATABASE_ROLE, LAG
+from mesh.wire.enums import DATABASE_ROLE, LAG, WANTS
 
 
 def encode_database_spec(spec: DatabaseSpec) -> pb.DatabaseSpec:
@@ -66,6 +67,7 @@ def encode_database_status(status: DatabaseStatus) -> pb.DatabaseStatus:
         parameters_version=status.parameters_version,
         parameters_refused=status.parameters_refused,
         is_leftover=status.is_leftover,
+        wants=None if status.wants is Wants.NOTHING else WANTS.encode(status.wants),
     )
 
 
@@ -84,6 +86,7 @@ def decode_database_status(message: pb.DatabaseStatus) -> DatabaseStatus:
         parameters_version=message.parameters_version,
         parameters_refused=message.parameters_refused,
         is_leftover=message.is_leftover,
+        wants=WANTS.decode(message.wants) if message.HasField("wants") else Wants.NOTHING,
     )
 
 

@@ -10,7 +10,7 @@ from trellis.membership.v1 import membership_pb2 as membership
 from trellis.supervisor.v1 import supervisor_pb2 as supervisor
 
 from mesh.errors import InvalidRequest, Problem
-from mesh.state.database_model import DatabaseRole, Lag
+from mesh.state.database_model import DatabaseRole, Lag, Wants
 from mesh.state.model import HostStatus, MemberRole
 from mesh.state.service import InstanceState, ProbeKind, RestartWhen, ServiceMode
 
@@ -112,5 +112,14 @@ LAG = EnumCodec(
         Lag.CLOSE: database.LAG_CLOSE,
         Lag.BEHIND: database.LAG_BEHIND,
         Lag.FAR: database.LAG_FAR,
+    },
+)
+#: Where it wants nothing, the field is not set.
+WANTS = EnumCodec(
+    "wants",
+    {
+        Wants.RESTART: database.WANTS_RESTART,
+        Wants.RESTART_LATER: database.WANTS_RESTART_LATER,
+        Wants.COPY: database.WANTS_COPY,
     },
 )

@@ -35,9 +35,10 @@ from sidecar.postgres.model import (
     ProcessKind,
     SealReport,
 )
+from sidecar.postgres.own_turn import OwnTurn
 from sidecar.postgres.pace import Pace
 from sidecar.postgres.port import NO_SIGHT, Engine, Fence, ServerSettings, Sight
-from sidecar.postgres.telling import is_final, report_of, status_of
+from sidecar.postgres.telling import is_final, report_of, status_of, told_term
 
 LOG = structlog.get_logger(__name__)
 
@@ -83,6 +84,7 @@ class DatabaseDriver:
         self._turned = asyncio.Event()
         self._lock = asyncio.Lock()
         self._pace = Pace()
+        self._own_turn = OwnTurn(host, engine, replicated, self._acts, self._pace, self.wake)
         self._sight = NO_SIGHT
         self._goal = Goal(GoalKind.NOTHING)
         self._action = self._done = Action(Do.WAIT, "it begins")
@@ -226,7 +228,11 @@ class DatabaseDriver:
         if action != self._action and not self._pace.is_busy:
             LOG.info("database", does=action.do.value, reason=action.reason, goal=self._goal.kind.value)
         self._action = action
-        if self._pace.does is Do.CHECKPOINT and action.do is not Do.CHECKPOINT:
+        if (
+            self._pace.does is Do.CHECKPOINT
+            and action.do is not Do.CHECKPOINT
+            and not self._own_turn.has_begun
+        ):
             await self._pace.end()  # it was for a hand-over that is off
         is_done = await self._try(action)
         is_more = await self._tend() if action.do in _TENDED else False
@@ -327,7 +333,9 @@ class DatabaseDriver:
                 self._tidy_at = loop.time() + TIDY_AGAIN_S
                 await self._engine.tidy()
                 self._tidy_at = loop.time() + TIDY_S
-            is_more = await self._acts.tend(self._goal, self._sight)
+            is_more = await self._acts.tend(self._goal, self._sight) or await self._own_turn.take(
+                self._goal, self._sight
+            )
         except InvariantBroken:
             raise
         except TrellisError as error:
@@ -351,19 +359,6 @@ class DatabaseDriver:
             case _:
                 return False
 
-    def _told_term(self) -> FencingTerm:
-        """The primaryship that it acts in or receives from; else the last that it is sealed at."""
-        goal, local = self._goal, self._sight.local
-        match goal.kind:
-            case GoalKind.PRIMARY | GoalKind.BOOTSTRAP | GoalKind.HAND_OVER:
-                return goal.fencing_term
-            case GoalKind.FENCED:
-                return max(goal.fencing_term, local.sealed_under)
-            case GoalKind.FOLLOW if local.process.receives_from == goal.primary:
-                return goal.fencing_term
-            case _:
-                return local.sealed_under
-
     def _tell(self) -> None:
         """Say what there is, when it is news."""
         record = self._replicated.state.database
@@ -371,9 +366,9 @@ class DatabaseDriver:
         status = status_of(
             self._sight,
             is_preparing=self._pace.is_copying,
-            fencing_term=self._told_term(),
+            fencing_term=told_term(self._goal, self._sight.local),
             address=self._address(port) if port else "",
-            health=self._pace.trouble,
+            health=self._pace.trouble or self._own_turn.waits(self._sight),
             before=self._status,
         )
         if record is not None:

@@ -19,7 +19,7 @@ from mesh.lease.plan import NamePlan
 from mesh.state import ClusterState
 from mesh.state.commands import EventDraft, RecordEvents, RequestRelease, SingleCommand
 from mesh.state.database_checks import data_hosts
-from mesh.state.database_model import NEVER_PRIMARY, DatabaseRecord, Lag
+from mesh.state.database_model import NEVER_PRIMARY, DatabaseRecord, Lag, Wants
 from mesh.state.model import Ownership
 from sidecar.postgres.account import NS_PER_S, Account
 from sidecar.postgres.failover import (
@@ -33,6 +33,7 @@ from sidecar.postgres.failover import (
 )
 from sidecar.postgres.model import Lsn, SealReport, Timeline
 from sidecar.postgres.telling import is_final
+from sidecar.postgres.turns import turn_in
 
 LOG = structlog.get_logger(__name__)
 
@@ -219,14 +220,17 @@ class DatabaseLeading:
         view: FailoverView,
         leaving: Collection[HostId],
     ) -> tuple[SingleCommand, ...]:
-        """A primary whose host is drained or about to end hands over, when somebody can take over."""
-        record = state.hosts.get(view.holder)
+        """A damaged primary, or one whose host is drained or about to end, hands over when somebody can."""
+        record, row = state.hosts.get(view.holder), state.database_members.get(view.holder)
         is_going = view.holder in leaving or (record is not None and record.draining)
+        is_damaged = row is not None and row.status.wants is Wants.COPY
+        is_going = is_going or (is_damaged and turn_in(state).host == view.holder)
         if not is_going or view.successor is not None or view.standing is not Standing.WELL:
             return ()
         if self._account.moved_to is not None or self._account.not_serving_since is not None:
             return ()
         going = {*leaving, *(row.host for row in state.hosts.values() if row.draining)}
+        going |= {row.host for row in state.database_members.values() if row.status.wants is Wants.COPY}
         able = [host for host in view.published.voters if host not in going and host in view.alive]
         able = [host for host in able if not why_not_successor(state, view, host)]
         if not able:

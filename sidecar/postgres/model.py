@@ -128,6 +128,8 @@ class LocalData:
     rewind_refused: str = ""
     #: It was there before this host joined the cluster.
     is_leftover: bool = False
+    #: What a standby needs at least of some parameters, or it does not replay: its primary's, by name.
+    least: tuple[tuple[str, int], ...] = ()
 
 
 class ProcessKind(Enum):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mesh.ids import FencingTerm, HostId, MemberId
+from mesh.state.database_model import Wants
 from sidecar.postgres.model import NO_LSN, LocalState, Lsn, SyncNames, Timeline
 
 
@@ -44,6 +45,8 @@ class Sight:
     #: What it has loaded, and what it has refused last; None: nothing, or not known.
     loaded: tuple[tuple[str, str], ...] | None = None
     refused: tuple[tuple[str, str], ...] | None = None
+    #: What it should go down for, in its turn; `problem` says why.
+    wants: Wants = Wants.NOTHING
 
 
 NO_SIGHT = Sight()
@@ -137,6 +140,9 @@ class Engine(Protocol):
 
     async def rewind(self, source: Source, system_identifier: str) -> None:
         """Take back what *source* does not have. Fails: `CannotRewind` too."""
+
+    def distrust(self) -> None:
+        """Take the data for damaged from now on, because of what `look` told: they are to be copied anew."""
 
     async def drop_former(self) -> None:
         """Delete what a copy has replaced, if there is something. The copy was seen to run."""

@@ -6,6 +6,9 @@ from sidecar.postgres.model import (
     NO_TERM,
     NO_TIMELINE,
     DataKind,
+    Goal,
+    GoalKind,
+    LocalState,
     ProcessKind,
     SealReport,
     TimelineHistory,
@@ -33,6 +36,19 @@ def role_of(sight: Sight, *, is_preparing: bool) -> DatabaseRole:
     return DatabaseRole.NONE if data.kind is DataKind.NONE else DatabaseRole.PREPARING
 
 
+def told_term(goal: Goal, local: LocalState) -> FencingTerm:
+    """The primaryship that it acts in or receives from; else the last that it is sealed at."""
+    match goal.kind:
+        case GoalKind.PRIMARY | GoalKind.BOOTSTRAP | GoalKind.HAND_OVER:
+            return goal.fencing_term
+        case GoalKind.FENCED:
+            return max(goal.fencing_term, local.sealed_under)
+        case GoalKind.FOLLOW if local.process.receives_from == goal.primary:
+            return goal.fencing_term
+        case _:
+            return local.sealed_under
+
+
 def status_of(
     sight: Sight,
     *,
@@ -58,6 +74,7 @@ def status_of(
         version=sight.version,
         fencing_term=fencing_term,
         is_leftover=data.is_leftover,
+        wants=sight.wants,
     )
 
 

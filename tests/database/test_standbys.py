@@ -1,4 +1,4 @@
-"""Standbys that are lost, slow, wiped, or not what they say; and primaries that had more than they should."""
+"""Standbys that are lost, slow, wiped, damaged or not what they say; primaries that have too much."""
 
 import signal
 import time
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from shutil import rmtree
 
+import psycopg
 import pytest
 
 from tests.harness.database_cluster import DatabaseCluster, each_signal
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.integration
 WATCHED_S = 2.0
 #: A stranger is found at the next look, which is every half second.
 FOUND_S = 3.0
+#: Of a table with a damaged page.
+ROWS = 10_000
 
 
 @contextmanager
@@ -180,3 +183,73 @@ def test_a_receiver_that_bears_another_hosts_name_does_not_count(database: Datab
         database.wait_whole()
     inserts.check()
     assert [entry["name"] for entry in primary.logged("database-stranger")] == [other.name]
+
+
+def damage(database: DatabaseCluster, host: Host, table: str) -> None:
+    """A page of this table changes on the disk of one standby, while no server has it in memory."""
+    primary = database.wait_whole()
+    database.ask(primary, f"CREATE TABLE {table} AS SELECT generate_series(1, {ROWS}) AS n")
+    path = database.data(host) / str(database.ask(primary, f"SELECT pg_relation_filepath('{table}')")[0][0])
+    wait_for(lambda: database.ask(host, "SELECT to_regclass(%s)", table) != [(None,)], "the standby has it")
+    database.ask(primary, "CHECKPOINT")
+    wait_for(lambda: database.ask(host, "CHECKPOINT") == [] and path.stat().st_size, "it is on the disk")
+    host.terminate()
+    host.wait_exit()
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xa5" * 64)
+    host.start()
+    assert database.wait_whole() is primary
+
+
+def health(database: DatabaseCluster, host: Host) -> str:
+    status = database.status(database.hosts[0])
+    rows = [row for row in status.members if row.host == host.name] if status is not None else []
+    return rows[0].status.health if rows else ""
+
+
+def clones(host: Host) -> int:
+    return [entry.get("does") for entry in host.logged("database")].count("clone")
+
+
+def test_a_standby_with_a_damaged_page_is_copied_anew(database: DatabaseCluster) -> None:
+    """Goal: it is told, and mended without a hand. Method: a damaged page of a standby is read there."""
+    primary = database.wait_whole()
+    standby, other = database.others(primary)
+    damage(database, standby, "of_standby")
+    before = clones(standby)
+    with Inserts(database, primary, other) as inserts:
+        with pytest.raises(psycopg.Error, match="invalid page"):
+            database.ask(standby, "SELECT count(*) FROM of_standby")
+        wait_for(lambda: "checksums" in health(database, standby), "it is told", 20.0)
+        wait_for(lambda: clones(standby) > before, "it is copied")
+        assert database.wait_whole() is primary
+        assert database.ask(standby, "SELECT count(*) FROM of_standby") == [(ROWS,)]
+        wait_for(lambda: not health(database, standby), "all is well")
+        inserts.wait_progress()
+    inserts.check()
+
+
+def test_a_primary_with_a_damaged_page_hands_over_and_is_copied_anew(database: DatabaseCluster) -> None:
+    """Goal: clients read a page that is whole, and a copy is never made of what is damaged.
+
+    Method: a standby whose page is damaged becomes primary before anybody reads it; then a client does.
+    """
+    first = database.wait_whole()
+    standby, other = database.others(first)
+    damage(database, standby, "of_primary")
+    before = clones(standby)
+    moved = other.trellis("db", "switchover", standby.name)
+    assert moved.returncode == 0, moved.stderr
+    assert database.wait_whole() is standby
+    with Inserts(database, first, other) as inserts:
+        with pytest.raises(psycopg.Error, match="invalid page"):
+            database.ask(standby, "SELECT count(*) FROM of_primary")
+        new = database.wait_open(standby)
+        wait_for(lambda: clones(standby) > before, "it is copied", 30.0)
+        assert database.wait_whole() is new
+        for host in database.hosts:
+            assert database.ask(host, "SELECT count(*) FROM of_primary") == [(ROWS,)], host.name
+        wait_for(lambda: not health(database, standby), "all is well")
+        inserts.wait_progress()
+    inserts.check()

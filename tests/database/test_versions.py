@@ -1,4 +1,4 @@
-"""The whole story with the oldest PostgreSQL; `make postgres-versions` tells it with the other versions too."""
+"""The whole story with the oldest PostgreSQL; `make postgres-versions` tells it with the others too."""
 
 import shutil
 import signal

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mesh.ids import FencingTerm, HostId, Incarnation, member_id
 from mesh.state import database_commands as d
-from mesh.state.database_model import DatabaseRole, DatabaseSpec, DatabaseStatus, Lag
+from mesh.state.database_model import DatabaseRole, DatabaseSpec, DatabaseStatus, Lag, Wants
 
 text = st.text(max_size=12)
 hosts = st.sampled_from([HostId(f"host{number}") for number in range(1, 5)])
@@ -30,6 +30,7 @@ statuses = st.builds(
     address=text,
     version=text,
     fencing_term=terms,
+    wants=st.sampled_from(Wants),
 )
 members = st.builds(lambda host, number: member_id(host, Incarnation(number)), hosts, st.integers(1, 2))
 

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from mesh.errors import Problem
 from mesh.identity.names import tls_name
@@ -51,6 +51,14 @@ DEFAULTS: Final = {
     "tcp_keepalives_interval": "1",
     "wal_compression": "on",
     "wal_keep_size": "256MB",
+}
+#: Of which a standby must have as much as its primary, with what they are where nothing is said.
+#: Source: PostgreSQL manual, section 27.4.3, Administrator's overview (of hot standby).
+NOT_BELOW_PRIMARY: Final = {
+    "max_connections": 100,
+    "max_locks_per_transaction": 64,
+    "max_prepared_transactions": 0,
+    "max_worker_processes": 8,
 }
 #: A crash restart then takes 0.1 s instead of 0.2 to 1 s: one call instead of one for each file.
 _DEFAULTS_14: Final = {"recovery_init_sync_method": "syncfs"}
@@ -115,6 +123,9 @@ _OURS: Final = frozenset(FIXED) | {
 _OUR_PREFIXES: Final = ("trellis.", "recovery_target")
 
 
+Parameters: TypeAlias = tuple[tuple[str, str], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """Whom WAL is received, cloned or rewound from."""
@@ -134,7 +145,9 @@ class ServerConfig:
     listen: tuple[str, ...]
     #: Hosts whose certificates may receive WAL and serve a rewind.
     members: tuple[MemberId, ...]
-    parameters: tuple[tuple[str, str], ...] = ()
+    parameters: Parameters = ()
+    #: Of some, what a standby starts with at least, whatever is declared.
+    least: tuple[tuple[str, int], ...] = ()
     #: None: it receives from nobody.
     upstream: Upstream | None = None
     #: Loaded on standbys too: whoever is promoted must not acknowledge alone for a moment.
@@ -212,6 +225,13 @@ def check_parameters(parameters: Sequence[tuple[str, str]]) -> list[Problem]:
     return problems
 
 
+def at_least(parameters: Parameters, least: Sequence[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
+    """Those of *least* that are above what the files would say."""
+    said = {**DEFAULTS, **dict(parameters)}
+    wanted = {name: said.get(name, str(value)) for name, value in NOT_BELOW_PRIMARY.items()}
+    return tuple((name, n) for name, n in least if wanted[name].isdecimal() and int(wanted[name]) < n)
+
+
 # ---- the files --------------------------------------------------------------------
 
 
@@ -239,6 +259,7 @@ def parameters_text(layout: Layout, config: ServerConfig, revision: int, major: 
         "unix_socket_permissions": "0770",
         REVISION: str(revision),
     }
+    settings |= {name: str(least) for name, least in config.least}
     lines = [f"{name} = {_quoted(value)}" for name, value in sorted(settings.items())]
     return "\n".join(["# Written by Trellis at every change: declare parameters instead.", *lines, ""])
 

@@ -23,7 +23,10 @@ from sidecar.postgres.engine.layout import Layout
 _Value = TypeVar("_Value")
 _DISK_FULL = "53100"
 #: What is declared for clients must not rule the manager: each of its waits has its own deadline.
-_OPTIONS = "-c synchronous_commit=local -c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off"
+_OPTIONS = (
+    "-c synchronous_commit=local -c statement_timeout=0 -c lock_timeout=0"
+    " -c default_transaction_read_only=off"
+)
 #: Versions before this do not know `transaction_timeout`, and would refuse it among the options.
 _TRANSACTION_TIMEOUT = 170_000
 

@@ -17,6 +17,7 @@ from mesh.errors import Conflict, DatabaseFailed, InvalidRequest, NotInTime, Pro
 from mesh.ids import HostId
 from sidecar.postgres.engine import observe
 from sidecar.postgres.engine.config import (
+    NOT_BELOW_PRIMARY,
     ConfigFiles,
     ServerConfig,
     Upstream,
@@ -35,7 +36,12 @@ RELOAD_S: Final = 5.0
 _LOOK_S_MIN, _LOOK_S_MAX = 0.001, 0.02
 #: What waited for a start and was then taken out of the files still counts as pending to PostgreSQL.
 _WAITING_SQL: Final[LiteralString] = """
-SELECT s.name FROM pg_settings s
+SELECT s.name,
+       CASE WHEN s.name = ANY (%s) AND w.said ~ '^[0-9]+$'
+            THEN s.setting::bigint > w.said::bigint ELSE false END
+  FROM pg_settings s CROSS JOIN LATERAL (
+         SELECT COALESCE((SELECT f.setting FROM pg_file_settings f WHERE f.name = s.name
+                           ORDER BY f.seqno DESC LIMIT 1), s.boot_val) AS said) w
  WHERE s.pending_restart
    AND (s.setting IS DISTINCT FROM s.boot_val
         OR EXISTS (SELECT FROM pg_file_settings f WHERE f.name = s.name))
@@ -139,17 +145,26 @@ class Control:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LOOK_S_MAX)
 
-    async def set_parameters(self, parameters: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
-        """Load declared parameters; returns those that need a restart to come into force.
+    async def set_parameters(self, parameters: tuple[tuple[str, str], ...]) -> dict[str, bool]:
+        """Load declared parameters; returns those that need a restart to come into force, and whether a
+        standby cannot have them so before its primary has.
 
         Fails: `InvalidRequest`; then the former ones stay.
         """
         problems = check_parameters(parameters)
         if problems:
             raise InvalidRequest("These parameters cannot be declared.", problems)
-        await self.reload(replace(self.config, parameters=parameters))
-        rows = await self._query(_WAITING_SQL)
-        return tuple(row[0] for row in rows)
+        await self.reload(replace(self.config, parameters=parameters, least=()))
+        rows = await self._query(_WAITING_SQL, ([*NOT_BELOW_PRIMARY],))
+        return dict(rows)
+
+    # ---- damage --------------------------------------------------------------------
+
+    async def bad_pages(self) -> str:
+        """What it says of pages that failed their checksums when it read them; empty: none did."""
+        rows = await self._query(observe.BAD_PAGES_SQL)
+        told = [f"{count} times in {name or 'what all share'}, last {last}" for name, count, last in rows]
+        return "; ".join(told)
 
     # ---- the synchronous set -------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """What a data directory says of itself while no server runs in it.
 
 Read directly: pg_controldata and pg_waldump would take longer than all else that a hand-over waits for.
-Source: pg_control.h (layouts 1300 of PostgreSQL 13 to 16 and 1700 of 17) and xlogrecord.h; history files as of timeline.c.
+Source: pg_control.h (layouts 1300 of PostgreSQL 13 to 16 and 1700 of 17) and xlogrecord.h; history files as
+of timeline.c.
 """
 
 import asyncio
@@ -33,6 +34,13 @@ _CLEAN: Final = frozenset({"shut down", "shut down in recovery"})
 #: wal_log_hints, bytes per WAL segment, checksums, checksum of all before it.
 _IDENTIFIER, _VERSION, _STATE, _CHECKPOINT, _CHECKPOINT_TIMELINE = 0, 8, 16, 32, 48
 _MIN_RECOVERY, _MIN_RECOVERY_TIMELINE, _HINTS, _SEGMENT_BYTES, _CHECKSUMS, _CRC = 136, 144, 176, 228, 252, 288
+#: Of the parameters of which a standby must have as much as its primary.
+_LEAST: Final = (
+    ("max_connections", 180),
+    ("max_locks_per_transaction", 196),
+    ("max_prepared_transactions", 192),
+    ("max_worker_processes", 184),
+)
 #: Of the two segment sizes that PostgreSQL could have, at least and at most.
 _SEGMENT_MIN, _SEGMENT_MAX = 1 << 20, 1 << 30
 
@@ -59,6 +67,8 @@ class ControlData:
     has_hint_log: bool
     segment_bytes: int
     major: int
+    #: What its last primary had of the parameters of which a standby must have as much, by name.
+    least: tuple[tuple[str, int], ...] = ()
 
     @property
     def is_clean(self) -> bool:
@@ -140,6 +150,7 @@ def parse_control_data(content: bytes, major: int) -> ControlData:
         has_hint_log=field("=B", _HINTS) != 0,
         segment_bytes=segment_bytes,
         major=major,
+        least=tuple((name, field("=i", at)) for name, at in _LEAST),
     )
 
 

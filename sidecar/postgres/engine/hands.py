@@ -11,9 +11,10 @@ import structlog
 from mesh.errors import CannotRewind, Conflict, DatabaseFailed, DataDamaged, InvalidRequest, NotInTime
 from mesh.identity.files import HostIdentity
 from mesh.ids import FencingTerm, HostId, host_of
+from mesh.state.database_model import Wants
 from sidecar.postgres.engine import roles, tls
 from sidecar.postgres.engine.clone import clone
-from sidecar.postgres.engine.config import APP_ROLE, Upstream, sync_text
+from sidecar.postgres.engine.config import APP_ROLE, Upstream, at_least, sync_text
 from sidecar.postgres.engine.connection import Session
 from sidecar.postgres.engine.initdb import make_database
 from sidecar.postgres.engine.layout import sync_folder
@@ -51,14 +52,16 @@ class EngineHands:
         self._standing = Standing(local.layout)
         self._wanted: ServerSettings | None = None
         self._proven = Proven(local.layout)
-        self._needs_restart: tuple[str, ...] = ()
+        #: Parameters that wait for a start, and whether its primary must have them first; None: not known.
+        self._needs_restart: dict[str, bool] | None = {}
         self._eyes = Eyes(local, self._standing)
         #: When it last answered nobody, and let no new session in.
         self._blind_since: float | None = None
         self._deaf_since: float | None = None
         #: What is not well beside the server, as a sentence.
         self.beside: Callable[[], str] = str
-        local.postmaster.on_end = on_end
+        self._on_end = on_end
+        local.postmaster.on_end = self._server_ended
         tls.install_identity(local.layout, identity())
 
     @property
@@ -67,9 +70,15 @@ class EngineHands:
         running = self._local.postmaster.running
         return ServerProcess(running.pid, running.start_ticks, running.cgroup) if running else None
 
+    def _server_ended(self) -> None:
+        if self._local.postmaster.why_ended:
+            LOG.warning("database-ended", why=self._local.postmaster.why_ended)
+        self._on_end()
+
     async def recover(self) -> None:
         """See Engine."""
         adopted = await self._local.recover()
+        self._needs_restart = None if adopted is not None else {}
         if adopted is not None and not has_standby_mark(self._local):
             LOG.warning("database-primary-outlived-its-sidecar", pid=adopted.pid)
             await self.kill_all()
@@ -93,7 +102,16 @@ class EngineHands:
             sight,
             loaded=self._local.control.config.parameters,
             refused=refused[0] if refused is not None else None,
+            wants=self._wants(is_standby=sight.local.process.as_standby),
         )
+
+    def _wants(self, *, is_standby: bool) -> Wants:
+        if self._eyes.bad_pages:
+            return Wants.COPY
+        if not self._needs_restart or self._proven.refused is not None:
+            return Wants.NOTHING
+        is_later = is_standby and all(self._needs_restart.values())
+        return Wants.RESTART_LATER if is_later else Wants.RESTART
 
     async def _end_strangers(self) -> None:
         """At each look, not now and then: until it is ended, what a stranger acknowledges counts."""
@@ -109,11 +127,17 @@ class EngineHands:
             await self.kill_all()
 
     def _problem(self) -> str:
+        if self._eyes.bad_pages:
+            return f"pages of its data failed their checksums ({self._eyes.bad_pages}): look at its disk"
         if self._proven.refused is not None:
             return self._proven.refused[1]
         if self._needs_restart:
             return f"{', '.join(self._needs_restart)} come into force with the next start"
         return self.beside()
+
+    def distrust(self) -> None:
+        """See Engine."""
+        self._eyes.damaged = self._problem()
 
     # ---- what it reads --------------------------------------------------------------
 
@@ -132,13 +156,16 @@ class EngineHands:
         if tls.install_identity(self._local.layout, self._identity()) or wanted.members != before.members:
             await control.reload(replace(before, members=wanted.members))
         parameters = wanted.parameters
-        if parameters in (None, before.parameters) or self._proven.is_refused(parameters or ()):
+        if parameters is None or self._proven.is_refused(parameters):
+            return
+        if parameters == before.parameters and self._needs_restart is not None and not before.least:
+            self._proven.refused = None  # what was refused is declared no more
             return
         try:
-            self._needs_restart = await control.set_parameters(parameters or ())
+            self._needs_restart = await control.set_parameters(parameters)
             self._proven.refused = None
         except InvalidRequest as error:
-            self._proven.refused = (parameters or (), str(error))
+            self._proven.refused = (parameters, str(error))
 
     # ---- its life -------------------------------------------------------------------
 
@@ -151,7 +178,7 @@ class EngineHands:
 
     def start(self, *, names: SyncNames | None, source: Source | None) -> None:
         """See Engine."""
-        self._explain_last_end()
+        self._explain_last_end(as_standby=names is None)
         config, wanted = self._local.control.config, self._wanted
         if wanted is not None:
             config = replace(config, port=wanted.port, members=wanted.members)
@@ -159,17 +186,22 @@ class EngineHands:
             config,
             parameters=self._proven.for_start(config.parameters, wanted.parameters if wanted else None),
             sync=names or config.sync,
+            least=(),
             upstream=_upstream(source) if source is not None else None,
         )
+        if names is None:
+            config = replace(config, least=at_least(config.parameters, self._eyes.least))
         self._blind_since = self._deaf_since = None
-        self._needs_restart = ()
+        self._needs_restart = {}
         self._eyes.slots_changed()
         self._eyes.follows_another()
         self._local.start(as_standby=names is None, config=config)
 
-    def _explain_last_end(self) -> None:
+    def _explain_last_end(self, *, as_standby: bool) -> None:
         """A server that ended because of its data must not be started on them again and again."""
         error = self._local.postmaster.last_end()
+        if error is None and as_standby:
+            error = self._local.postmaster.last_damage()
         if isinstance(error, DataDamaged):
             self._eyes.damaged = str(error)
             raise error
@@ -247,7 +279,7 @@ class EngineHands:
             if local.postmaster.running is not None:
                 raise Conflict("A server runs on the data that the copy is to replace; end it first.")
             await asyncio.to_thread(local.layout.put_in_place)
-            self._eyes.damaged = self._eyes.rewind_refused = ""
+            self._eyes.copied()
         finally:
             self._eyes.data_changed()
 
@@ -308,6 +340,7 @@ class EngineHands:
         if postmaster.running is None or postmaster.status() != "ready":
             return
         await postmaster.trim_log()
+        await self._eyes.look_for_damage()
         if has_standby_mark(self._local):
             return
         began = time.monotonic()

@@ -122,6 +122,7 @@ async def _read_local_data(layout: Layout, system_identifier: str) -> LocalData:
         end=end,
         rewind_refused=why_not(found, system_identifier or found.system_identifier),
         is_leftover=is_leftover,
+        least=found.least,
     )
 
 

@@ -45,6 +45,9 @@ class Eyes:
         #: Why the data must not be used; empty: nothing wrong is known.
         self.damaged = ""
         self.rewind_refused = ""
+        #: What its server said of pages that failed their checksums, and which start of it that was.
+        self.bad_pages = self._bad_in = ""
+        self._started = ""
         #: At the last look, somebody received WAL under a name that is not its own.
         self.has_strangers = False
         #: What the control file said, until something is done with the data.
@@ -72,6 +75,23 @@ class Eyes:
     def follows_another(self) -> None:
         """It was told now whom to receive from."""
         self._following_since = time.monotonic()
+
+    def copied(self) -> None:
+        """Other data are in place: nothing of what was found of the last ones holds."""
+        self.damaged = self.rewind_refused = self.bad_pages = ""
+
+    async def look_for_damage(self) -> None:
+        """Ask the server, which must let sessions in. It forgets by a crash, so an earlier word stays until
+        the same start of it has none; `pg_stat_reset` takes it back. Fails: as `Control.bad_pages`.
+        """
+        told = await self._local.control.bad_pages()
+        if told or self._bad_in == self._started:
+            self.bad_pages, self._bad_in = told, self._started
+
+    @property
+    def least(self) -> tuple[tuple[str, int], ...]:
+        """See LocalData; as of the last look at data without a server."""
+        return self._data.least if self._data is not None else ()
 
     # ---- looking --------------------------------------------------------------------
 
@@ -107,7 +127,7 @@ class Eyes:
 
     def _sight_of_data(self, data: LocalData) -> Sight:
         state = LocalState(data, LocalProcess(), self._standing.sealed_under)
-        return Sight(state, version=self._local.binaries.version)
+        return Sight(state, version=self._local.binaries.version, problem=self._local.postmaster.why_ended)
 
     def _sight_of_start(self) -> Sight:
         """It lets nobody in yet, or no more."""
@@ -127,7 +147,7 @@ class Eyes:
     async def _look_at_server(self, problem: str) -> Sight:
         control = self._local.control
         view = await control.look(LOOK_S)
-        self._data = None
+        self._data, self._started = None, view.started
         if self._history is None or self._history.timeline != view.timeline:
             self._history = self._read_history(view.timeline)
         if self._slots is None:

@@ -62,6 +62,11 @@ SELECT slot_name, active, COALESCE(restart_lsn, '0/0')::text, COALESCE(wal_statu
   FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary ORDER BY slot_name
 """
 
+BAD_PAGES_SQL: Final[LiteralString] = """
+SELECT datname, checksum_failures, date_trunc('second', checksum_last_failure)::text
+  FROM pg_stat_database WHERE checksum_failures > 0 ORDER BY datname
+"""
+
 _SENDER: Final = re.compile(r"(?:^|\s)host='?([a-z0-9-]+)\.")
 _COMMON_NAME: Final = re.compile(r"(?:^|[/,])CN=([^/,]+)")
 _INCARNATION: Final = re.compile(r"(?:^|[/,])dnQualifier=([1-9][0-9]*)(?:$|[/,])")
@@ -181,8 +186,10 @@ def server_view(row: tuple[Any, ...]) -> ServerView:
 
 def receiver(row: tuple[Any, ...]) -> Receiver:
     """A row of RECEIVERS_SQL."""
-    proven = _COMMON_NAME.search(row[2])
-    incarnation = _INCARNATION.search(row[2]) if len(row[2].encode()) < _SUBJECT_BYTES else None
+    proven, is_whole = _COMMON_NAME.search(row[2]), len(row[2].encode()) < _SUBJECT_BYTES
+    incarnation = _INCARNATION.search(row[2]) if is_whole else None
+    if is_whole and incarnation is None:
+        proven = None  # an operator may be called as a host, and versions before 14 let it in as that
     return Receiver(
         pid=row[0],
         name=row[1],

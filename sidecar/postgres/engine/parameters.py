@@ -6,11 +6,11 @@ back to it.
 """
 
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
+from sidecar.postgres.engine.config import Parameters
 from sidecar.postgres.engine.layout import Layout
 
-Parameters: TypeAlias = tuple[tuple[str, str], ...]
 _NOTE: Final = "parameters.json"
 
 

@@ -27,6 +27,8 @@ from sidecar.postgres.engine.layout import Layout
 from sidecar.postgres.engine.tool import environment
 
 _LOOK_S_MIN, _LOOK_S_MAX = 0.001, 0.02
+#: An archive command is left alone so long when the server is to end.
+ARCHIVE_S: Final = 0.5
 #: Line of postmaster.pid that says how far the start is (pidfile.h).
 _STATUS_LINE: Final = 8
 _STATUS_UP: Final = "ready"
@@ -77,9 +79,12 @@ class Postmaster:
         self._ended = asyncio.Event()
         self._log_from = 0
         self._last_end: Exception | None = None
+        self._last_damage: Exception | None = None
+        #: Why the last server ended by itself, in its own words; empty: it did not.
+        self.why_ended = ""
         self._is_asked_to_end = self._was_up = False
         #: Called when the main process ends.
-        self.on_end: Callable[[], None] = _nothing
+        self.on_end: Callable[[], None] = lambda: None
 
     @property
     def running(self) -> Running | None:
@@ -133,7 +138,8 @@ class Postmaster:
 
     def _take(self, child: Child) -> Running:
         self._child = child
-        self._is_asked_to_end, self._was_up, self._last_end = False, False, None
+        self._is_asked_to_end, self._was_up, self._last_end, self._last_damage = False, False, None, None
+        self.why_ended = ""
         self._ended = asyncio.Event()
         asyncio.get_running_loop().add_reader(child.pidfd, self._on_end)
         self._layout.note(
@@ -147,7 +153,11 @@ class Postmaster:
         assert self._child is not None
         asyncio.get_running_loop().remove_reader(self._child.pidfd)
         self._ended.set()
-        self._last_end = None if self._is_asked_to_end or self._was_up else self.explain_end()
+        if not self._is_asked_to_end:
+            error = self.explain_end()
+            self.why_ended = str(error)
+            self._last_end = None if self._was_up else error
+            self._last_damage = error if server_log.is_ended_by_a_page(self.said()) else None
         self.on_end()
 
     def adopt(self) -> Running | None:
@@ -233,7 +243,7 @@ class Postmaster:
     def progress(self) -> str:
         """What its startup process does, in its own words: "recovering 0000000100000000000000A3"."""
         for pid in self._leaf.members() or processes_in(self._layout.data):
-            title = _title(pid)
+            title = _told(pid, "cmdline").replace("\0", " ")
             if " startup " in title:
                 return title.rpartition(" startup ")[2].strip()
         return ""
@@ -253,6 +263,10 @@ class Postmaster:
     def last_end(self) -> Exception | None:
         """Why the last server did not come up; None: it did, or was asked to end, or there was none."""
         return self._last_end
+
+    def last_damage(self) -> Exception | None:
+        """That the last server came up and then met a page that is damaged, of which it ended."""
+        return self._last_damage
 
     async def wait_end(self, deadline_s: float) -> bool:
         """Whether the main process has ended in time."""
@@ -281,10 +295,24 @@ class Postmaster:
         if self.running is not None:
             self.signal(mode.value)
             self.signal(signal.SIGCONT)
-        in_time = await self.wait_end(deadline_s)
+        in_time = await self.wait_end(min(deadline_s, ARCHIVE_S))
+        if not in_time:
+            self._end_archive_command()
+            in_time = await self.wait_end(max(deadline_s - (time.monotonic() - began), 0.0))
         code = self._child.ended().code if self._child is not None and in_time else None
         await self.kill_tree(kill_s)
         return Stopped(code, time.monotonic() - began, was_killed=not in_time)
+
+    def _end_archive_command(self) -> None:
+        """A declared `archive_command` that hangs would hold up the end of the server for ever.
+
+        It is run again at the next start. The archiver ends with it, which is all that it was still to do.
+        """
+        for pid in self._leaf.members() or processes_in(self._layout.data):
+            if " archiver " in _told(pid, "cmdline").replace("\0", " "):
+                for child in _told(pid, f"task/{pid}/children").split():
+                    with contextlib.suppress(OSError):
+                        os.kill(int(child), signal.SIGKILL)
 
     def kill_now(self) -> None:
         """SIGKILL everything of it, without waiting: also from a signal handler or on the way out."""
@@ -341,10 +369,6 @@ class Postmaster:
         self._layout.drop_note(self._layout.process_note)
 
 
-def _nothing() -> None:
-    """Nobody wants to know."""
-
-
 def processes_in(folder: Path) -> list[int]:
     """PostgreSQL processes whose working directory is *folder*: every one of a server has it.
 
@@ -364,9 +388,9 @@ def processes_in(folder: Path) -> list[int]:
     return found
 
 
-def _title(pid: int) -> str:
+def _told(pid: int, what: str) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
+        return Path(f"/proc/{pid}/{what}").read_text(errors="replace")
     except OSError:
         return ""
 

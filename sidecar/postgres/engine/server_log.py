@@ -21,6 +21,7 @@ _DAMAGED: Final = re.compile(
     r"|invalid magic number|database files are incompatible|requested recovery stop point"
     r"|could not open file \"(base|global|pg_xact|pg_wal|pg_multixact)/"
 )
+_BAD_PAGE: Final = re.compile(r"\] (FATAL|PANIC): .*(page verification failed|invalid page in block)")
 _TAKEN: Final = re.compile(r"could not bind|could not create any TCP/IP sockets|lock file .* already exists")
 
 
@@ -64,10 +65,17 @@ def said_since(path: Path, position: int) -> list[str]:
         return []
 
 
+def is_ended_by_a_page(lines: list[str]) -> bool:
+    """A process of the server itself met a damaged page (a session's line bears its user)."""
+    return any(_BAD_PAGE.search(line) for line in lines)
+
+
 def explain(lines: list[str], where: Path) -> TrellisError:
     """Why the server ended, from its own words."""
     bad = [line for line in lines if "PANIC" in line or "FATAL" in line]
-    why = (bad or lines or ["it printed nothing"])[0].strip()
+    damaged = [line for line in bad if _DAMAGED.search(line)]
+    last = f"it did not say why; its last words are {lines[-1].strip()!r}" if lines else "it printed nothing"
+    why = (damaged or bad or [last])[0].strip()
     text = "\n".join(lines)
     if full_disk.is_said(text):
         return full_disk.full(where)

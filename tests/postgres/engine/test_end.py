@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from mesh.errors import Conflict, DatabaseFailed, NotInTime
+from sidecar.postgres.engine.connection import Session
 from sidecar.postgres.engine.control_data import read_control_data
 from sidecar.postgres.engine.local import LocalPostgres
 from sidecar.postgres.engine.process import StopMode, processes_in
@@ -135,6 +136,33 @@ async def test_stopping_tells_how_it_went(cluster: Cluster) -> None:
     stopped = await postmaster.stop(StopMode.FAST, deadline_s=0.5)
     assert stopped.was_killed
     assert postmaster.is_gone()
+
+
+async def test_an_archive_command_that_hangs_holds_up_no_end(cluster: Cluster) -> None:
+    """Goal: a switchover waits for the server alone. Method: a declared command that never returns, with a
+    segment to archive; the server ends cleanly, and in time, and starts again.
+    """
+    (first, *_) = cluster.machines
+    await first.make()
+    await first.postgres.postmaster.stop(StopMode.FAST, deadline_s=10.0)
+    config = first.postgres.control.config
+    hanging = (("archive_command", "sleep 987 && false"), ("archive_mode", "on"))
+    await first.start(as_standby=False, config=replace(config, parameters=(*config.parameters, *hanging)))
+    await first.postgres.control.write_barrier()
+    session = await Session.open(first.layout, first.port, deadline_s=2.0)
+    await session.query("SELECT pg_switch_wal()", deadline_s=2.0)
+    session.drop()
+
+    async def is_archiving() -> bool:
+        titles = [_title(pid) for pid in processes_in(first.layout.data)]
+        return any(b"archiver archiving" in title for title in titles)
+
+    await until(is_archiving, "the archive command runs")
+    stopped = await first.postgres.postmaster.stop(StopMode.FAST, deadline_s=10.0)
+    assert (stopped.code, stopped.was_killed) == (0, False)
+    assert stopped.took_s < 3.0
+    assert (await read_control_data(first.layout.data)).is_clean
+    assert await first.start(as_standby=False) == "primary"
 
 
 def _title(pid: int) -> bytes:

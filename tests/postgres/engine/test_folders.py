@@ -232,7 +232,8 @@ def test_a_removed_or_replaced_host_is_a_stranger() -> None:
     assert not copying.is_stranger
     assert copying.is_stranger_among(members)
     assert not copying.is_stranger_among(())  # not known yet
-    assert not seen("/CN=host-2").is_stranger_among(members)
+    assert seen("/CN=host-2").is_stranger_among(members)  # an operator of that name
+    assert seen("/CN=host-2").is_stranger
 
 
 def test_an_incarnation_that_the_server_cuts_off_is_not_guessed() -> None:

@@ -52,13 +52,22 @@ async def receive_as(machine: Machine, source: Machine, into: Path, role: str = 
         return error.metadata["said"]
 
 
+async def end_strangers(machine: Machine) -> None:
+    """As a primary's driver does."""
+    while True:
+        await machine.postgres.control.end_strangers()
+        await asyncio.sleep(0.05)
+
+
 async def test_a_receiver_with_another_certificate_is_refused(cluster: Cluster, folder: Path) -> None:
     """Goal: nobody acknowledges in a host's name.
 
-    Method: receivers that call themselves host2 show other proofs.
+    Method: receivers that call themselves host2 show other proofs. Versions before 14 see common names only:
+    who bears it is let in, and ended at the next look.
     """
     first, second, _ = cluster.machines
     await cluster.up(1)
+    ending = asyncio.create_task(end_strangers(first))
     other_authority = authority(OTHER_CLUSTER)
     right, _ = identity(first.authority, "host2.1")
     strangers = {
@@ -73,11 +82,16 @@ async def test_a_receiver_with_another_certificate_is_refused(cluster: Cluster, 
         )
         tls.install_identity(second.layout, trusted)
         said = await receive_as(second, first, folder / name)
+        if first.postgres.binaries.major < 14 and name in ("earlier-incarnation", "operator"):
+            assert "terminating connection" in said, (name, said)
+            continue
         assert "authentication failed" in said or "unknown ca" in said, (name, said)
     for name in ("host.key", "host.pem"):
         (second.layout.tls / "current" / name).unlink()
     said = await receive_as(second, first, folder / "no-certificate")
     assert "requires a valid client certificate" in said or "does not exist" in said, said
+    ending.cancel()
+    await asyncio.wait({ending})
     assert await first.postgres.control.receivers() == ()
 
 
@@ -206,10 +220,10 @@ async def test_parameters_that_the_server_refuses_change_nothing(cluster: Cluste
     ):
         with pytest.raises(InvalidRequest):
             await control.set_parameters((bad,))
-    assert await control.set_parameters((("work_mem", "8MB"), ("max_connections", "123"))) == (
-        "max_connections",
-        "shared_buffers",
-    )
+    assert await control.set_parameters((("work_mem", "8MB"), ("max_connections", "123"))) == {
+        "max_connections": True,
+        "shared_buffers": False,
+    }
     assert await control._query("SHOW work_mem") == [("8MB",)]
 
 

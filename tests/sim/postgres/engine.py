@@ -6,7 +6,7 @@ from dataclasses import replace
 from random import Random
 from typing import Final
 
-from mesh.errors import CannotRewind, Conflict, DatabaseFailed, NotInTime
+from mesh.errors import CannotRewind, Conflict, DatabaseFailed, InvariantBroken, NotInTime
 from mesh.ids import FencingTerm, HostId
 from sidecar.postgres.history import common_end
 from sidecar.postgres.model import (
@@ -313,6 +313,10 @@ class SimPostgres:
         lost = data.wind_back(data.end if shared is None else shared, found)
         server.machine.world.count("database-rewound" if lost else "database-rewound-nothing")
         disk.is_partial = False
+
+    def distrust(self) -> None:
+        """See Engine. Simulated pages are whole, and simulated parameters need no restart."""
+        raise InvariantBroken("a look never told of damage")
 
     async def drop_former(self) -> None:
         """See Engine."""

@@ -93,6 +93,34 @@ LAG_FAR: Lag.ValueType  # 4
 """More."""
 Global___Lag: _TypeAlias = Lag  # noqa: Y015
 
+class _Wants:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WantsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Wants.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WANTS_UNSPECIFIED: _Wants.ValueType  # 0
+    """Never sent; refused when received."""
+    WANTS_RESTART: _Wants.ValueType  # 1
+    """To start anew, so that what is declared comes into force."""
+    WANTS_RESTART_LATER: _Wants.ValueType  # 2
+    """As a standby, the same once its primary has done so."""
+    WANTS_COPY: _Wants.ValueType  # 3
+    """Its data are damaged: to be copied anew, as primary to hand over before that."""
+
+class Wants(_Wants, metaclass=_WantsEnumTypeWrapper):
+    """What the database of a host waits for its turn to do."""
+
+WANTS_UNSPECIFIED: Wants.ValueType  # 0
+"""Never sent; refused when received."""
+WANTS_RESTART: Wants.ValueType  # 1
+"""To start anew, so that what is declared comes into force."""
+WANTS_RESTART_LATER: Wants.ValueType  # 2
+"""As a standby, the same once its primary has done so."""
+WANTS_COPY: Wants.ValueType  # 3
+"""Its data are damaged: to be copied anew, as primary to hand over before that."""
+Global___Wants: _TypeAlias = Wants  # noqa: Y015
+
 @_typing.final
 class DatabaseSpec(_message.Message):
     """The database as declared."""
@@ -244,6 +272,7 @@ class DatabaseStatus(_message.Message):
     PARAMETERS_VERSION_FIELD_NUMBER: _builtins.int
     PARAMETERS_REFUSED_FIELD_NUMBER: _builtins.int
     IS_LEFTOVER_FIELD_NUMBER: _builtins.int
+    WANTS_FIELD_NUMBER: _builtins.int
     role: Global___DatabaseRole.ValueType
     """What it is."""
     health: _builtins.str
@@ -270,6 +299,8 @@ class DatabaseStatus(_message.Message):
     """Version of the declaration whose parameters it refused; 0: none."""
     is_leftover: _builtins.bool
     """Its data were there before its host joined this cluster: no database begins with them."""
+    wants: Global___Wants.ValueType
+    """What it waits for its turn to do; unset: nothing."""
     def __init__(
         self,
         *,
@@ -286,12 +317,15 @@ class DatabaseStatus(_message.Message):
         parameters_version: _builtins.int = ...,
         parameters_refused: _builtins.int = ...,
         is_leftover: _builtins.bool = ...,
+        wants: Global___Wants.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_wants", b"_wants", "wants", b"wants"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "fencing_term", b"fencing_term", "health", b"health", "is_leftover", b"is_leftover", "is_open", b"is_open", "is_streaming", b"is_streaming", "lag", b"lag", "parameters_refused", b"parameters_refused", "parameters_version", b"parameters_version", "role", b"role", "system_identifier", b"system_identifier", "timeline", b"timeline", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_wants", b"_wants", "address", b"address", "fencing_term", b"fencing_term", "health", b"health", "is_leftover", b"is_leftover", "is_open", b"is_open", "is_streaming", b"is_streaming", "lag", b"lag", "parameters_refused", b"parameters_refused", "parameters_version", b"parameters_version", "role", b"role", "system_identifier", b"system_identifier", "timeline", b"timeline", "version", b"version", "wants", b"wants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__wants: _TypeAlias = _typing.Literal["wants"]  # noqa: Y015
+    _WhichOneofArgType__wants: _TypeAlias = _typing.Literal["_wants", b"_wants"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__wants) -> _WhichOneofReturnType__wants | None: ...
 
 Global___DatabaseStatus: _TypeAlias = DatabaseStatus  # noqa: Y015
 
