@@ -17,6 +17,7 @@ from mesh.ids import Index, MemberId, SessionId, Term, host_of
 from mesh.limits import SESSION_OUTCOMES_MAX, STATE_HASH_PERIOD, WATCH_BACKLOG_MAX, WATCHERS_MAX
 from mesh.state import ClusterState, apply, checkpoint, error_of
 from mesh.state.commands import Applied, Command, Rejected, Request
+from mesh.state.model import Fence
 from mesh.state.watch import ChangeSet
 from mesh.wire.command import decode_request, encode_request
 from mesh.wire.outcome import decode_outcome, encode_outcome
@@ -157,17 +158,18 @@ class Replica:
         trace_id: str = "",
         session: SessionId | None = None,
         sequence: int = 0,
+        fence: Fence | None = None,
     ) -> Applied:
         """Have a command applied once, from any host; returns when the leader has applied it.
 
         Without `session` a session of this sidecar is used, so that a repeated
-        attempt inside this call counts once.
+        attempt inside this call counts once. With `fence` it is applied only while that is the owner.
 
         Fails: the refusals of the command; `NoLeader` or `NotLeader` when nobody
         took it in time; `OutcomeUnknown` when it may still be applied.
         """
         if session is not None:
-            request = Request(command, session, sequence, at_ns, trace_id)
+            request = Request(command, session, sequence, at_ns, trace_id, fence)
             return await self._apply(request, timeout_s)
         began = asyncio.get_running_loop().time()
         try:
@@ -180,7 +182,8 @@ class Replica:
         if lane.sequence > SESSION_OUTCOMES_MAX and lane.session not in self.state.sessions.rows:
             lane.renew()  # unused for so long that the cluster has forgotten it
         try:
-            return await self._apply(Request(command, lane.session, lane.sequence, at_ns, trace_id), left_s)
+            request = Request(command, lane.session, lane.sequence, at_ns, trace_id, fence)
+            return await self._apply(request, left_s)
         except OutcomeUnknown as error:
             if error.metadata.get("forgotten"):
                 lane.renew()

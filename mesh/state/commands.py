@@ -24,7 +24,7 @@ from mesh.ids import (
     SessionId,
 )
 from mesh.state.database_commands import DatabaseCommand
-from mesh.state.model import HostStatus, JoinToken, Member, MemberRole, Slot
+from mesh.state.model import Fence, HostStatus, JoinToken, Member, MemberRole, Slot
 from mesh.state.service import InstanceStatus, ServiceSpec
 
 NO_SESSION: Final = SessionId("")
@@ -149,10 +149,14 @@ class ApplyService:
 
 @dataclass(frozen=True, slots=True)
 class StopService:
-    """Stops a service and, unless kept, forgets its declaration and placement."""
+    """Stops a service and, unless kept, forgets its declaration and placement.
+
+    VersionConflict when `expected_version` is not that of the present declaration.
+    """
 
     name: ServiceName
     keep: bool = False
+    expected_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +350,8 @@ class Request:
     at_ns: int = 0
     #: W3C trace id, 32 hexadecimal digits; empty when not traced.
     trace_id: str = ""
+    #: The owner that asks for it: StaleTerm unless it still is the owner. None: asked by no owner.
+    fence: Fence | None = None
 
 
 @dataclass(frozen=True, slots=True)

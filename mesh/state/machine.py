@@ -57,7 +57,7 @@ def apply(state: ClusterState, index: Index, request: Request) -> Effect:
             state.applied = index
             return Effect(known, ChangeSet(index, ()))
     at = Applying(state, index, request.at_ns)
-    outcome = _attempt(at, request.command)
+    outcome = _attempt(at, request)
     events = _record_events(at, request.trace_id) if at.events else ()
     if at.documents:
         documents.forget_tombstones(at)
@@ -81,12 +81,14 @@ def error_of(rejected: Rejected) -> TrellisError:
     return kind(rejected.message, **metadata)
 
 
-def _attempt(at: Applying, command: c.Command) -> Outcome:
+def _attempt(at: Applying, request: Request) -> Outcome:
     """Runs a command; whatever stops it, no row is different afterwards."""
-    state = at.state
+    state, command = at.state, request.command
     state.ledger.undo.clear()
     sizes = state.document_bytes, state.history_bytes
     try:
+        if request.fence is not None:
+            ownership.check_fence(at, request.fence)
         return _dispatch(at, command)
     except Refused as refusal:
         outcome = _rejected(refusal)

@@ -177,6 +177,15 @@ class Ownership:
 
 
 @dataclass(frozen=True, slots=True)
+class Fence:
+    """An owner, as it proves itself with what it wants changed."""
+
+    name: OwnedName
+    #: Of its assignment, from 1.
+    fencing_term: FencingTerm
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened, as replicated; for people and for `explain`."""
 

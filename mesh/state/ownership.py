@@ -13,7 +13,7 @@ from mesh.errors import Conflict, InvalidRequest, NotFound, StaleTerm
 from mesh.ids import PRIMARY, VIP, FencingTerm, OwnedName, ServiceName
 from mesh.state.applying import Applying, check_name, check_version
 from mesh.state.commands import NEVER_ASSIGNED, Applied, AssignOwner, RequestRelease, Unassign
-from mesh.state.model import ChangeKind, HostStatus, Ownership
+from mesh.state.model import ChangeKind, Fence, HostStatus, Ownership
 
 
 def assign_owner(at: Applying, command: AssignOwner) -> Applied:
@@ -87,6 +87,28 @@ def unassign(at: Applying, command: Unassign) -> Applied:
             fencing_term=owned.fencing_term,
         )
     return Applied(at.index, fencing_term=owned.fencing_term)
+
+
+def check_fence(at: Applying, fence: Fence) -> None:
+    """Refuses what somebody wants who is not the owner, or is it no more.
+
+    Whatever was assigned before this entry counts, so nothing that an overtaken owner asked for comes
+    after the first change of its successor.
+    """
+    owned = at.state.owners.get(fence.name)
+    present = at.state.fencing_term(fence.name)
+    if present != fence.fencing_term:
+        raise StaleTerm(
+            f"{fence.name} is at fencing term {present}, not {fence.fencing_term}: whoever asks is overtaken"
+            " and should end; nothing was changed",
+            fencing_term=present,
+            expected=fence.fencing_term,
+        )
+    if owned is None or owned.holder is None:
+        raise StaleTerm(
+            f"nobody owns {fence.name} any more; whoever asks has given it up, and nothing was changed",
+            fencing_term=present,
+        )
 
 
 def _is_wanted(at: Applying, name: OwnedName) -> bool:

@@ -65,6 +65,7 @@ def apply_service(at: Applying, command: ApplyService) -> Applied:
 
 def stop_service(at: Applying, command: StopService) -> Applied:
     present = _declared(at.state, command.name)
+    check_version(f"service {command.name}", present.version, command.expected_version)
     if command.keep and present.stopped:
         return Applied(at.index, version=present.version, unchanged=True)
     if command.keep:

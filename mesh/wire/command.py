@@ -25,6 +25,7 @@ from mesh.ids import (
 )
 from mesh.state import commands as c
 from mesh.state.commands import Command, Request
+from mesh.state.model import Fence
 from mesh.wire import database
 from mesh.wire.enums import HOST_STATUS, MEMBER_ROLE
 from mesh.wire.rows import (
@@ -50,6 +51,7 @@ def encode_request(request: Request) -> bytes:
         sequence=request.sequence,
         at_ns=request.at_ns,
         trace_id=request.trace_id,
+        fence=_encode_fence(request.fence),
         **{name: encode(command)},
     )
     return message.SerializeToString(deterministic=True)
@@ -74,6 +76,7 @@ def _decode_request(data: bytes) -> Request:
         sequence=message.sequence,
         at_ns=message.at_ns,
         trace_id=message.trace_id,
+        fence=_decode_fence(message.fence) if message.HasField("fence") else None,
     )
 
 
@@ -91,6 +94,14 @@ def _decode(message: pb.Command) -> Command:
     except (InvalidRequest, ValueError) as error:
         raise UnknownCommand(f"a {name} command cannot be understood: {error}; upgrade this host") from error
     return command
+
+
+def _encode_fence(fence: Fence | None) -> pb.Fence | None:
+    return None if fence is None else pb.Fence(name=fence.name, fencing_term=fence.fencing_term)
+
+
+def _decode_fence(message: pb.Fence) -> Fence:
+    return Fence(OwnedName(message.name), FencingTerm(message.fencing_term))
 
 
 def _encode_batch(batch: c.Batch) -> pb.Batch:
@@ -214,8 +225,8 @@ _TABLE: Final[tuple[tuple[type, str, _Encode, _Decode], ...]] = (
     (
         c.StopService,
         "stop_service",
-        lambda x: pb.StopService(name=x.name, keep=x.keep),
-        lambda m: c.StopService(ServiceName(m.name), m.keep),
+        lambda x: pb.StopService(name=x.name, keep=x.keep, expected_version=x.expected_version),
+        lambda m: c.StopService(ServiceName(m.name), m.keep, _expected(m)),
     ),
     (
         c.RestartService,

@@ -230,7 +230,7 @@ def _own(services: Services, mark: str) -> dict[str, Declared]:
 def _stops(services: Services) -> tuple[Action, ...]:
     """Those that depend on others first."""
     order = dependencies_first([services[name].spec for name in sorted(services)])
-    return tuple(Stop(spec.name) for spec in reversed(order))
+    return tuple(Stop(spec.name, services[spec.name].version) for spec in reversed(order))
 
 
 def _in_the_way(names: Iterable[str], services: Services) -> Conflict:

@@ -100,14 +100,15 @@ class Reconciler:
     async def _perform(self, actions: tuple[Action, ...]) -> TrellisError | None:
         """Why the mesh refuses, if it does.
 
-        Fails: `Unavailable` and `OutcomeUnknown`; `VersionConflict` when somebody else changed the service.
+        Fails: `Unavailable` and `OutcomeUnknown`; `VersionConflict` when somebody else changed the service;
+        `StaleTerm`.
         """
         if actions:
             await self._ledger.check_owner()
         for action in actions:
             try:
                 await self._services.perform(action)
-            except (Unavailable, OutcomeUnknown, VersionConflict):
+            except (Unavailable, OutcomeUnknown, VersionConflict, StaleTerm):
                 raise
             except TrellisError as refusal:
                 LOG.warning("refused", action=type(action).__name__, reason=str(refusal))
@@ -119,7 +120,7 @@ class Reconciler:
         if not await self._ledger.is_absent(decide.deployment_of_mark(declared.mark)):
             return True
         LOG.info("orphan-stopped", service=name)
-        await self._perform((Stop(name),))
+        await self._perform((Stop(name, declared.version),))
         return True
 
     async def _attempt(self) -> bool:

@@ -1,6 +1,6 @@
 """The reconciler: active-standby; of all instances one acts, under its fencing term.
 
-Settings are variables: `DATABASE_URL`, `TRELLIS_CLUSTER`, `TRELLIS_FENCING_TERM`, and
+Settings are variables: `DATABASE_URL`, `TRELLIS_CLUSTER`, `TRELLIS_SERVICE`, `TRELLIS_FENCING_TERM`, and
 `RECONCILER_SOCKET` where the sidecar's operators' socket is not beside `TRELLIS_SOCKET`.
 
 It ends with code 3 when a later owner has acted.
@@ -15,9 +15,11 @@ from typing import Final
 
 from mesh.client.database import Bounds, Database
 from mesh.errors import SettingsError, StaleTerm
+from mesh.ids import FencingTerm, ServiceName, owned_service
+from mesh.state.model import Fence
 from services.lcm.main import database_url, wait_schema
 from services.reconciler.driver import Reconciler
-from services.reconciler.ledger import Ledger
+from services.reconciler.ledger import OWNER, Ledger
 from services.reconciler.supervisor import Supervisor, target_of
 
 STALE_EXIT_CODE: Final = 3
@@ -39,10 +41,12 @@ async def reconcile(environment: Mapping[str, str]) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     name = environment.get("TRELLIS_INSTANCE", "reconciler@local#0")
     cluster = environment.get("TRELLIS_CLUSTER", "")
+    owned = owned_service(ServiceName(environment.get("TRELLIS_SERVICE", OWNER)))
+    fence = Fence(owned, FencingTerm(int(term)))
     print(f"acting with fencing term {term}", flush=True)
     async with (
         Database(url, Bounds(connections=2), name=name, cluster=cluster) as database,
-        Supervisor(target_of(environment)) as services,
+        Supervisor(target_of(environment), fence) as services,
     ):
         return await _act(Reconciler(database, Ledger(database, int(term)), services), database, stop)
 

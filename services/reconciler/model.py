@@ -37,9 +37,10 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Stop a service everywhere and forget its declaration."""
+    """Stop a service everywhere and forget its declaration, if it is still at *expected_version*."""
 
     service: str
+    expected_version: int
 
 
 Action = Apply | Stop

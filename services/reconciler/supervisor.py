@@ -1,8 +1,10 @@
 """The mesh's services, through a socket of the sidecar of this host.
 
-Declaring and stopping is for operators: the socket is `admin.sock`, beside the one for services, and
-its permissions (0600, the sidecar's user) decide. A reconciler that runs as another user is refused.
-"""
+Declaring and stopping is for operators: the socket is `admin.sock`, beside the one for services, and its
+permissions (0600, the sidecar's user) decide. A reconciler that runs as another user is refused.
+
+Invariant: every change carries the owner's fencing term; the cluster's log refuses it once another owner
+is assigned."""
 
 import asyncio
 from collections.abc import Mapping
@@ -17,7 +19,9 @@ from trellis.supervisor.v1 import supervisor_pb2_grpc
 
 from mesh import limits
 from mesh.errors import NotFound, OutcomeUnknown
+from mesh.state.model import Fence
 from mesh.wire.errors import from_rpc_error
+from mesh.wire.fencing import fencing_metadata
 from mesh.wire.service import decode_spec, encode_spec
 from services.reconciler.model import Action, Apply, Declared
 
@@ -35,7 +39,9 @@ class Supervisor:
     Fails: every method with what the sidecar answered; without an answer `Unavailable` or `OutcomeUnknown`.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, fence: Fence | None = None) -> None:
+        """*fence*: the owner that changes are made for."""
+        self._metadata = fencing_metadata(fence)
         self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
         self._stub: Any = supervisor_pb2_grpc.SupervisorServiceStub(self._channel)
 
@@ -61,14 +67,15 @@ class Supervisor:
             await self._ask(self._stub.ApplyService, request)
             return
         try:
-            await self._ask(self._stub.StopService, pb.StopServiceRequest(name=action.service))
+            stop = pb.StopServiceRequest(name=action.service, expected_version=action.expected_version)
+            await self._ask(self._stub.StopService, stop)
         except NotFound:
             return
 
     async def _ask(self, method: Any, request: Any) -> Any:
         try:
             async with asyncio.timeout(ANSWER_S + 1):
-                return await method(request, timeout=ANSWER_S)
+                return await method(request, timeout=ANSWER_S, metadata=self._metadata)
         except grpc.aio.AioRpcError as failure:
             raise from_rpc_error(failure) from failure
         except TimeoutError as error:

@@ -17,6 +17,7 @@ from mesh.state import commands
 from mesh.state.commands import Applied
 from mesh.state.model import Document
 from mesh.wire.documents import document_to_wire, timestamp_of_ns
+from mesh.wire.fencing import fence_of
 
 
 def check_document_name(name: str) -> DocumentName:
@@ -100,6 +101,7 @@ class ConfigSyncServicer(config_sync_pb2_grpc.ConfigSyncServiceServicer):
             sequence=sequence,
             at_ns=at_ns,
             timeout_s=remaining_s(context),
+            fence=fence_of(context.invocation_metadata()),
         )
         await failpoints.passing("documents.proposed")
         return applied, at_ns

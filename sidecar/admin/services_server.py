@@ -22,6 +22,7 @@ from mesh.state.model import DeclaredService, HostStatus, MemberRole
 from mesh.state.service import InstanceStatus, ServiceMode, ServiceSpec
 from mesh.state.spec_rules import check_spec
 from mesh.wire.errors import from_rpc_error
+from mesh.wire.fencing import fence_of
 from mesh.wire.service import decode_spec, encode_service
 
 LINES_DEFAULT = 100
@@ -110,6 +111,7 @@ class SupervisorServicer(supervisor_pb2_grpc.SupervisorServiceServicer):
 
     async def ApplyService(self, request: pb.ApplyServiceRequest, context: Any) -> pb.ApplyServiceResponse:
         """See the contract."""
+        fence = fence_of(context.invocation_metadata())
         await self._replica.barrier(timeout_s=remaining_s(context))
         spec = decode_spec(request.spec)
         state = self._replica.state
@@ -127,7 +129,7 @@ class SupervisorServicer(supervisor_pb2_grpc.SupervisorServiceServicer):
             expected = request.expected_version if request.HasField("expected_version") else None
             await failpoints.passing("services.before-propose")
             applied = await self._replica.propose(
-                ApplyService(spec, expected), at_ns=wall_ns(), timeout_s=remaining_s(context)
+                ApplyService(spec, expected), at_ns=wall_ns(), timeout_s=remaining_s(context), fence=fence
             )
             await failpoints.passing("services.proposed")
             try:
@@ -140,10 +142,12 @@ class SupervisorServicer(supervisor_pb2_grpc.SupervisorServiceServicer):
 
     async def StopService(self, request: pb.StopServiceRequest, context: Any) -> pb.StopServiceResponse:
         """See the contract."""
+        expected = request.expected_version if request.HasField("expected_version") else None
         await self._replica.propose(
-            StopService(ServiceName(request.name), request.keep),
+            StopService(ServiceName(request.name), request.keep, expected),
             at_ns=wall_ns(),
             timeout_s=remaining_s(context),
+            fence=fence_of(context.invocation_metadata()),
         )
         return pb.StopServiceResponse()
 
@@ -152,7 +156,10 @@ class SupervisorServicer(supervisor_pb2_grpc.SupervisorServiceServicer):
     ) -> pb.RestartServiceResponse:
         """See the contract."""
         await self._replica.propose(
-            RestartService(ServiceName(request.name)), at_ns=wall_ns(), timeout_s=remaining_s(context)
+            RestartService(ServiceName(request.name)),
+            at_ns=wall_ns(),
+            timeout_s=remaining_s(context),
+            fence=fence_of(context.invocation_metadata()),
         )
         return pb.RestartServiceResponse()
 

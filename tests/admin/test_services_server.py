@@ -6,12 +6,13 @@ import grpc
 import pytest
 from trellis.supervisor.v1 import supervisor_pb2 as pb
 
-from mesh.errors import NoLeader, Problem
-from mesh.ids import HostId, Index, InstanceId, MemberId, ServiceName
+from mesh.errors import NoLeader, Problem, StaleTerm, VersionConflict
+from mesh.ids import FencingTerm, HostId, Index, InstanceId, MemberId, ServiceName, owned_service
 from mesh.replica import Replica
 from mesh.state.commands import ApplyService, DrainHost, SetHostStatus
-from mesh.state.model import HostStatus
+from mesh.state.model import Fence, HostStatus
 from mesh.state.service import ServiceMode, ServiceSpec
+from mesh.wire.fencing import fencing_metadata
 from mesh.wire.service import encode_spec
 from sidecar.admin.services_server import SupervisorServicer, service_row
 from tests.app.test_replica_lanes import OneMember
@@ -51,8 +52,14 @@ class NothingRuns:
 class Context:
     """Of a call with a deadline far off."""
 
+    def __init__(self, fence: Fence | None = None) -> None:
+        self._metadata = fencing_metadata(fence)
+
     def time_remaining(self) -> float:
         return 5.0
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return self._metadata
 
 
 def no_channel(_: MemberId) -> grpc.aio.Channel:
@@ -68,6 +75,29 @@ async def test_what_was_declared_is_told_as_declared_though_this_host_is_cut_off
     assert answer.service.version == 1
     assert answer.service.spec.name == "echo"
     assert not answer.unchanged
+
+
+async def test_a_change_for_an_owner_that_is_overtaken_is_refused() -> None:
+    """Goal: the term in the metadata reaches the log. Method: declare, stop and restart under a term that
+    nobody has, and of another version than the present one."""
+    replica = Replica(MemberId("host1.1"))
+    replica.attach(OneMember(replica))
+    servicer = SupervisorServicer(replica=replica, instances=NothingRuns(), channel_to=no_channel)
+    stale = Context(Fence(owned_service(ServiceName("reconciler")), FencingTerm(1)))
+    apply = pb.ApplyServiceRequest(spec=encode_spec(SPEC))
+    with pytest.raises(StaleTerm):
+        await servicer.ApplyService(apply, stale)
+    assert not replica.state.services
+    await servicer.ApplyService(apply, Context())
+    with pytest.raises(StaleTerm):
+        await servicer.StopService(pb.StopServiceRequest(name="echo"), stale)
+    with pytest.raises(StaleTerm):
+        await servicer.RestartService(pb.RestartServiceRequest(name="echo"), stale)
+    with pytest.raises(VersionConflict):
+        await servicer.StopService(pb.StopServiceRequest(name="echo", expected_version=2), Context())
+    assert replica.state.services[SPEC.name].version == 1
+    await servicer.StopService(pb.StopServiceRequest(name="echo", expected_version=1), Context())
+    assert not replica.state.services
 
 
 @pytest.mark.parametrize("mode", ServiceMode)

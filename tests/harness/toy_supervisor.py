@@ -14,9 +14,10 @@ from trellis.heartbeat.v1 import heartbeat_pb2
 from trellis.supervisor.v1 import supervisor_pb2 as pb
 from trellis.supervisor.v1 import supervisor_pb2_grpc
 
-from mesh.errors import InvalidRequest, NotFound, TrellisError, VersionConflict
+from mesh.errors import InvalidRequest, NotFound, StaleTerm, TrellisError, VersionConflict
 from mesh.state.spec_rules import check_spec
 from mesh.wire.errors import to_status
+from mesh.wire.fencing import fence_of
 from mesh.wire.service import decode_spec
 
 
@@ -29,6 +30,8 @@ class ToySupervisor(supervisor_pb2_grpc.SupervisorServiceServicer):
         self.versions: dict[str, int] = {}
         #: Services that do not get ready.
         self.held: set[str] = set()
+        #: Present fencing terms, by owned name. What is done for an owner that has another one is refused.
+        self.terms: dict[str, int] = {}
         #: What was done, in order: ("apply", name), ("stop", name).
         self.done: list[tuple[str, str]] = []
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
@@ -42,19 +45,20 @@ class ToySupervisor(supervisor_pb2_grpc.SupervisorServiceServicer):
     def ApplyService(self, request: pb.ApplyServiceRequest, context: Any) -> pb.ApplyServiceResponse:  # noqa: N802 - of the contract
         try:
             with self._one:
+                self._check_fence(context)
                 return self._apply(request)
         except TrellisError as error:
             context.abort_with_status(to_status(error))
             raise
 
     def StopService(self, request: pb.StopServiceRequest, context: Any) -> pb.StopServiceResponse:  # noqa: N802 - of the contract
-        with self._one:
-            known = self.services.pop(request.name, None)
-            if known is not None:
-                self.done.append(("stop", request.name))
-                return pb.StopServiceResponse()
-        context.abort_with_status(to_status(NotFound(f"There is no service {request.name}.")))
-        raise AssertionError("abort raises")
+        try:
+            with self._one:
+                self._check_fence(context)
+                return self._stop(request)
+        except TrellisError as error:
+            context.abort_with_status(to_status(error))
+            raise
 
     def ListServices(self, request: pb.ListServicesRequest, context: Any) -> pb.ListServicesResponse:  # noqa: N802 - of the contract
         with self._one:
@@ -73,6 +77,21 @@ class ToySupervisor(supervisor_pb2_grpc.SupervisorServiceServicer):
         """As an operator who stops a service by hand."""
         with self._one:
             del self.services[name]
+
+    def _check_fence(self, context: Any) -> None:
+        fence = fence_of(context.invocation_metadata())
+        if fence is not None and self.terms.get(fence.name, 0) != fence.fencing_term:
+            raise StaleTerm(f"{fence.name} is at another fencing term than {fence.fencing_term}.")
+
+    def _stop(self, request: pb.StopServiceRequest) -> pb.StopServiceResponse:
+        known = self.services.get(request.name)
+        if known is None:
+            raise NotFound(f"There is no service {request.name}.")
+        if request.HasField("expected_version") and request.expected_version != known.version:
+            raise VersionConflict(f"{request.name} is at version {known.version}.", version=known.version)
+        del self.services[request.name]
+        self.done.append(("stop", request.name))
+        return pb.StopServiceResponse()
 
     def _apply(self, request: pb.ApplyServiceRequest) -> pb.ApplyServiceResponse:
         spec = decode_spec(request.spec)

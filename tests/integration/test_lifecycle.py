@@ -9,7 +9,12 @@ from trellis.lcm.v1 import lcm_pb2 as pb
 from trellis.lcm.v1 import lcm_pb2_grpc
 from trellis.supervisor.v1 import supervisor_pb2
 
+from mesh.errors import NotFound, StaleTerm
+from mesh.ids import FencingTerm, OwnedName
 from mesh.settings.declaration import load_declaration
+from mesh.state.model import Fence
+from mesh.wire.errors import from_rpc_error
+from mesh.wire.fencing import fencing_metadata
 from mesh.wire.service import encode_spec
 from tests.harness.cluster import Cluster
 from tests.harness.database import postgres, session_postgres, url
@@ -40,6 +45,27 @@ def declared(cluster: Cluster, url: str) -> Iterator[Cluster]:
         stub.StopService(supervisor_pb2.StopServiceRequest(name=name), timeout=10.0)
 
 
+def reconcilers_fence(cluster: Cluster) -> Fence:
+    """Of its present owner, as a host that runs has it."""
+    status = wait_for(next(each for each in cluster.hosts if each.is_running()).status, "a status")
+    found = next(each for each in status.owners if each.name == "service/reconciler")
+    return Fence(OwnedName(found.name), FencingTerm(found.fencing_term))
+
+
+def check_is_fenced(cluster: Cluster, former: Fence) -> None:
+    """A stop for a former owner is refused on every host that runs; the present one could."""
+    present = reconcilers_fence(cluster)
+    assert present.fencing_term > former.fencing_term
+    for host in cluster.hosts:
+        if not host.is_running():
+            continue
+        for fence, name, kind in ((former, "shop-api", StaleTerm), (present, "nobody", NotFound)):
+            request = supervisor_pb2.StopServiceRequest(name=name)
+            with pytest.raises(grpc.RpcError) as refused:
+                host.services.StopService(request, timeout=10.0, metadata=fencing_metadata(fence))
+            assert isinstance(from_rpc_error(refused.value), kind)
+
+
 async def test_a_sidecar_is_as_the_toy(cluster: Cluster) -> None:
     """Goal: the reconciler's tests mean something. Method: the toy's suite, on the operators' socket."""
     await check_supervisor(f"unix:{cluster.hosts[0].run_dir / 'admin.sock'}")
@@ -47,7 +73,7 @@ async def test_a_sidecar_is_as_the_toy(cluster: Cluster) -> None:
 
 def test_a_deployment_runs_survives_its_reconcilers_host_and_goes(declared: Cluster) -> None:
     """Goal: the whole way, northbound to processes. Method: create through the virtual IP, kill the leader's
-    sidecar (and with it the reconciler), update, delete."""
+    sidecar (and with it the reconciler), update, delete. What the former owner asks for is refused."""
     with grpc.insecure_channel(declared.virtual_address) as channel:
         deployments = lcm_pb2_grpc.DeploymentServiceStub(channel)
         operations = lcm_pb2_grpc.OperationServiceStub(channel)
@@ -67,6 +93,7 @@ def test_a_deployment_runs_survives_its_reconcilers_host_and_goes(declared: Clus
             to_create(a_spec("shop", a_workload("api", instances_min=2))), timeout=15, wait_for_ready=True
         )
         wait_done(made.operation)
+        before = reconcilers_fence(declared)
         leader = declared.wait_leader()
         leader.kill()
         update = pb.UpdateDeploymentRequest(
@@ -82,6 +109,7 @@ def test_a_deployment_runs_survives_its_reconcilers_host_and_goes(declared: Clus
         changed = wait_for(change, "the update is answered", 60.0)
         assert changed.deployment.version == 2
         wait_done(changed.operation)
+        check_is_fenced(declared, before)
         leader.start()
         declared.wait_whole(60.0)
         request = pb.DeleteDeploymentRequest(name="shop", idempotency_key=new_key())

@@ -22,7 +22,7 @@ from mesh.ids import (
 )
 from mesh.state import commands as c
 from mesh.state.commands import Applied, Command, Outcome, Rejected, Request
-from mesh.state.model import HostStatus, JoinToken, Member, MemberRole, Slot
+from mesh.state.model import Fence, HostStatus, JoinToken, Member, MemberRole, Slot
 from mesh.state.service import (
     InstanceState,
     InstanceStatus,
@@ -120,7 +120,7 @@ SINGLE: dict[type, st.SearchStrategy[Any]] = {
     c.PutDocument: st.builds(c.PutDocument, documents, blob, expected),
     c.DeleteDocument: st.builds(c.DeleteDocument, documents, expected),
     c.ApplyService: st.builds(c.ApplyService, specs, expected),
-    c.StopService: st.builds(c.StopService, services, st.booleans()),
+    c.StopService: st.builds(c.StopService, services, st.booleans(), expected),
     c.RestartService: st.builds(c.RestartService, services),
     c.SetPlacement: st.builds(c.SetPlacement, services, slots, expected),
     c.ReportInstances: reports(),
@@ -144,8 +144,9 @@ commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(c.Batch, st.lists(single_commands, max_size=4).map(tuple)),
 )
 requests: st.SearchStrategy[Request] = st.builds(
-    Request, commands, st.sampled_from(["", "s", "t"]).map(SessionId), st.integers(0, 9), numbers, text
-)
+    Request, commands, st.sampled_from(["", "s", "t"]).map(SessionId), st.integers(0, 9), numbers, text,
+    st.one_of(st.none(), st.builds(Fence, owned, terms)),
+)  # fmt: skip
 outcomes: st.SearchStrategy[Outcome] = st.one_of(
     st.builds(
         Applied, numbers.map(Index), numbers, terms, st.one_of(st.none(), members), st.booleans(),

@@ -6,11 +6,14 @@ from trellis.replication.v1 import command_pb2 as pb
 from trellis.supervisor.v1 import supervisor_pb2
 
 from mesh.errors import Corruption, UnknownCommand
-from mesh.state.commands import Applied, Outcome, Request
+from mesh.ids import ServiceName, SessionId
+from mesh.state.commands import Applied, Outcome, Request, StopService
 from mesh.wire.command import decode_request, encode_request
 from mesh.wire.outcome import decode_outcome, encode_outcome
 from tests.wire import commands
 
+#: A stop of the version before fences and versions of stops.
+WITHOUT_FENCE = bytes.fromhex("0a01731003180722026162da01070a037765621001")
 #: Field 999, varint 1: what a later version might have added.
 LATER_FIELD = b"\xb8\x3e\x01"
 
@@ -32,6 +35,14 @@ def test_every_request_comes_back_as_it_was(request: Request) -> None:
 def test_every_outcome_comes_back_as_it_was(outcome: Outcome) -> None:
     """Goal: a caller at a follower learns what the leader's would. Method: random outcomes."""
     assert decode_outcome(encode_outcome(outcome)) == outcome
+
+
+def test_an_entry_of_before_there_were_fences_is_read_as_ever() -> None:
+    """Goal: a log is read by every later version. Method: bytes that the version before wrote; the same
+    come back."""
+    request = decode_request(WITHOUT_FENCE)
+    assert request == Request(StopService(ServiceName("web"), True), SessionId("s"), 3, 7, "ab")
+    assert encode_request(request) == WITHOUT_FENCE
 
 
 def put() -> pb.Command:

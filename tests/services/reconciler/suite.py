@@ -4,14 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.errors import InvalidRequest, VersionConflict
-from mesh.ids import ServiceName
+from mesh.errors import InvalidRequest, StaleTerm, VersionConflict
+from mesh.ids import FencingTerm, OwnedName, ServiceName
+from mesh.state.model import Fence
 from mesh.state.service import ServiceSpec
 from services.reconciler.model import MARK, Apply, Declared, Stop
 from services.reconciler.supervisor import Supervisor
 from tests.harness.database import wait_until_async
 
 SPEC = ServiceSpec(ServiceName("suite-api"), ("/usr/bin/sleep", "1000"), environment=((MARK, "inst/suite"),))
+
+
+#: An owner that was never assigned.
+NOBODY = Fence(OwnedName("service/nobody"), FencingTerm(7))
 
 
 async def check_supervisor(target: str) -> None:
@@ -21,7 +26,7 @@ async def check_supervisor(target: str) -> None:
         async def found() -> Declared | None:
             return (await supervisor.services()).get(SPEC.name)
 
-        await supervisor.perform(Stop(SPEC.name))  # of what is not there: done
+        await supervisor.perform(Stop(SPEC.name, 1))  # of what is not there: done
         await supervisor.perform(Apply(SPEC, 0))
         first = await found()
         assert first is not None
@@ -44,5 +49,12 @@ async def check_supervisor(target: str) -> None:
             await supervisor.perform(
                 Apply(replace(SPEC, depends_on=(ServiceName("nobody"),)), second.version)
             )
-        await supervisor.perform(Stop(SPEC.name))
+        with pytest.raises(VersionConflict):
+            await supervisor.perform(Stop(SPEC.name, first.version))
+        async with Supervisor(target, NOBODY) as stale:
+            for action in (Apply(SPEC, second.version), Stop(SPEC.name, second.version)):
+                with pytest.raises(StaleTerm):
+                    await stale.perform(action)
+        assert await found() == second
+        await supervisor.perform(Stop(SPEC.name, second.version))
         assert await found() is None

@@ -92,7 +92,7 @@ def test_left_out_workloads_are_stopped_after_the_others_are_applied() -> None:
     services = declared(deployment)
     extra = replace(services["shop-api"].spec, name=ServiceName("shop-old"))
     planned = decide.plan(deployment, operation, {**services, "shop-old": Declared(extra, 1)}, OURS, START)
-    assert planned.actions == (Stop("shop-old"),)
+    assert planned.actions == (Stop("shop-old", 1),)
 
 
 def test_a_refused_deployment_rests_before_it_is_tried_again() -> None:
@@ -145,7 +145,7 @@ def test_a_deletion_stops_dependents_first_and_ends_when_nothing_is_left() -> No
     deleting, operation = change.deployment, replace(change.operations[0], state=OperationState.RUNNING)
     services = declared(deployment)
     planned = decide.plan(deleting, operation, services, OURS, START)
-    assert planned.actions == (Stop("shop-web"), Stop("shop-api"))
+    assert planned.actions == (Stop("shop-web", 3), Stop("shop-api", 3))
     under_way = decide.judge(deleting, operation, services, OURS, None, now(4))
     assert under_way is not None
     assert under_way.operations[0].message == "Stopping shop-api, shop-web."

@@ -36,6 +36,7 @@ def start_reconciler(url: str, processes: Processes, tmp_path: Path, toy: ToySup
     """Starts an owner with a fencing term; its process id."""
 
     def start(term: int, cluster: str = CLUSTER) -> int:
+        toy.terms["service/reconciler"] = term  # as the mesh does before it starts an owner
         given = {
             "TRELLIS_CLUSTER": cluster,
             "DATABASE_URL": url,
@@ -175,6 +176,25 @@ def test_a_later_owner_goes_on_and_the_earlier_one_ends(
     assert toy.done == [("apply", "one-api"), ("apply", "two-api")]
 
 
+def test_an_owner_whom_only_the_mesh_knows_to_be_overtaken_ends(
+    lcm: Lcm, toy: ToySupervisor, start_reconciler: StartReconciler, processes: Processes
+) -> None:
+    """Goal: nothing is stopped for an owner of before, also when its successor has not come to the
+    database yet. Method: freeze it, have the mesh assign the next term, request a deletion, thaw it."""
+    first = start_reconciler(5)
+    lcm.deployments.CreateDeployment(to_create(a_spec("one")), timeout=10)
+    wait_state(lcm, pb.DEPLOYMENT_STATE_RUNNING, "one")
+    processes.signal(first, signal.SIGSTOP)
+    toy.terms["service/reconciler"] = 6
+    deletion = delete(lcm, "one")
+    processes.signal(first, signal.SIGCONT)
+    assert processes.wait_exit(first, 20.0) == 3
+    assert list(toy.services) == ["one-api"]
+    start_reconciler(6)
+    assert wait_done(lcm, deletion.id).state == pb.OPERATION_STATE_SUCCEEDED
+    assert toy.done == [("apply", "one-api"), ("stop", "one-api")]
+
+
 def test_a_restored_database_is_taken_over_by_the_cluster_that_it_came_to(
     lcm: Lcm, toy: ToySupervisor, start_reconciler: StartReconciler, processes: Processes
 ) -> None:
@@ -188,6 +208,7 @@ def test_a_restored_database_is_taken_over_by_the_cluster_that_it_came_to(
     lcm.deployments.CreateDeployment(to_create(a_spec("two")), timeout=10)
     wait_state(lcm, pb.DEPLOYMENT_STATE_RUNNING, "two")
     assert processes.wait_exit(start_reconciler(8), 20.0) == 3
+    toy.terms["service/reconciler"] = 1  # the other cluster's mesh counted by itself
     lcm.deployments.CreateDeployment(to_create(a_spec("three")), timeout=10)
     wait_state(lcm, pb.DEPLOYMENT_STATE_RUNNING, "three")
     assert processes.code(second) is None

@@ -37,6 +37,7 @@ class Command(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     AT_NS_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
     INIT_CLUSTER_FIELD_NUMBER: _builtins.int
     SET_VIRTUAL_ADDRESS_FIELD_NUMBER: _builtins.int
     ADMIT_MEMBER_FIELD_NUMBER: _builtins.int
@@ -76,6 +77,10 @@ class Command(_message.Message):
     """Wall clock of the proposer in nanoseconds."""
     trace_id: _builtins.str
     """W3C trace id, 32 hexadecimal digits; empty when not traced."""
+    @_builtins.property
+    def fence(self) -> Global___Fence:
+        """For whom it is proposed; refused unless that is still the owner. Unset: not by an owner."""
+
     @_builtins.property
     def init_cluster(self) -> Global___InitCluster:
         """Makes the cluster with its first member."""
@@ -207,6 +212,7 @@ class Command(_message.Message):
         sequence: _builtins.int = ...,
         at_ns: _builtins.int = ...,
         trace_id: _builtins.str = ...,
+        fence: Global___Fence | None = ...,
         init_cluster: Global___InitCluster | None = ...,
         set_virtual_address: Global___SetVirtualAddress | None = ...,
         admit_member: Global___AdmitMember | None = ...,
@@ -239,15 +245,41 @@ class Command(_message.Message):
         report_database: Global___ReportDatabase | None = ...,
         accept_data_loss: Global___AcceptDataLoss | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_data_loss", b"accept_data_loss", "add_token", b"add_token", "admit_member", b"admit_member", "apply_service", b"apply_service", "assign_owner", b"assign_owner", "batch", b"batch", "command", b"command", "consume_token", b"consume_token", "declare_database", b"declare_database", "delete_document", b"delete_document", "drain_host", b"drain_host", "init_cluster", b"init_cluster", "publish_sync_set", b"publish_sync_set", "put_document", b"put_document", "put_secret", b"put_secret", "record_bootstrap", b"record_bootstrap", "record_events", b"record_events", "record_promotion", b"record_promotion", "remove_member", b"remove_member", "report_database", b"report_database", "report_instances", b"report_instances", "request_release", b"request_release", "restart_service", b"restart_service", "revoke_certificate", b"revoke_certificate", "set_host_status", b"set_host_status", "set_member_role", b"set_member_role", "set_placement", b"set_placement", "set_trust", b"set_trust", "set_virtual_address", b"set_virtual_address", "stop_service", b"stop_service", "unassign", b"unassign", "update_member", b"update_member"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_data_loss", b"accept_data_loss", "add_token", b"add_token", "admit_member", b"admit_member", "apply_service", b"apply_service", "assign_owner", b"assign_owner", "batch", b"batch", "command", b"command", "consume_token", b"consume_token", "declare_database", b"declare_database", "delete_document", b"delete_document", "drain_host", b"drain_host", "fence", b"fence", "init_cluster", b"init_cluster", "publish_sync_set", b"publish_sync_set", "put_document", b"put_document", "put_secret", b"put_secret", "record_bootstrap", b"record_bootstrap", "record_events", b"record_events", "record_promotion", b"record_promotion", "remove_member", b"remove_member", "report_database", b"report_database", "report_instances", b"report_instances", "request_release", b"request_release", "restart_service", b"restart_service", "revoke_certificate", b"revoke_certificate", "set_host_status", b"set_host_status", "set_member_role", b"set_member_role", "set_placement", b"set_placement", "set_trust", b"set_trust", "set_virtual_address", b"set_virtual_address", "stop_service", b"stop_service", "unassign", b"unassign", "update_member", b"update_member"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_data_loss", b"accept_data_loss", "add_token", b"add_token", "admit_member", b"admit_member", "apply_service", b"apply_service", "assign_owner", b"assign_owner", "at_ns", b"at_ns", "batch", b"batch", "command", b"command", "consume_token", b"consume_token", "declare_database", b"declare_database", "delete_document", b"delete_document", "drain_host", b"drain_host", "init_cluster", b"init_cluster", "publish_sync_set", b"publish_sync_set", "put_document", b"put_document", "put_secret", b"put_secret", "record_bootstrap", b"record_bootstrap", "record_events", b"record_events", "record_promotion", b"record_promotion", "remove_member", b"remove_member", "report_database", b"report_database", "report_instances", b"report_instances", "request_release", b"request_release", "restart_service", b"restart_service", "revoke_certificate", b"revoke_certificate", "sequence", b"sequence", "session", b"session", "set_host_status", b"set_host_status", "set_member_role", b"set_member_role", "set_placement", b"set_placement", "set_trust", b"set_trust", "set_virtual_address", b"set_virtual_address", "stop_service", b"stop_service", "trace_id", b"trace_id", "unassign", b"unassign", "update_member", b"update_member"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_data_loss", b"accept_data_loss", "add_token", b"add_token", "admit_member", b"admit_member", "apply_service", b"apply_service", "assign_owner", b"assign_owner", "at_ns", b"at_ns", "batch", b"batch", "command", b"command", "consume_token", b"consume_token", "declare_database", b"declare_database", "delete_document", b"delete_document", "drain_host", b"drain_host", "fence", b"fence", "init_cluster", b"init_cluster", "publish_sync_set", b"publish_sync_set", "put_document", b"put_document", "put_secret", b"put_secret", "record_bootstrap", b"record_bootstrap", "record_events", b"record_events", "record_promotion", b"record_promotion", "remove_member", b"remove_member", "report_database", b"report_database", "report_instances", b"report_instances", "request_release", b"request_release", "restart_service", b"restart_service", "revoke_certificate", b"revoke_certificate", "sequence", b"sequence", "session", b"session", "set_host_status", b"set_host_status", "set_member_role", b"set_member_role", "set_placement", b"set_placement", "set_trust", b"set_trust", "set_virtual_address", b"set_virtual_address", "stop_service", b"stop_service", "trace_id", b"trace_id", "unassign", b"unassign", "update_member", b"update_member"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["init_cluster", "set_virtual_address", "admit_member", "update_member", "set_member_role", "remove_member", "set_host_status", "drain_host", "put_document", "delete_document", "apply_service", "stop_service", "restart_service", "set_placement", "report_instances", "assign_owner", "request_release", "unassign", "add_token", "consume_token", "revoke_certificate", "set_trust", "put_secret", "record_events", "batch", "declare_database", "record_bootstrap", "publish_sync_set", "record_promotion", "report_database", "accept_data_loss"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
 Global___Command: _TypeAlias = Command  # noqa: Y015
+
+@_typing.final
+class Fence(_message.Message):
+    """An owner, as it proves itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FENCING_TERM_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Owned name: "service/reconciler"."""
+    fencing_term: _builtins.int
+    """Fencing term that it was assigned under, from 1."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        fencing_term: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fencing_term", b"fencing_term", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Fence: _TypeAlias = Fence  # noqa: Y015
 
 @_typing.final
 class InitCluster(_message.Message):
@@ -565,21 +597,27 @@ class StopService(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     KEEP_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the service."""
     keep: _builtins.bool
     """Keep the declaration."""
+    expected_version: _builtins.int
+    """Only if this is the present version of the declaration. Unset: not checked."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         keep: _builtins.bool = ...,
+        expected_version: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep", b"keep", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "keep", b"keep", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
 
 Global___StopService: _TypeAlias = StopService  # noqa: Y015
 
@@ -945,7 +983,7 @@ class Batch(_message.Message):
     COMMANDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[Global___Command]:
-        """In order; session, sequence, time and trace are not set, and none is a batch."""
+        """In order; session, sequence, time, trace and fence are not set, and none is a batch."""
 
     def __init__(
         self,

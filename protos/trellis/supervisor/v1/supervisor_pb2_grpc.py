@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class SupervisorServiceStub:
-    """Declarations and instances; served on every host.
+    """Declarations and instances; served on every host. An owner that changes something says so in the call's metadata
+    (docs/services.md): ApplyService, StopService and RestartService fail with ABORTED when it is not the owner any more.
     """
 
     def __init__(self, channel):
@@ -68,7 +69,8 @@ class SupervisorServiceStub:
 
 
 class SupervisorServiceServicer:
-    """Declarations and instances; served on every host.
+    """Declarations and instances; served on every host. An owner that changes something says so in the call's metadata
+    (docs/services.md): ApplyService, StopService and RestartService fail with ABORTED when it is not the owner any more.
     """
 
     def ApplyService(self, request, context):
@@ -156,7 +158,8 @@ def add_SupervisorServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SupervisorService:
-    """Declarations and instances; served on every host.
+    """Declarations and instances; served on every host. An owner that changes something says so in the call's metadata
+    (docs/services.md): ApplyService, StopService and RestartService fail with ABORTED when it is not the owner any more.
     """
 
     @staticmethod

@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SupervisorServiceStub:
-    """Declarations and instances; served on every host."""
+    """Declarations and instances; served on every host. An owner that changes something says so in the call's metadata
+    (docs/services.md): ApplyService, StopService and RestartService fail with ABORTED when it is not the owner any more.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -50,7 +52,9 @@ class SupervisorServiceStub:
 
 @_typing.type_check_only
 class SupervisorServiceAsyncStub(SupervisorServiceStub):
-    """Declarations and instances; served on every host."""
+    """Declarations and instances; served on every host. An owner that changes something says so in the call's metadata
+    (docs/services.md): ApplyService, StopService and RestartService fail with ABORTED when it is not the owner any more.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ApplyService: _aio.UnaryUnaryMultiCallable[_supervisor_pb2.ApplyServiceRequest, _supervisor_pb2.ApplyServiceResponse]  # type: ignore[assignment]
@@ -69,7 +73,9 @@ class SupervisorServiceAsyncStub(SupervisorServiceStub):
     """A service says that it is well. Only over the host's local socket."""
 
 class SupervisorServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Declarations and instances; served on every host."""
+    """Declarations and instances; served on every host. An owner that changes something says so in the call's metadata
+    (docs/services.md): ApplyService, StopService and RestartService fail with ABORTED when it is not the owner any more.
+    """
 
     @_abc_1.abstractmethod
     def ApplyService(
