@@ -105,6 +105,8 @@ PLACE_KEPT_MS: Final = 2_500
 #: The same when the host itself answers and only its sidecar died: it is being started again, and its
 #: instances run on meanwhile.
 PLACE_KEPT_CRASHED_MS: Final = 8_000
+#: Leadership follows the database's primary once that has served for so long: its clients come back first.
+LEADER_FOLLOWS_MS: Final = 1_000
 CLOCK_RATE_ERROR: Final = 0.001
 
 assert DOCUMENT_BYTES_MAX < COMMAND_BYTES_MAX <= APPEND_BYTES_MAX < MESSAGE_BYTES_MAX

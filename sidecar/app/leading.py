@@ -75,6 +75,8 @@ class Leading:
         self._settled: tuple[Index, Membership, tuple[HostId, ...]] | None = None
         self._lost_since: dict[HostId, int] = {}
         self._kept_ms: dict[HostId, int] = {}
+        #: Since then the database's primary serves on a host to which this leadership is to move.
+        self._primary_since: int | None = None
         #: What the journal is to be told of this leadership, once it may propose.
         self._to_record: tuple[RecordEvents, ...] = ()
         #: The term of the leadership that was made last.
@@ -259,6 +261,11 @@ class Leading:
         row = self.state.database_members.get(owner.holder)
         serves = row is not None and row.status.is_open and row.status.fencing_term == owner.fencing_term
         if not serves or owner.successor is not None or not self.database.moved_here(owner):
+            self._primary_since = None
+            return None
+        now = self._now()
+        self._primary_since = self._primary_since or now
+        if now - self._primary_since < limits.LEADER_FOLLOWS_MS * 1_000_000:
             return None
         found = [peer.id for peer in self._successors() if host_of(peer.id) == owner.holder]
         return found[0] if found else None

@@ -5,6 +5,7 @@ durably under which number it acts, then it acts; its promotion is recorded
 before anybody follows it, and clients come last.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any, Final, Protocol
@@ -46,6 +47,8 @@ HELD_AS: Final = "postgres"
 _HAND_OVER_S, _SEAL_S, _STOP_S = 8.0, 3.0, 30.0
 #: A promotion is short; one that has not opened by then waits for others.
 _CLOSED_S: Final = 1.0
+#: After it has opened, what need not be changed at once is left as it is for so long.
+_CALM_S: Final = 0.3
 
 
 class Replicated(Protocol):
@@ -81,6 +84,7 @@ class Acts:
         #: The last look at the sync set found something to do.
         self.is_changing = False
         self._checkpointed = NO_TERM
+        self._calm_until = 0.0
         self._is_former_dropped = False
         self._milestones = Milestones(host)
         #: Of the driver's loop to check, and to end.
@@ -210,6 +214,7 @@ class Acts:
         self._check_live()
         await self._engine.open()
         self._milestones.reached("opened")
+        self._calm_until = asyncio.get_running_loop().time() + _CALM_S
         # The control file learns of a promotion by a checkpoint, and who rewinds believes that.
         self.beside.begin("checkpoint", self._engine.checkpoint())
         told = self._milestones.opened(goal.fencing_term)
@@ -297,6 +302,8 @@ class Acts:
             await self._engine.set_slots(goal.peers)
         if not process.is_open:
             self._help_the_others_back()
+        if process.is_open and asyncio.get_running_loop().time() < self._calm_until:
+            return False  # its clients come back just now, and every reload is felt
         if not process.is_open and ship.waits_for_wal_only(record):
             return False  # the rest comes once clients are in
         return await self._next_step(ship, record, (*goal.peers, self._host), sight)
