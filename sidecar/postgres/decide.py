@@ -72,8 +72,11 @@ def state_of(local: LocalState, goal: Goal) -> Local:
             return Local.DAMAGED
         case ProcessKind.DOWN:
             return Local.STOPPED_PRIMARY if data.was_primary else Local.STOPPED
+        case ProcessKind.STARTING | ProcessKind.RECOVERING if not process.as_standby:
+            return Local.STARTING_PRIMARY
         case ProcessKind.STARTING | ProcessKind.RECOVERING:
-            return Local.STARTING if process.as_standby else Local.STARTING_PRIMARY
+            is_astray = asked_of(local, goal) in _FOLLOWING and process.told != (goal.primary, goal.address)
+            return Local.ASTRAY if is_astray else Local.STARTING
         case ProcessKind.PRIMARY if process.is_stray:
             return Local.STRAY
         case ProcessKind.PRIMARY if process.is_open:

@@ -150,6 +150,8 @@ class LocalProcess:
     kind: ProcessKind = ProcessKind.DOWN
     #: STARTING, RECOVERING: it was started with standby.signal, so it becomes no primary by itself.
     as_standby: bool = False
+    #: STARTING, RECOVERING: the host that it was told to receive from, and its address; None: nobody.
+    told: tuple[HostId, str] | None = None
     #: STANDBY: whose WAL it receives, and from where; None: no receiver runs.
     receives_from: HostId | None = None
     flushed: Lsn = NO_LSN

@@ -31,6 +31,9 @@ class Local(Enum):
     STOPPED = "stopped"
     STOPPED_PRIMARY = "stopped-primary"
     STARTING = "starting"
+    #: A standby that starts, and was told to receive from another host than asked: until it is
+    #: consistent it hears nothing, and without that WAL it may never be.
+    ASTRAY = "astray"
     STARTING_PRIMARY = "starting-primary"
     #: A standby that receives nothing, or from another host than asked.
     IDLE = "idle"
@@ -81,8 +84,9 @@ L, A = Local, Asked
 _DOWN: Final = (L.EMPTY, L.PARTIAL, L.STRANGE, L.DAMAGED, L.STOPPED, L.STOPPED_PRIMARY)
 _WHOLE: Final = (L.STOPPED, L.STOPPED_PRIMARY)
 _STANDBYS: Final = (L.DAMAGED_STANDBY, L.IDLE, L.RECEIVING)
+_MOVABLE: Final = (L.STARTING, L.ASTRAY, L.IDLE, L.RECEIVING)
 _PRIMARIES: Final = (L.CLOSED, L.OPEN, L.OVERRIDDEN)
-_STARTS: Final = (L.STARTING, L.STARTING_PRIMARY)
+_STARTS: Final = (L.STARTING, L.ASTRAY, L.STARTING_PRIMARY)
 _Rows: TypeAlias = tuple[tuple[tuple[Local, ...], Row], ...]
 
 
@@ -161,14 +165,17 @@ _BY_GOAL: Final[Mapping[Asked, _Rows]] = {
     ),
     A.BARRED: (
         (_DOWN, _wait("it has promised to receive nothing from this primaryship: wait for the next")),
-        ((L.STARTING, L.IDLE, L.DAMAGED_STANDBY), _wait("promised to receive nothing: wait for the next")),
+        (
+            (L.STARTING, L.ASTRAY, L.IDLE, L.DAMAGED_STANDBY),
+            _wait("promised to receive nothing: wait for the next"),
+        ),
         ((L.RECEIVING,), Row(Do.SEAL, "it has promised to receive nothing from this primaryship")),
         *_NOT_PRIMARY,
     ),
     A.UNKNOWN: (
         *_CLONE,
         (_WHOLE, _wait("the history of the primary is not known yet")),
-        ((L.STARTING,), _wait("it starts")),
+        ((L.STARTING, L.ASTRAY), _wait("it starts")),
         ((L.IDLE,), _wait("the history of the primary is not known yet")),
         ((L.RECEIVING,), Row(Do.WAIT, "it follows", tends=True)),
         *_NOT_PRIMARY,
@@ -177,6 +184,7 @@ _BY_GOAL: Final[Mapping[Asked, _Rows]] = {
         *_CLONE,
         (_WHOLE, Row(Do.START_STANDBY, "its WAL is on the line of the primary: start as its standby")),
         ((L.STARTING,), _wait("it starts")),
+        ((L.ASTRAY,), Row(Do.STOP_FAST, "it starts to receive from another host: start it anew")),
         ((L.IDLE,), Row(Do.FOLLOW, "receive from the primary")),
         ((L.RECEIVING,), Row(Do.WAIT, "it follows", tends=True)),
         *_NOT_PRIMARY,
@@ -184,18 +192,18 @@ _BY_GOAL: Final[Mapping[Asked, _Rows]] = {
     A.REWIND: (
         *_CLONE,
         (_WHOLE, Row(Do.REWIND, "it may have WAL that the primary does not: rewind it")),
-        ((L.STARTING, L.IDLE, L.RECEIVING), Row(Do.STOP_FAST, "it left the primary's line: stop to rewind")),
+        (_MOVABLE, Row(Do.STOP_FAST, "it left the primary's line: stop to rewind")),
         *_NOT_PRIMARY,
     ),
     A.CLONE: (
         *_CLONE,
         (_WHOLE, Row(Do.CLONE, "it left the primary's line and cannot be rewound: copy anew")),
-        ((L.STARTING, L.IDLE, L.RECEIVING), Row(Do.STOP_FAST, "it left the primary's line: stop to copy")),
+        (_MOVABLE, Row(Do.STOP_FAST, "it left the primary's line: stop to copy")),
         *_NOT_PRIMARY,
     ),
     A.SEAL: (
         (_DOWN, Row(Do.SEAL, "promise to receive nothing, before it is started")),
-        ((L.STARTING, *_STANDBYS), Row(Do.SEAL, "receive nothing more from this primaryship")),
+        ((L.STARTING, L.ASTRAY, *_STANDBYS), Row(Do.SEAL, "receive nothing more from this primaryship")),
         ((L.STARTING_PRIMARY,), Row(Do.KILL_ALL, "its primaryship ends: end it, verified")),
         (_PRIMARIES, Row(Do.STOP_FAST, "its primaryship ends: stop cleanly if it can be done in time")),
     ),
@@ -203,7 +211,7 @@ _BY_GOAL: Final[Mapping[Asked, _Rows]] = {
         ((L.EMPTY, L.PARTIAL, L.DAMAGED), _wait("sealed: it reports that it has no whole data")),
         ((L.STOPPED,), Row(Do.START_STANDBY, "sealed: start it to see how far it is")),
         ((L.STOPPED_PRIMARY,), _wait("sealed: it reports how it ended")),
-        ((L.STARTING,), _wait("sealed: it reads the WAL it has")),
+        ((L.STARTING, L.ASTRAY), _wait("sealed: it reads the WAL it has")),
         ((L.IDLE, L.DAMAGED_STANDBY), _wait("sealed: it reports how far it is")),
         ((L.RECEIVING,), Row(Do.SEAL, "it is sealed and still receives: end that")),
         ((L.STARTING_PRIMARY,), Row(Do.KILL_ALL, "its primaryship has ended: end it, verified")),
@@ -211,7 +219,7 @@ _BY_GOAL: Final[Mapping[Asked, _Rows]] = {
     ),
     A.HOLD: (
         (_DOWN, _wait("no lease: nothing is begun")),
-        ((L.STARTING, *_STANDBYS), _wait("no lease: a standby goes on as it is")),
+        ((L.STARTING, L.ASTRAY, *_STANDBYS), _wait("no lease: a standby goes on as it is")),
         ((L.STARTING_PRIMARY, *_PRIMARIES), Row(Do.KILL_ALL, "no lease: a primary ends at once, verified")),
     ),
     A.FENCED: (

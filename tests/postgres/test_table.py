@@ -70,6 +70,7 @@ def all_states() -> list[LocalState]:
             LocalProcess(
                 kind,
                 as_standby=standby,
+                told=(source, "b:5432") if source is not None else None,
                 receives_from=source,
                 is_open=is_open,
                 is_checkpointed=is_open,
@@ -180,8 +181,19 @@ def test_a_switchover_as_the_old_primary_sees_it() -> None:
     assert does(host(FORMER, sealed=4), give) is Do.WAIT
     assert does(host(FORMER, sealed=4), replace(LEAD, fencing_term=FencingTerm(4))) is Do.WAIT
     assert does(host(replace(FORMER, end=Lsn(100)), sealed=4), FOLLOW_B) is Do.START_STANDBY
-    starting = LocalProcess(ProcessKind.STARTING, as_standby=True)
+    starting = LocalProcess(ProcessKind.STARTING, as_standby=True, told=(B, "b:5432"))
     assert does(host(FORMER, starting, sealed=4), FOLLOW_B) is Do.WAIT
+
+
+@pytest.mark.parametrize("told", [None, (A, "a:5432"), (B, "b:6000")])
+def test_a_standby_that_starts_for_another_primary_is_started_anew(told: tuple[HostId, str] | None) -> None:
+    """Goal: one that needs WAL to come up is told from whom. Method: told nobody, another host or address."""
+    starting = LocalProcess(ProcessKind.RECOVERING, as_standby=True, told=told)
+    assert does(host(process=starting), FOLLOW_B) is Do.STOP_FAST
+    assert does(host(process=replace(starting, told=(B, "b:5432"))), FOLLOW_B) is Do.WAIT
+    for kind in (GoalKind.HOLD, GoalKind.PRIMARY):
+        assert does(host(process=starting), replace(FOLLOW_B, kind=kind, names=NAMES)) is Do.WAIT
+    assert does(host(process=starting, sealed=5), replace(FOLLOW_B, kind=GoalKind.SEALED)) is Do.WAIT
 
 
 def test_a_primary_that_waits_for_others_than_it_was_told_is_set_right_or_ends() -> None:

@@ -92,3 +92,27 @@ def test_a_promotion_that_outlived_its_sidecar_is_ended() -> None:
         assert life.database is not None
         life.database.driver._acts.ship = None
         wait(databases, lambda: primary.generation != generation, "it is ended")
+
+
+def test_a_standby_that_was_not_consistent_when_its_primary_died_follows_the_next() -> None:
+    """Goal: who needs WAL to come up gets it from whoever is primary then. Method: a standby comes up with
+    pages that are newer than its WAL, as after a rewind, and its primary loses power before it sends that."""
+    with database() as databases:
+        world, primary = databases.world, the_primary(databases)
+        late, other = standbys(databases)
+
+        def counts_no_more() -> bool:
+            late.kill("kill")
+            return databases.published.voters == (other.host,)
+
+        wait(databases, counts_no_more, "nobody waits for it")
+        wait(databases, lambda: late.kind is ProcessKind.DOWN, "it is gone")
+        wait(databases, lambda: late.kind is ProcessKind.STARTING, "it starts")
+        late.data.consistent_at = min(primary.data.flushed, other.data.flushed)
+        assert late.data.end < late.data.consistent_at
+        world.power_off(primary.machine)
+        wait(databases, lambda: databases.primary() is other, "the other takes over")
+        wait(databases, lambda: late.kind is ProcessKind.STANDBY, "it comes up")
+        assert world.faults["database-inconsistent"] > 0
+        primary.machine.is_up = True
+        world.start(primary.machine)

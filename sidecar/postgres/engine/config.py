@@ -134,6 +134,11 @@ class Upstream:
     address: str
     port: int
 
+    @property
+    def place(self) -> str:
+        """Address and port in one text, as hosts tell it."""
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:

@@ -8,6 +8,7 @@
       data.restored/        what is being made from a backup
       clone.json            says which of the two `data.new` is
       rewind.json           a rewind of `data` was begun
+      rewound.json          it was ended, and `data` was not seen to be consistent since
       conf/                 what the server reads: written by the sidecar, read by the server
       tls/                  keys and certificates in generations, readable by the database's user
       postmaster.json       which process runs, for the next sidecar
@@ -108,6 +109,10 @@ class Layout:
     @property
     def rewind_note(self) -> Path:
         return self.root / "rewind.json"
+
+    @property
+    def rewound_note(self) -> Path:
+        return self.root / "rewound.json"
 
     @property
     def process_note(self) -> Path:
@@ -267,6 +272,7 @@ class Layout:
         """The notes about what stood there before; that of the clone last, it leads here again."""
         sync_folder(self.root)
         self.drop_note(self.rewind_note)
+        self.drop_note(self.rewound_note)
         self.drop_note(self.clone_note)
 
     def resume(self) -> None:

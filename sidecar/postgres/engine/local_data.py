@@ -120,7 +120,11 @@ async def _read_local_data(layout: Layout, system_identifier: str) -> LocalData:
         primary_term=term,
         is_clean=found.is_clean,
         end=end,
-        rewind_refused=why_not(found, system_identifier or found.system_identifier),
+        rewind_refused=why_not(
+            found,
+            system_identifier or found.system_identifier,
+            was_rewound=layout.rewound_note.exists(),
+        ),
         is_leftover=is_leftover,
         least=found.least,
     )
@@ -136,7 +140,7 @@ def newest_timeline(data: Path, found: ControlData) -> Timeline:
 
 
 async def _end(data: Path, found: ControlData) -> Lsn:
-    """Where its WAL certainly ends; NO_LSN when only a recovery would tell."""
-    if found.state == "shut down in recovery":
+    """Where its WAL ends, or up to where a standby must have it; NO_LSN: only a recovery tells."""
+    if found.state in ("shut down in recovery", "in archive recovery"):
         return found.min_recovery
     return await read_shutdown_end(data, found) if found.state == "shut down" else NO_LSN

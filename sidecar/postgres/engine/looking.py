@@ -52,6 +52,8 @@ class Eyes:
         self.has_strangers = False
         #: What the control file said, until something is done with the data.
         self._data: LocalData | None = None
+        #: It was seen to let sessions in.
+        self._is_consistent = False
         self._history: TimelineHistory | None = None
         self._slots: tuple[HostId, ...] | None = None
         self._following_since = 0.0
@@ -62,7 +64,7 @@ class Eyes:
 
     def data_changed(self) -> None:
         """Something was done with the data directory."""
-        self._data = None
+        self._data, self._is_consistent = None, False
 
     def timeline_changed(self) -> None:
         """It is about to write another timeline."""
@@ -132,9 +134,11 @@ class Eyes:
     def _sight_of_start(self) -> Sight:
         """It lets nobody in yet, or no more."""
         progress = self._local.postmaster.progress()
+        upstream = self._local.control.config.upstream
         process = LocalProcess(
             ProcessKind.RECOVERING if progress else ProcessKind.STARTING,
             as_standby=has_standby_mark(self._local),
+            told=(upstream.host, upstream.place) if upstream is not None else None,
             progress=progress,
         )
         data = self._with_memory(
@@ -148,6 +152,9 @@ class Eyes:
         control = self._local.control
         view = await control.look(LOOK_S)
         self._data, self._started = None, view.started
+        if not self._is_consistent:
+            self._local.layout.drop_note(self._local.layout.rewound_note)
+            self._is_consistent = True
         if self._history is None or self._history.timeline != view.timeline:
             self._history = self._read_history(view.timeline)
         if self._slots is None:

@@ -2,6 +2,8 @@
 
 pg_rewind leaves a directory that must not be started when it does not come to its end: a note
 is written before, and while it is there the data counts as partial and is cloned anew.
+What was rewound has pages that are newer than its WAL, until it has received that: another rewind would
+not see them, so there is none before it was consistent.
 Source: pg_rewind(1).
 """
 
@@ -33,8 +35,10 @@ class Rewound(Enum):
     NOT_NEEDED = "not-needed"
 
 
-def why_not(found: ControlData, system_identifier: str) -> str:
+def why_not(found: ControlData, system_identifier: str, *, was_rewound: bool = False) -> str:
     """Why a data directory cannot be rewound, before it is tried; empty: it can be tried."""
+    if was_rewound:
+        return "it was rewound and has not become consistent since"
     if found.system_identifier != system_identifier:
         return f"it is another database (system identifier {found.system_identifier})"
     if not found.can_rewind:
@@ -63,7 +67,8 @@ async def rewind(
     if layout.rewind_note.exists():
         raise CannotRewind("An earlier rewind did not come to its end.")
     await tools.clear()
-    refused = why_not(await read_control_data(layout.data), system_identifier)
+    found = await read_control_data(layout.data)
+    refused = why_not(found, system_identifier, was_rewound=layout.rewound_note.exists())
     if refused:
         raise CannotRewind(f"The data cannot be rewound: {refused}.")
     files.point(layout.data)
@@ -84,8 +89,11 @@ async def rewind(
             f"{source.host} has written no checkpoint since its promotion: write one, then rewind."
         )
     files.mark_standby(layout.data, is_standby=True)
+    is_needed = "no rewind required" not in said
+    if is_needed:
+        layout.note(layout.rewound_note, source=source.host)
     layout.drop_note(layout.rewind_note)
-    return Rewound.NOT_NEEDED if "no rewind required" in said else Rewound.DONE
+    return Rewound.DONE if is_needed else Rewound.NOT_NEEDED
 
 
 async def _run(

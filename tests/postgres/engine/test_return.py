@@ -16,10 +16,11 @@ import pytest
 from mesh.errors import CannotRewind, Conflict, DatabaseFailed, DataDamaged, NotInTime
 from sidecar.postgres.engine.clone import clone
 from sidecar.postgres.engine.control_data import ControlData, read_control_data, read_shutdown_end
-from sidecar.postgres.engine.local_data import read_local_data
+from sidecar.postgres.engine.local_data import Standing, read_local_data
+from sidecar.postgres.engine.looking import Eyes
 from sidecar.postgres.engine.process import StopMode
 from sidecar.postgres.engine.rewind import Rewound, rewind
-from sidecar.postgres.model import NO_LSN, DataKind, SyncNames, parse_lsn
+from sidecar.postgres.model import NO_LSN, DataKind, ProcessKind, SyncNames, parse_lsn
 from tests.harness.postgres import NAMED
 from tests.postgres.engine.conftest import Cluster, Machine, until
 
@@ -86,6 +87,35 @@ async def test_a_diverged_former_primary_is_rewound_and_streams(cluster: Cluster
     assert (await first.postgres.control.promote(10.0)).timeline == 3
     await first.postgres.control.open()
     assert await read(first) == [1, 2, 3]
+
+
+async def test_a_rewound_standby_that_lacks_wal_says_whom_it_waits_for(cluster: Cluster) -> None:
+    """Goal: it can be told another primary, and is never rewound with pages that are newer than its WAL.
+
+    Method: rewound, its newest segment is taken away, and the source is dead; then the source is back.
+    """
+    first, second, identifier = await diverge(cluster)
+    await second.postgres.control.checkpoint(30.0)
+    await second.postgres.control._query("SELECT pg_switch_wal()")
+    await write(second, 3)
+    assert await wind_back(first, second, identifier) is Rewound.DONE
+    max(path for path in (first.layout.data / "pg_wal").iterdir() if len(path.name) == 24).unlink()
+    await second.postgres.postmaster.stop(StopMode.FAST, deadline_s=10.0)
+    assert "not become consistent" in (await read_local_data(first.layout)).rewind_refused
+    with pytest.raises(CannotRewind, match="not become consistent"):
+        await wind_back(first, second, identifier)
+    config = replace(first.postgres.control.config, upstream=second.upstream, sync=SyncNames(0, ()))
+    first.postgres.start(as_standby=True, config=config)
+    eyes = Eyes(first.postgres, Standing(first.layout))
+    with pytest.raises(NotInTime):
+        await first.postgres.postmaster.wait_ready(1.0)
+    process = (await eyes.look(identifier, "")).local.process
+    assert (process.as_standby, process.told) == (True, (second.host, second.upstream.place))
+    await second.start(as_standby=False)
+    await first.postgres.postmaster.wait_ready(10.0)
+    assert (await eyes.look(identifier, "")).local.process.kind is ProcessKind.STANDBY
+    await first.postgres.postmaster.stop(StopMode.FAST, deadline_s=10.0)
+    assert (await read_local_data(first.layout)).rewind_refused == ""
 
 
 async def test_after_a_clean_end_no_rewind_is_needed(cluster: Cluster) -> None:

@@ -10,7 +10,6 @@ from mesh.errors import CannotRewind, Conflict, DatabaseFailed, InvariantBroken,
 from mesh.ids import FencingTerm, HostId
 from sidecar.postgres.history import common_end
 from sidecar.postgres.model import (
-    NO_LSN,
     DataKind,
     LocalData,
     LocalProcess,
@@ -91,7 +90,13 @@ class SimPostgres:
             self._data = self._found()
             return Sight(self._state(self._data, LocalProcess()), version=VERSION)
         if server.kind not in RUNNING or server.is_stopping:
-            process = LocalProcess(ProcessKind.RECOVERING, as_standby=server.as_standby, progress="redo")
+            source = self._disk.source
+            process = LocalProcess(
+                ProcessKind.RECOVERING,
+                as_standby=server.as_standby,
+                told=(source.host, source.address) if source is not None else None,
+                progress="redo",
+            )
             data = replace(self._data or LocalData(DataKind.PRESENT), was_primary=not server.as_standby)
             return Sight(self._state(data, process), version=VERSION, problem="it starts")
         return self._look_at_server()
@@ -117,7 +122,7 @@ class SimPostgres:
             data.history,
             was_primary=not data.has_standby_mark,
             is_clean=data.is_clean,
-            end=data.flushed if data.is_clean else NO_LSN,
+            end=data.flushed if data.is_clean else data.consistent_at,
         )
 
     def _look_at_server(self) -> Sight:
@@ -288,6 +293,9 @@ class SimPostgres:
         data = disk.data
         if data is None or disk.is_partial or server.kind is not ProcessKind.DOWN:
             raise CannotRewind("there are no whole data")
+        if data.flushed < data.consistent_at:
+            self._rewind_refused = "it was rewound and has not become consistent since"
+            raise CannotRewind(self._rewind_refused)
         other = self._server.databases.servers[source.host]
         was_standby = data.has_standby_mark
         disk.is_partial = True
@@ -311,6 +319,7 @@ class SimPostgres:
             raise CannotRewind(f"{self._rewind_refused}: {error}") from error
         shared = common_end(data.history, found.history)
         lost = data.wind_back(data.end if shared is None else shared, found)
+        data.lack(int(self._chance.random() ** 2 * 12))  # written while it was wound back: not in the copy
         server.machine.world.count("database-rewound" if lost else "database-rewound-nothing")
         disk.is_partial = False
 

@@ -7,7 +7,7 @@ the connection. Either end may be gone for a while before the other hears of it.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from sidecar.postgres.history import Position, can_follow
+from sidecar.postgres.history import Position, can_follow, end_on
 from sidecar.postgres.model import NO_LSN, Lsn, ProcessKind, TimelineHistory
 from tests.sim.clock import MS, NS
 from tests.sim.network import Stream
@@ -129,12 +129,12 @@ class Receiving:
             self._again(self._attempt)
 
     def _again(self, attempt: int) -> None:
-        if self._server.kind is ProcessKind.STANDBY:
+        if self._server.can_receive:
             self._server.after(RETRY_NS, self._connect, attempt)
 
     def _connect(self, attempt: int) -> None:
         server, source = self._server, self._server.disk.source
-        if attempt != self._attempt or source is None or server.kind is not ProcessKind.STANDBY:
+        if attempt != self._attempt or source is None or not server.can_receive:
             return
         world = server.machine.world
         network, there = world.network, world.machines[source.host]
@@ -149,16 +149,23 @@ class Receiving:
 
     def _connected(self, attempt: int, primary: "Server") -> None:
         server = self._server
-        if attempt != self._attempt or server.kind is not ProcessKind.STANDBY or self.sending is not None:
+        if attempt != self._attempt or not server.can_receive or self.sending is not None:
             return
+        world = server.machine.world
         if not _would_send(primary, server):
             self._again(attempt)
             return
         if not server.data.is_prefix_of(primary.data):
-            server.machine.world.violated(
+            world.violated(
                 "database-line",
                 f"{server.host} streams from {primary.host}, whose WAL is another than histories say",
             )
+        left = end_on(primary.data.history, server.data.history.timeline)
+        if left is not None and left < server.data.consistent_at:
+            # "requested timeline does not contain minimum recovery point"
+            world.count("database-beyond-the-line")
+            server.end("another line")
+            return
         server.data.fetch_histories(primary.data)
         self.sending = Sending(primary, server)
         self.sending.confirm(server.data.flushed)

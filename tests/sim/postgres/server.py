@@ -115,6 +115,7 @@ class Server:
         self.pid = self.databases.next_pid()
         self.kind, self.as_standby, self.is_open = ProcessKind.STARTING, as_standby, False
         self.is_stopping, self._is_flushing, self.is_overridden = False, False, False
+        self.is_catching_up = False
         self.after(self.draw(10, 60), self._recover)
 
     def _recover(self) -> None:
@@ -137,8 +138,9 @@ class Server:
         data.flush(len(data.wal))
         self.in_force = (self.disk.names,)
         if self.as_standby:
-            self.kind, self.is_catching_up = ProcessKind.STANDBY, True
-            self.after(self.draw(1, 80), self._has_caught_up)
+            self.is_catching_up = True
+            if not self._come_up():
+                self.machine.world.count("database-inconsistent")
             self.receiving.begin()
             return
         if not was_clean:
@@ -146,6 +148,19 @@ class Server:
         data.control_timeline = data.history.timeline
         data.flush(len(data.wal))
         self.kind = ProcessKind.PRIMARY
+
+    def _come_up(self) -> bool:
+        """A standby lets sessions in once it has all WAL that its pages need."""
+        if self.kind is ProcessKind.RECOVERING and self.data.flushed >= self.data.consistent_at:
+            self.kind = ProcessKind.STANDBY
+            self.after(self.draw(1, 80), self._has_caught_up)
+        return self.kind is ProcessKind.STANDBY
+
+    @property
+    def can_receive(self) -> bool:
+        """As a standby, or on the way to be one and through with the WAL that it has."""
+        is_coming = self.kind is ProcessKind.RECOVERING and self.is_catching_up and not self.is_stopping
+        return self.kind is ProcessKind.STANDBY or (is_coming and self.as_standby)
 
     def _has_caught_up(self) -> None:
         self.is_catching_up = False
@@ -278,7 +293,8 @@ class Server:
 
     def _flushed(self, count: int) -> None:
         self.data.flush(count)
-        if self.kind is ProcessKind.STANDBY:
+        if self.can_receive:
+            self._come_up()
             self.receiving.confirm()
             return
         self.send()

@@ -52,6 +52,8 @@ class Data:
     taken: set[Timeline] = field(default_factory=set)
     has_standby_mark: bool = False
     is_clean: bool = False
+    #: A standby lets nobody in before it has WAL up to here: its pages are as new.
+    consistent_at: Lsn = NO_LSN
     numbers: set[int] = field(default_factory=set)
 
     @property
@@ -145,7 +147,16 @@ class Data:
         self.known |= other.known
         self.taken -= other.known
         self.has_standby_mark, self.is_clean = True, False
+        self.consistent_at = self.end
         return lost
+
+    def lack(self, count: int) -> None:
+        """The last records of the present timeline, but for its first, are still to be received."""
+        first = next(number for number, each in enumerate(self.wal) if each.timeline == self.history.timeline)
+        for record in self.wal[max(first + 1, len(self.wal) - count) :]:
+            self.numbers.discard(record.number)
+        del self.wal[max(first + 1, len(self.wal) - count) :]
+        self.durable = len(self.wal)
 
     def is_prefix_of(self, other: "Data") -> bool:
         """Every record is also there: cheap, for the ends are compared first."""
