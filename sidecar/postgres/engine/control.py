@@ -29,11 +29,13 @@ from sidecar.postgres.engine.connection import Session
 from sidecar.postgres.engine.control_data import read_history
 from sidecar.postgres.engine.layout import Layout
 from sidecar.postgres.engine.process import Postmaster
-from sidecar.postgres.model import Lsn, SyncNames, TimelineHistory, parse_lsn
+from sidecar.postgres.model import Lsn, SyncNames, TimelineHistory, format_lsn, parse_lsn
 
 QUERY_S: Final = 2.0
 RELOAD_S: Final = 5.0
 _LOOK_S_MIN, _LOOK_S_MAX = 0.001, 0.02
+#: WAL is deleted in segments of that size.
+_ADVANCE_BYTES: Final = 16 << 20
 #: What waited for a start and was then taken out of the files still counts as pending to PostgreSQL.
 _WAITING_SQL: Final[LiteralString] = """
 SELECT s.name,
@@ -311,10 +313,14 @@ class Control:
     async def set_slots(self, hosts: tuple[HostId, ...]) -> None:
         """One slot for each of *hosts*, that keeps WAL from now on, and none of ours for others.
 
-        Fails: `Conflict` when one to be dropped is in use.
+        One that has lost its WAL is made anew. Fails: `Conflict` when one to be dropped is in use.
         """
         wanted = {slot_name(host) for host in hosts}
         present = {each.name: each for each in await self.slots()}
+        for name in sorted(wanted & present.keys()):
+            if present[name].is_lost:
+                await self._query("SELECT pg_drop_replication_slot(%s)", (name,))
+                del present[name]
         for name in sorted(wanted - present.keys()):
             await self._query("SELECT pg_create_physical_replication_slot(%s, true)", (name,))
         for name in sorted(present.keys() - wanted):
@@ -323,6 +329,23 @@ class Control:
             if present[name].is_active:
                 raise Conflict(f"Slot {name} is in use by process {present[name].pid}; it is not dropped.")
             await self._query("SELECT pg_drop_replication_slot(%s)", (name,))
+
+    async def advance_slots(self, kept_bytes: int) -> None:
+        """Have a standby's slots keep that much, or half of what slots may, before what it has replayed.
+
+        Nobody receives by them before it is promoted, so by themselves they keep all that comes, and are lost.
+        """
+        view = await self.look()
+        if not view.is_standby:
+            return
+        asked: LiteralString = "SELECT pg_size_bytes(current_setting('max_slot_wal_keep_size'))"
+        most = (await self._query(asked))[0][0]
+        up_to = view.replayed - (min(kept_bytes, most // 2) if most >= 0 else kept_bytes)
+        for each in await self.slots():
+            is_ours = each.name.startswith("trellis_") and not each.is_active and each.keeps_from
+            if is_ours and each.keeps_from + _ADVANCE_BYTES <= up_to:
+                moved: LiteralString = "SELECT pg_replication_slot_advance(%s, %s::pg_lsn)"
+                await self._query(moved, (each.name, format_lsn(Lsn(up_to))))
 
 
 def _left(deadline: float) -> float:

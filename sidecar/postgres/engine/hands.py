@@ -38,6 +38,8 @@ LOG = structlog.get_logger(__name__)
 HUNG_S: Final = 3.0
 PROMOTE_S: Final = 60.0
 CHECKPOINT_S: Final = 600.0
+#: Of WAL that other standbys may need once this one is promoted: of what they lack then.
+SLOTS_KEEP_BYTES: Final = 1 << 30
 
 
 class EngineHands:
@@ -342,6 +344,7 @@ class EngineHands:
         await postmaster.trim_log()
         await self._eyes.look_for_damage()
         if has_standby_mark(self._local):
+            await control.advance_slots(SLOTS_KEEP_BYTES)
             return
         began = time.monotonic()
         try:

@@ -49,5 +49,11 @@ def was_made_here(layout: Layout, system_identifier: str) -> bool:
     return note.get("system_identifier") == system_identifier
 
 
+def forget_made(layout: Layout) -> None:
+    """The database of this host is the recorded one: none that it made is to be thrown away any more."""
+    if _made_note(layout).exists():
+        layout.drop_note(_made_note(layout))
+
+
 def _made_note(layout: Layout) -> Path:
     return layout.root / "made.json"

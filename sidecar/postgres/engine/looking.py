@@ -12,7 +12,7 @@ from mesh.errors import DataDamaged
 from mesh.ids import HostId
 from sidecar.postgres.engine.config import slot_name, sync_text
 from sidecar.postgres.engine.control_data import read_history
-from sidecar.postgres.engine.initdb import was_made_here
+from sidecar.postgres.engine.initdb import forget_made, was_made_here
 from sidecar.postgres.engine.local import LocalPostgres
 from sidecar.postgres.engine.local_data import Standing, read_local_data
 from sidecar.postgres.engine.observe import Receiver, ServerView
@@ -52,6 +52,8 @@ class Eyes:
         self.has_strangers = False
         #: What the control file said, until something is done with the data.
         self._data: LocalData | None = None
+        #: Its database was seen to be the recorded one.
+        self._is_recorded = False
         #: It was seen to let sessions in.
         self._is_consistent = False
         self._history: TimelineHistory | None = None
@@ -113,11 +115,18 @@ class Eyes:
         if self._data is None:
             self._data = await read_local_data(self._local.layout, system_identifier)
         data = self._data
+        self._note_recorded(data, system_identifier)
         is_other = system_identifier and data.system_identifier not in ("", system_identifier)
-        if is_other and was_made_here(self._local.layout, data.system_identifier):
+        if is_other and not data.is_leftover and was_made_here(self._local.layout, data.system_identifier):
             why = "it was made here, and then the cluster's database was made on another host"
             data = replace(data, system_identifier="", damaged=why)
         return self._with_memory(data)
+
+    def _note_recorded(self, data: LocalData, system_identifier: str) -> None:
+        """The cluster's database is on record, and here: what was made before means nothing any more."""
+        if system_identifier and data.system_identifier == system_identifier and not self._is_recorded:
+            forget_made(self._local.layout)
+            self._is_recorded = True
 
     def _with_memory(self, data: LocalData) -> LocalData:
         return replace(
@@ -153,7 +162,8 @@ class Eyes:
         view = await control.look(LOOK_S)
         self._data, self._started = None, view.started
         if not self._is_consistent:
-            self._local.layout.drop_note(self._local.layout.rewound_note)
+            if self._local.layout.rewound_note.exists():
+                self._local.layout.drop_note(self._local.layout.rewound_note)
             self._is_consistent = True
         if self._history is None or self._history.timeline != view.timeline:
             self._history = self._read_history(view.timeline)
@@ -205,12 +215,12 @@ class Eyes:
             return None
 
     async def _look_at_slots(self) -> tuple[HostId, ...]:
-        """Hosts that have a slot here, as far as their names are known."""
+        """Hosts that have a slot here which keeps WAL, as far as their names are known."""
         known = {slot_name(host): host for host in self.hosts}
         return tuple(
             known.get(slot.name, HostId(slot.name.removeprefix("trellis_").replace("_", "-")))
             for slot in await self._local.control.slots(LOOK_S)
-            if slot.name.startswith("trellis_")
+            if slot.name.startswith("trellis_") and not slot.is_lost
         )
 
     def _note_lost_wal(self, view: ServerView) -> None:

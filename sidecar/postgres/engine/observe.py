@@ -162,6 +162,11 @@ class Slot:
     wal_status: str
     pid: int
 
+    @property
+    def is_lost(self) -> bool:
+        """It keeps nothing any more, and nobody uses it."""
+        return self.wal_status == "lost" and not self.is_active
+
 
 def server_view(row: tuple[Any, ...]) -> ServerView:
     """The one row of SERVER_SQL."""

@@ -7,11 +7,16 @@ import pytest
 from sidecar.postgres.engine.initdb import make_database
 from sidecar.postgres.engine.local_data import Standing
 from sidecar.postgres.engine.looking import Eyes
+from sidecar.postgres.engine.origin import claim
 from sidecar.postgres.model import SyncNames
 from tests.harness.postgres import NAMED
+from tests.identity.cast import CLUSTER, OTHER_CLUSTER
 from tests.postgres.engine.conftest import Cluster
 
 pytestmark = pytest.mark.integration
+
+#: Of another database.
+OTHER = "7000000000000000001"
 
 
 @pytest.mark.parametrize("cluster", ["found"] if NAMED else ["13", "found", "wheel"], indirect=True)
@@ -57,8 +62,28 @@ async def test_a_database_that_was_made_and_never_recorded_is_copied_over(cluste
     (first, *_) = cluster.machines
     made = await make_database(first.postgres.tools)
     eyes = Eyes(first.postgres, Standing(first.layout))
-    own = (await eyes.look(made.system_identifier, "")).local.data
+    own = (await eyes.look("", "")).local.data
     assert (own.system_identifier, own.damaged) == (made.system_identifier, "")
-    other = (await eyes.look("7000000000000000001", "")).local.data
+    other = (await eyes.look(OTHER, "")).local.data
     assert other.system_identifier == ""
     assert "made on another host" in other.damaged
+
+
+@pytest.mark.parametrize("was_recorded", [False, True])
+async def test_a_database_that_was_made_for_another_cluster_is_not_touched(
+    cluster: Cluster, was_recorded: bool
+) -> None:
+    """Goal: what a host brings along is never taken for a bootstrap that came too late.
+
+    Method: data that were made here and recorded; data that were made here before it joined another cluster.
+    """
+    (first, *_) = cluster.machines
+    claim(first.layout, CLUSTER)
+    made = await make_database(first.postgres.tools)
+    if was_recorded:
+        eyes = Eyes(first.postgres, Standing(first.layout))
+        assert (await eyes.look(made.system_identifier, "")).local.data.damaged == ""
+    else:
+        claim(first.layout, OTHER_CLUSTER)
+    found = (await Eyes(first.postgres, Standing(first.layout)).look(OTHER, "")).local.data
+    assert (found.system_identifier, found.damaged) == (made.system_identifier, "")

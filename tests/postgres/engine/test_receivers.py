@@ -274,6 +274,50 @@ async def test_slots_follow_the_hosts(cluster: Cluster) -> None:
     await first.postgres.postmaster.trim_log()
 
 
+async def switch(machine: Machine, times: int) -> None:
+    """End so many segments of WAL."""
+    for _ in range(times):
+        await machine.postgres.control.write_barrier()
+        await machine.postgres.control._query("SELECT pg_switch_wal()")
+
+
+async def test_slots_of_a_standby_go_along(cluster: Cluster) -> None:
+    """Goal: a standby keeps some WAL for the others, and not all. Method: four segments, one to be kept."""
+    first, second = await cluster.up(2)
+    control = second.postgres.control
+    before = {slot.name: slot.keeps_from for slot in await control.slots()}
+    await switch(first, 4)
+    barrier = await first.postgres.control.write_barrier()
+
+    async def has_replayed() -> bool:
+        return (await control.look()).replayed >= barrier
+
+    await until(has_replayed, "the standby has it")
+    await control.advance_slots(1 << 30)
+    assert {slot.name: slot.keeps_from for slot in await control.slots()} == before
+    await control.advance_slots(16 << 20)
+    for slot in await control.slots():
+        assert before[slot.name] + (32 << 20) < slot.keeps_from <= barrier - (16 << 20)
+
+
+async def test_a_slot_that_lost_its_wal_is_made_anew(cluster: Cluster) -> None:
+    """Goal: once its host was copied, WAL is kept for it again. Method: one keeps more than it may."""
+    (first,) = await cluster.up(1)
+    control, lost = first.postgres.control, cluster.names[2]
+    eyes = Eyes(first.postgres, Standing(first.layout))
+    eyes.hosts = cluster.names
+    assert lost in (await eyes.look("", "")).local.slots
+    await control.set_parameters((("max_slot_wal_keep_size", "16MB"), ("wal_keep_size", "0")))
+    await switch(first, 4)
+    await control.checkpoint(30.0)
+    eyes.slots_changed()
+    assert lost not in (await eyes.look("", "")).local.slots
+    await control.set_slots(cluster.names[1:])
+    eyes.slots_changed()
+    assert lost in (await eyes.look("", "")).local.slots
+    assert all(slot.keeps_from > 0 for slot in await control.slots())
+
+
 async def test_a_standby_that_hangs_is_sealed_by_its_end(cluster: Cluster) -> None:
     """Goal: a failover never waits for a frozen standby. Method: freeze one, seal both, start it again."""
     first, second, third = await cluster.up()
