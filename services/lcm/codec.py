@@ -178,6 +178,7 @@ def encode_operation(operation: Operation) -> pb.Operation:
         revision=operation.revision,
         created=_timestamp(operation.created),
         updated=_timestamp(operation.updated),
+        begun=_timestamp(operation.begun) if operation.begun else None,
     )
 
 
@@ -195,6 +196,7 @@ def decode_operation(message: pb.Operation) -> Operation:
         created=message.created.ToDatetime(UTC),
         updated=message.updated.ToDatetime(UTC),
         reason=message.reason,
+        begun=message.begun.ToDatetime(UTC) if message.HasField("begun") else None,
     )
 
 

@@ -119,6 +119,8 @@ class Operation:
     created: datetime
     updated: datetime
     reason: str = ""
+    #: When something was first done for it.
+    begun: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

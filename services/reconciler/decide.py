@@ -28,7 +28,7 @@ from services.lcm.model import (
 from services.lcm.rules import service_specs
 from services.reconciler.model import MARK, Action, Apply, Declared, Plan, Stop
 
-#: An operation that is not done by then is given up; the deployment is healed further.
+#: An operation that is not done so long after it has begun is given up; the deployment is healed further.
 OPERATION_MAX: Final = timedelta(minutes=10)
 #: A deployment that was refused is tried again after this.
 REFUSED_PAUSE: Final = timedelta(seconds=30)
@@ -81,6 +81,12 @@ def orphans(services: Services, installation: str, deployments: Iterable[str]) -
     )
 
 
+def in_turn(names: Iterable[str], ended_at: str) -> tuple[str, ...]:
+    """All of them, sorted, beginning after the one where the last round ended early (empty: at the first)."""
+    ordered = sorted(names)
+    return (*(name for name in ordered if name > ended_at), *(name for name in ordered if name <= ended_at))
+
+
 def deployment_of_mark(mark: str) -> str:
     """The name of the deployment in a mark."""
     return mark.rpartition("/")[2]
@@ -92,6 +98,7 @@ def begin(deployment: Deployment, operation: Operation, now: Now) -> Change:
         operation,
         state=OperationState.RUNNING,
         message="Begun.",
+        begun=now.at,
         revision=now.revision,
         updated=now.at,
     )
@@ -166,7 +173,7 @@ def _judge_operation(
         return replace(
             operation, state=OperationState.SUCCEEDED, steps_done=operation.steps_all, message=message
         )
-    if now.at - operation.created > OPERATION_MAX:
+    if now.at - (operation.begun or operation.created) > OPERATION_MAX:
         message = f"Not whole in time: {_first_reason(statuses)} It is healed further."
         return replace(operation, state=OperationState.FAILED, message=message, reason="DEADLINE")
     message = f"{declared} of {len(statuses)} workloads declared, {ready} ready. {_first_reason(statuses)}"

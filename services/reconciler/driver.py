@@ -3,6 +3,9 @@
 Nothing is kept from round to round that is not read again; an owner that dies in the middle
 of a round is followed by one that sees the same and goes on.
 
+Order: a round that ends early is followed by one that begins after the deployment where it ended, so that
+each has its turn.
+
 Fails: `StaleTerm` ends it: another owner acts. Everything else is tried again.
 """
 
@@ -14,7 +17,16 @@ from typing import Final, Protocol
 import structlog
 
 from mesh.client.database import Database
-from mesh.errors import OutcomeUnknown, StaleTerm, TrellisError, Unavailable, VersionConflict
+from mesh.errors import (
+    NotLeader,
+    OutcomeUnknown,
+    QueueFull,
+    Refused,
+    StaleTerm,
+    TrellisError,
+    Unavailable,
+    VersionConflict,
+)
 from services.lcm.model import Change, Now, Operation
 from services.lcm.store import CHANNEL
 from services.reconciler import decide
@@ -27,6 +39,10 @@ LOG = structlog.get_logger(__name__)
 LOOK_S: Final = 1.0
 BUSY_LOOK_S: Final = 0.2
 TIDY_ROUNDS: Final = 60
+#: At once; what is left then is for after the next round.
+TIDY_BATCHES: Final = 10
+#: Refusals that say nothing of what was asked for: it is asked again.
+PASSING: Final = (QueueFull, NotLeader)
 
 
 class Services(Protocol):
@@ -45,17 +61,19 @@ class Reconciler:
         self._services = services
         self._wake = asyncio.Event()
         self._installation = ""
+        #: The deployment where the last round ended early.
+        self._ended_at = ""
 
     async def run(self) -> None:
         """Until cancelled. Fails: `StaleTerm`."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen(), name="listen")
-            rounds = 0
+            rounds, is_tidy = 0, True
             while True:
                 busy = await self._attempt()
                 rounds += 1
-                if rounds % TIDY_ROUNDS == 0:
-                    await self._tidy()
+                if rounds % TIDY_ROUNDS == 0 or not is_tidy:
+                    is_tidy = await self._tidy()
                 try:
                     async with asyncio.timeout(BUSY_LOOK_S if busy else LOOK_S):
                         await self._wake.wait()
@@ -70,10 +88,12 @@ class Reconciler:
         rows = await self._ledger.rows()
         services = await self._services.services()
         busy = False
-        for row in rows.values():
-            busy = await self._reconcile(row, services) or busy
         for name in decide.orphans(services, self._installation, rows):
             busy = await self._stop_orphan(name, services[name]) or busy
+        for name in decide.in_turn(rows, self._ended_at):
+            self._ended_at = name
+            busy = await self._reconcile(rows[name], services) or busy
+        self._ended_at = ""
         return busy
 
     # ---- parts of a round ---------------------------------------------------------------
@@ -88,10 +108,13 @@ class Reconciler:
             if planned.resting:
                 return False
             refusal = planned.refusal or await self._perform(planned.actions)
-            judging = partial(decide.judge, deployment, operation, services, self._installation, refusal)
+            for_good = None if isinstance(refusal, PASSING) else refusal
+            judging = partial(decide.judge, deployment, operation, services, self._installation, for_good)
             # without the database: whether there is anything to write
             if judging(_dry(row)) is not None:
                 await self._ledger.record(row, judging)
+            if refusal is not for_good:
+                raise Unavailable(f"{deployment.name} is put off: {refusal}")
         except VersionConflict as conflict:
             LOG.info("changed-meanwhile", deployment=deployment.name, conflict=conflict.message)
             return True
@@ -110,9 +133,13 @@ class Reconciler:
                 await self._services.perform(action)
             except (Unavailable, OutcomeUnknown, VersionConflict, StaleTerm):
                 raise
-            except TrellisError as refusal:
+            except Refused as refusal:
                 LOG.warning("refused", action=type(action).__name__, reason=str(refusal))
                 return refusal
+            except (
+                TrellisError
+            ) as error:  # an older leader, a failing disk: nothing that was asked for is wrong
+                raise Unavailable(error.message) from error
         return None
 
     async def _stop_orphan(self, name: str, declared: Declared) -> bool:
@@ -132,11 +159,15 @@ class Reconciler:
             LOG.warning("round-not-finished", reason=error.message)
             return True
 
-    async def _tidy(self) -> None:
+    async def _tidy(self) -> bool:
+        """False: there is more to forget."""
         try:
-            await self._ledger.tidy()
+            for _ in range(TIDY_BATCHES):
+                if not await self._ledger.tidy():
+                    return True
         except (Unavailable, OutcomeUnknown) as error:
             LOG.warning("not-tidied", reason=error.message)
+        return False
 
     async def _listen(self) -> None:
         while True:

@@ -6,19 +6,21 @@ it was decided from: where either has changed meanwhile nothing is written, and 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, LiteralString
 
-from mesh.client.database import Connection, Database
+from mesh.client.database import Database
 from mesh.errors import VersionConflict
 from services.lcm import codec
 from services.lcm.model import Change, Deployment, Now, Operation
-from services.lcm.store import lock_deployment, lock_open_operation, take_now, write
+from services.lcm.store import decoded, lock_deployment, lock_open_operation, take_now, write
 
 #: Name of the fence.
 OWNER: Final = "reconciler"
 CHANGES_KEPT: Final = 10_000
 OPERATIONS_KEPT: Final = 100_000
 KEYS_KEPT: Final = "1 day"
+#: Rows that one transaction forgets: a part of what a statement's time allows, also on a slow disk.
+BATCH: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +54,22 @@ class Ledger:
     async def rows(self) -> dict[str, Row]:
         """Everything, as of one moment, by name."""
         async with self._database.transaction(snapshot=True) as connection:
-            cursor = await connection.execute("SELECT name, revision FROM deployments ORDER BY name")
+            cursor = await connection.execute("SELECT name, revision FROM deployments")
             revisions = {row["name"]: row["revision"] for row in await cursor.fetchall()}
-            await self._learn(connection, revisions)
-            cursor = await connection.execute("SELECT body FROM operations WHERE NOT is_done")
-            operations = [codec.operation_of(row["body"]) for row in await cursor.fetchall()]
-        by_deployment = {operation.deployment: operation for operation in operations}
-        return {name: Row(self._known[name], by_deployment.get(name)) for name in revisions}
+            self._known = {
+                name: known for name, known in self._known.items() if revisions.get(name) == known.revision
+            }
+            missing = [name for name in revisions if name not in self._known]
+            cursor = await connection.execute(
+                "SELECT body::text FROM deployments WHERE name = ANY(%s)", (missing,)
+            )
+            deployments = [row["body"] for row in await cursor.fetchall()]
+            cursor = await connection.execute("SELECT body::text FROM operations WHERE NOT is_done")
+            operations = [row["body"] for row in await cursor.fetchall()]
+        async for deployment in decoded(deployments, codec.deployment_of):
+            self._known[deployment.name] = deployment
+        open_ones = {each.deployment: each async for each in decoded(operations, codec.operation_of)}
+        return {name: Row(self._known[name], open_ones.get(name)) for name in revisions}
 
     async def record(self, row: Row, decide: Callable[[Now], Change | None]) -> None:
         """Write what was decided from *row*.
@@ -86,32 +97,42 @@ class Ledger:
         async with self._database.guarded(OWNER, self._fencing_term) as connection:
             return await lock_deployment(connection, name) is None
 
-    async def tidy(self) -> None:
-        """Forget what is kept for long enough. Fails: `StaleTerm`."""
-        async with self._database.guarded(OWNER, self._fencing_term) as connection:
-            await connection.execute(
-                "DELETE FROM idempotency_keys WHERE created < now() - %s::interval", (KEYS_KEPT,)
-            )
-            cursor = await connection.execute(
-                "UPDATE revisions SET forgotten = newest - %s WHERE newest - %s > forgotten"
-                " RETURNING newest, forgotten",
-                (CHANGES_KEPT, CHANGES_KEPT + CHANGES_KEPT // 10),
-            )
-            row = await cursor.fetchone()
-            if row is None:
-                return
-            await connection.execute("DELETE FROM changes WHERE revision <= %s", (row["forgotten"],))
-            await connection.execute(
-                "DELETE FROM operations WHERE is_done AND requested < %s", (row["newest"] - OPERATIONS_KEPT,)
-            )
+    async def tidy(self) -> bool:
+        """Forget some of what was kept for long enough, a transaction for each kind; True: there is more.
 
-    async def _learn(self, connection: Connection, revisions: dict[str, int]) -> None:
-        self._known = {
-            name: known for name, known in self._known.items() if revisions.get(name) == known.revision
-        }
-        missing = [name for name in revisions if name not in self._known]
-        if missing:
-            cursor = await connection.execute("SELECT body FROM deployments WHERE name = ANY(%s)", (missing,))
-            for row in await cursor.fetchall():
-                deployment = codec.deployment_of(row["body"])
-                self._known[deployment.name] = deployment
+        Bound: `BATCH` rows of each kind. Fails: `StaleTerm`.
+        """
+        async with self._database.guarded(OWNER, self._fencing_term) as connection:
+            await connection.execute(_FORGET, (CHANGES_KEPT, CHANGES_KEPT + CHANGES_KEPT // 10))
+        is_more = False
+        for statement, kept in _TIDY:
+            async with self._database.guarded(OWNER, self._fencing_term) as connection:
+                cursor = await connection.execute(statement, (*kept, BATCH))
+                is_more = is_more or cursor.rowcount >= BATCH
+        return is_more
+
+
+#: Counted, not reckoned: revisions have gaps.
+_FORGET: Final = """
+UPDATE revisions SET forgotten = kept.revision
+FROM (SELECT revision FROM changes ORDER BY revision DESC OFFSET %s LIMIT 1) AS kept
+WHERE kept.revision > forgotten AND EXISTS (SELECT FROM changes ORDER BY revision DESC OFFSET %s)
+"""
+_TIDY: Final[tuple[tuple[LiteralString, tuple[object, ...]], ...]] = (
+    (
+        "DELETE FROM idempotency_keys WHERE (caller, key) IN (SELECT caller, key FROM idempotency_keys"
+        " WHERE created < now() - %s::interval ORDER BY created LIMIT %s)",
+        (KEYS_KEPT,),
+    ),
+    (
+        "DELETE FROM changes WHERE revision IN (SELECT revision FROM changes"
+        " WHERE revision <= (SELECT forgotten FROM revisions) ORDER BY revision LIMIT %s)",
+        (),
+    ),
+    (
+        "DELETE FROM operations WHERE id IN (SELECT id FROM operations WHERE is_done AND requested <="
+        " (SELECT requested FROM operations ORDER BY requested DESC OFFSET %s LIMIT 1)"
+        " ORDER BY requested LIMIT %s)",
+        (OPERATIONS_KEPT,),
+    ),
+)

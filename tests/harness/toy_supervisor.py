@@ -28,6 +28,8 @@ class ToySupervisor(supervisor_pb2_grpc.SupervisorServiceServicer):
         self._one = Lock()
         self.services: dict[str, pb.Service] = {}
         self.versions: dict[str, int] = {}
+        #: Refusals for the next declarations of a service, by its name.
+        self.refusals: dict[str, list[TrellisError]] = {}
         #: Services that do not get ready.
         self.held: set[str] = set()
         #: Present fencing terms, by owned name. What is done for an owner that has another one is refused.
@@ -95,6 +97,8 @@ class ToySupervisor(supervisor_pb2_grpc.SupervisorServiceServicer):
 
     def _apply(self, request: pb.ApplyServiceRequest) -> pb.ApplyServiceResponse:
         spec = decode_spec(request.spec)
+        if refusals := self.refusals.get(spec.name):
+            raise refusals.pop(0)
         problems = check_spec(spec, [decode_spec(each.spec) for each in self.services.values()])
         if problems:
             raise InvalidRequest(f"The declaration of {spec.name} cannot be used.", problems)

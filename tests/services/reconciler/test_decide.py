@@ -125,6 +125,25 @@ def test_an_operation_that_takes_too_long_is_given_up_and_healed_further() -> No
     assert change.deployment.state is DeploymentState.DEPLOYING
 
 
+def test_the_time_of_an_operation_counts_from_when_it_has_begun() -> None:
+    """Goal: what waited for a reconciler is not given up at the first look. Method: begun an hour after it
+    was requested, by this version and by one that did not note when."""
+    deployment, operation = requested()
+    change = decide.begin(deployment, operation, now(2, after_s=3600))
+    assert change.deployment is not None
+    for begun_then, expected in (
+        (change.operations[0], OperationState.RUNNING),
+        (replace(change.operations[0], begun=None), OperationState.FAILED),
+    ):
+        judged = decide.judge(change.deployment, begun_then, {}, OURS, None, now(3, after_s=3601))
+        assert judged is not None
+        assert judged.operations[0].state is expected
+    late = now(4, after_s=3600 + decide.OPERATION_MAX.total_seconds() + 1)
+    judged = decide.judge(change.deployment, change.operations[0], {}, OURS, None, late)
+    assert judged is not None
+    assert judged.operations[0].state is OperationState.FAILED
+
+
 def test_nothing_new_is_not_written() -> None:
     """Goal: an idle cluster writes nothing. Method: judge what was judged."""
     deployment, operation = begun()

@@ -10,6 +10,7 @@ import pytest
 from trellis.lcm.v1 import lcm_pb2 as pb
 from trellis.supervisor.v1 import supervisor_pb2
 
+from mesh.errors import NotLeader, QueueFull, UnknownCommand
 from tests.harness.lcm import Lcm, a_spec, a_workload, new_key, to_create
 from tests.harness.postgres import Postgres
 from tests.harness.processes import ROOT, Processes
@@ -133,6 +134,34 @@ def test_what_differs_is_healed(lcm: Lcm, toy: ToySupervisor, start_reconciler: 
     assert deployment(lcm).state == pb.DEPLOYMENT_STATE_DEGRADED
     toy.held.clear()
     assert wait_state(lcm, pb.DEPLOYMENT_STATE_RUNNING).reason == ""
+
+
+def test_a_refusal_that_passes_fails_no_operation(
+    lcm: Lcm, toy: ToySupervisor, start_reconciler: StartReconciler
+) -> None:
+    """Goal: a busy mesh costs time only. Method: what a full queue, an election and an older leader
+    answer."""
+    passing = [QueueFull("64 commands are under way"), NotLeader("host2 leads"), UnknownCommand("upgrade")]
+    toy.refusals["shop-api"] = [*passing]
+    start_reconciler(1)
+    made = lcm.deployments.CreateDeployment(to_create(a_spec()), timeout=10)
+    assert wait_done(lcm, made.operation.id).state == pb.OPERATION_STATE_SUCCEEDED
+    assert toy.refusals["shop-api"] == []
+
+
+def test_a_deployment_that_is_put_off_again_and_again_holds_up_no_other(
+    lcm: Lcm, toy: ToySupervisor, start_reconciler: StartReconciler
+) -> None:
+    """Goal: every deployment has its turn. Method: of three the first by name is put off without end."""
+    toy.refusals["a-api"] = [QueueFull("full") for _ in range(1000)]
+    start_reconciler(1)
+    made = [
+        lcm.deployments.CreateDeployment(to_create(a_spec(name)), timeout=10).operation.id
+        for name in ("a", "b", "c")
+    ]
+    assert [wait_done(lcm, each).state for each in made[1:]] == [pb.OPERATION_STATE_SUCCEEDED] * 2
+    asked = pb.GetOperationRequest(id=made[0])
+    assert lcm.operations.GetOperation(asked, timeout=10).operation.state == pb.OPERATION_STATE_RUNNING
 
 
 def test_a_service_of_somebody_else_is_never_touched(

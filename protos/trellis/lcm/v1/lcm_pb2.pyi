@@ -424,6 +424,7 @@ class Operation(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     UPDATED_FIELD_NUMBER: _builtins.int
+    BEGUN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUID."""
     kind: Global___OperationKind.ValueType
@@ -452,6 +453,10 @@ class Operation(_message.Message):
     def updated(self) -> _timestamp_pb2.Timestamp:
         """When it changed last."""
 
+    @_builtins.property
+    def begun(self) -> _timestamp_pb2.Timestamp:
+        """When something was first done for it; unset before. It has ten minutes from then on."""
+
     def __init__(
         self,
         *,
@@ -467,10 +472,11 @@ class Operation(_message.Message):
         revision: _builtins.int = ...,
         created: _timestamp_pb2.Timestamp | None = ...,
         updated: _timestamp_pb2.Timestamp | None = ...,
+        begun: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "updated", b"updated"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "created", b"created", "updated", b"updated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "deployment", b"deployment", "deployment_version", b"deployment_version", "id", b"id", "kind", b"kind", "message", b"message", "reason", b"reason", "revision", b"revision", "state", b"state", "steps_all", b"steps_all", "steps_done", b"steps_done", "updated", b"updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "created", b"created", "deployment", b"deployment", "deployment_version", b"deployment_version", "id", b"id", "kind", b"kind", "message", b"message", "reason", b"reason", "revision", b"revision", "state", b"state", "steps_all", b"steps_all", "steps_done", b"steps_done", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

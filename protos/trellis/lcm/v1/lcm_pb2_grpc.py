@@ -115,7 +115,8 @@ class DeploymentServiceServicer:
 
     def WatchDeployments(self, request, context):
         """Sends every change after a revision, in order, without end; resumed with the revision seen last, it
-        leaves out nothing. Fails with OUT_OF_RANGE when changes after that revision are no longer kept.
+        leaves out nothing. Fails with OUT_OF_RANGE when changes after that revision are no longer kept, and when that
+        revision itself was lost with the database's newest data (docs/database.md): begin anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -387,7 +388,8 @@ class OperationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WaitOperation(self, request, context):
-        """Waits until an operation is done, or for as long as asked, and answers with how it is then.
+        """Waits until an operation is done, or for as long as asked, and answers with how it is then. Counts as a
+        watch: an instance has at most 200 and fails one more with RESOURCE_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

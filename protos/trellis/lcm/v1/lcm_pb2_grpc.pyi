@@ -56,7 +56,8 @@ class DeploymentServiceStub:
     """Requests that a deployment is stopped and forgotten. It is there, deleting, until that is done."""
     WatchDeployments: _grpc.UnaryStreamMultiCallable[_lcm_pb2.WatchDeploymentsRequest, _lcm_pb2.WatchDeploymentsResponse]
     """Sends every change after a revision, in order, without end; resumed with the revision seen last, it
-    leaves out nothing. Fails with OUT_OF_RANGE when changes after that revision are no longer kept.
+    leaves out nothing. Fails with OUT_OF_RANGE when changes after that revision are no longer kept, and when that
+    revision itself was lost with the database's newest data (docs/database.md): begin anew.
     """
 
 @_typing.type_check_only
@@ -85,7 +86,8 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     """Requests that a deployment is stopped and forgotten. It is there, deleting, until that is done."""
     WatchDeployments: _aio.UnaryStreamMultiCallable[_lcm_pb2.WatchDeploymentsRequest, _lcm_pb2.WatchDeploymentsResponse]  # type: ignore[assignment]
     """Sends every change after a revision, in order, without end; resumed with the revision seen last, it
-    leaves out nothing. Fails with OUT_OF_RANGE when changes after that revision are no longer kept.
+    leaves out nothing. Fails with OUT_OF_RANGE when changes after that revision are no longer kept, and when that
+    revision itself was lost with the database's newest data (docs/database.md): begin anew.
     """
 
 class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -147,7 +149,8 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_lcm_pb2.WatchDeploymentsResponse], _abc.AsyncIterator[_lcm_pb2.WatchDeploymentsResponse]]:
         """Sends every change after a revision, in order, without end; resumed with the revision seen last, it
-        leaves out nothing. Fails with OUT_OF_RANGE when changes after that revision are no longer kept.
+        leaves out nothing. Fails with OUT_OF_RANGE when changes after that revision are no longer kept, and when that
+        revision itself was lost with the database's newest data (docs/database.md): begin anew.
         """
 
 def add_DeploymentServiceServicer_to_server(servicer: DeploymentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
@@ -164,7 +167,9 @@ class OperationServiceStub:
     ListOperations: _grpc.UnaryUnaryMultiCallable[_lcm_pb2.ListOperationsRequest, _lcm_pb2.ListOperationsResponse]
     """Lists operations, newest first, page by page."""
     WaitOperation: _grpc.UnaryUnaryMultiCallable[_lcm_pb2.WaitOperationRequest, _lcm_pb2.WaitOperationResponse]
-    """Waits until an operation is done, or for as long as asked, and answers with how it is then."""
+    """Waits until an operation is done, or for as long as asked, and answers with how it is then. Counts as a
+    watch: an instance has at most 200 and fails one more with RESOURCE_EXHAUSTED.
+    """
     WatchOperation: _grpc.UnaryStreamMultiCallable[_lcm_pb2.WatchOperationRequest, _lcm_pb2.WatchOperationResponse]
     """Sends how an operation is, and again after each change that is newer, until it is done."""
     CancelOperation: _grpc.UnaryUnaryMultiCallable[_lcm_pb2.CancelOperationRequest, _lcm_pb2.CancelOperationResponse]
@@ -183,7 +188,9 @@ class OperationServiceAsyncStub(OperationServiceStub):
     ListOperations: _aio.UnaryUnaryMultiCallable[_lcm_pb2.ListOperationsRequest, _lcm_pb2.ListOperationsResponse]  # type: ignore[assignment]
     """Lists operations, newest first, page by page."""
     WaitOperation: _aio.UnaryUnaryMultiCallable[_lcm_pb2.WaitOperationRequest, _lcm_pb2.WaitOperationResponse]  # type: ignore[assignment]
-    """Waits until an operation is done, or for as long as asked, and answers with how it is then."""
+    """Waits until an operation is done, or for as long as asked, and answers with how it is then. Counts as a
+    watch: an instance has at most 200 and fails one more with RESOURCE_EXHAUSTED.
+    """
     WatchOperation: _aio.UnaryStreamMultiCallable[_lcm_pb2.WatchOperationRequest, _lcm_pb2.WatchOperationResponse]  # type: ignore[assignment]
     """Sends how an operation is, and again after each change that is newer, until it is done."""
     CancelOperation: _aio.UnaryUnaryMultiCallable[_lcm_pb2.CancelOperationRequest, _lcm_pb2.CancelOperationResponse]  # type: ignore[assignment]
@@ -217,7 +224,9 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lcm_pb2.WaitOperationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lcm_pb2.WaitOperationResponse, _abc.Awaitable[_lcm_pb2.WaitOperationResponse]]:
-        """Waits until an operation is done, or for as long as asked, and answers with how it is then."""
+        """Waits until an operation is done, or for as long as asked, and answers with how it is then. Counts as a
+        watch: an instance has at most 200 and fails one more with RESOURCE_EXHAUSTED.
+        """
 
     @_abc_1.abstractmethod
     def WatchOperation(
