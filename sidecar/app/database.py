@@ -180,7 +180,7 @@ class HostDatabase:
 
 
 class _Replicated:
-    """See sidecar.postgres.acts.Replicated."""
+    """See sidecar.postgres.port.Replicated."""
 
     def __init__(self, sidecar: "Sidecar") -> None:
         self._sidecar = sidecar

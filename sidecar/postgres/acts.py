@@ -8,15 +8,14 @@ before anybody follows it, and clients come last.
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 
 from mesh import failpoints
 from mesh.errors import Fenced, InvariantBroken, TrellisError
-from mesh.ids import FencingTerm, HostId, Index
+from mesh.ids import FencingTerm, HostId
 from mesh.limits import TIMELINES_MAX
-from mesh.state import ClusterState
 from mesh.state.commands import Applied, RecordEvents, SingleCommand
 from mesh.state.database_checks import data_hosts
 from mesh.state.database_commands import PublishSyncSet, RecordBootstrap, RecordPromotion
@@ -35,7 +34,7 @@ from sidecar.postgres.model import (
     SyncNames,
     TimelineHistory,
 )
-from sidecar.postgres.port import Engine, Fence, Sight, Source
+from sidecar.postgres.port import Engine, Fence, Replicated, Sight, Source
 from sidecar.postgres.primaryship import Primaryship
 from sidecar.postgres.sync_set import Nothing, Publish, ReadBarrier, SetSyncNames, WaitFlushed, first_names
 
@@ -47,19 +46,10 @@ HELD_AS: Final = "postgres"
 _HAND_OVER_S, _SEAL_S, _STOP_S = 8.0, 3.0, 30.0
 #: A promotion is short; one that has not opened by then waits for others.
 _CLOSED_S: Final = 1.0
+#: After what a copy has replaced could not be deleted.
+_DROP_AGAIN_S: Final = 60.0
 #: After it has opened, what need not be changed at once is left as it is for so long.
 _CALM_S: Final = 0.3
-
-
-class Replicated(Protocol):
-    """The replicated state, and how to change it from this host."""
-
-    @property
-    def state(self) -> ClusterState: ...
-    async def propose(self, command: SingleCommand) -> Applied: ...
-    async def wait_applied(self, index: Index) -> None: ...
-    def password(self, state: ClusterState) -> str: ...
-    async def make_password(self) -> None: ...
 
 
 class Acts:
@@ -78,6 +68,8 @@ class Acts:
         self._replicated = replicated
         self._fence = fence
         self._is_live = is_live
+        #: What was promised last by this object.
+        self.sealed_under = NO_TERM
         #: The server is primary or may become it: the fence has its process.
         self.is_held = False
         self.ship: Primaryship | None = None
@@ -159,6 +151,7 @@ class Acts:
                 await self._engine.follow(_source(goal))
             case Do.SEAL:
                 await self._engine.seal(action.fencing_term, self._first_names())
+                self.sealed_under = action.fencing_term
                 failpoints.hit("database.sealed")
             case Do.STOP_FAST:
                 limits = {GoalKind.SEALED: _SEAL_S, GoalKind.HAND_OVER: _HAND_OVER_S}
@@ -279,8 +272,8 @@ class Acts:
             return True
         is_following = process.kind is ProcessKind.STANDBY and process.receives_from is not None
         if (is_following or process.is_open) and not self._is_former_dropped:
-            await self._engine.drop_former()  # these data were seen to serve
-            self._is_former_dropped = True
+            self._is_former_dropped = True  # these data were seen to serve
+            self.beside.begin("drop-former", self._drop_former())
         if is_following:
             return False
         record, ship = state.database, self.ship
@@ -307,6 +300,14 @@ class Acts:
         if not process.is_open and ship.waits_for_wal_only(record):
             return False  # the rest comes once clients are in
         return await self._next_step(ship, record, (*goal.peers, self._host), sight)
+
+    async def _drop_former(self) -> None:
+        try:
+            await self._engine.drop_former()
+        except TrellisError as error:
+            LOG.warning("database-former-stays", error=str(error))
+            await asyncio.sleep(_DROP_AGAIN_S)
+            self._is_former_dropped = False
 
     def _help_the_others_back(self) -> None:
         """Closed for long: those it waits for may have to be rewound, and believe its control file."""

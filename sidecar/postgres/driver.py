@@ -21,7 +21,7 @@ from mesh.ids import PRIMARY, FencingTerm, HostId
 from mesh.state import ClusterState
 from mesh.state.database_checks import data_hosts
 from mesh.state.database_model import DatabaseRecord, DatabaseStatus
-from sidecar.postgres.acts import Acts, Replicated
+from sidecar.postgres.acts import Acts
 from sidecar.postgres.decide import decide
 from sidecar.postgres.goal import HostStanding, goal_of
 from sidecar.postgres.model import (
@@ -37,7 +37,7 @@ from sidecar.postgres.model import (
 )
 from sidecar.postgres.own_turn import OwnTurn
 from sidecar.postgres.pace import Pace
-from sidecar.postgres.port import NO_SIGHT, Engine, Fence, ServerSettings, Sight
+from sidecar.postgres.port import NO_SIGHT, Engine, Fence, Replicated, ServerSettings, Sight
 from sidecar.postgres.telling import is_final, report_of, status_of, told_term
 
 LOG = structlog.get_logger(__name__)
@@ -48,6 +48,7 @@ TIDY_S = 5.0
 #: After it did not work.
 TIDY_AGAIN_S = 0.5
 STOP_S = 30.0
+GIVE_WAY_AGAIN_S = 0.1
 #: In which nothing is begun while a copy or a stop is under way; what overrides that.
 _URGENT = frozenset({Do.KILL_ALL, Do.SEAL})
 #: What a primary does beside these: a slot that cannot be made or dropped must hold up nothing else.
@@ -178,8 +179,9 @@ class DatabaseDriver:
                 self._engine.kill_now()
                 try:
                     await self._acts.kill()
-                except NotInTime as error:  # a disk hangs; the fence tries too, and nobody acts meanwhile
+                except TrellisError as error:  # a disk hangs; the fence tries too, and nobody acts meanwhile
                     LOG.error("database-not-gone", error=str(error))
+                    await asyncio.sleep(GIVE_WAY_AGAIN_S)
 
     async def stop(self) -> None:
         """The sidecar ends: stop the server in order, whatever it is."""
@@ -243,8 +245,10 @@ class DatabaseDriver:
 
     async def _look(self, identifier: str) -> None:
         if self._pace.is_copying:  # no program may look into what another one writes
-            data = replace(self._sight.local.data, kind=DataKind.PARTIAL)
-            self._sight = replace(self._sight, local=replace(self._sight.local, data=data))
+            local = self._sight.local
+            data = replace(local.data, kind=DataKind.PARTIAL)
+            sealed_under = max(local.sealed_under, self._acts.sealed_under)  # it promises meanwhile
+            self._sight = replace(self._sight, local=replace(local, data=data, sealed_under=sealed_under))
             return
         self._sight = self._acts.seen(await self._engine.look(identifier))
         self._pace.worked(Do.WAIT)
@@ -301,12 +305,8 @@ class DatabaseDriver:
         if action.do is Do.WAIT:
             self._done = action
             return False
-        if self._pace.is_busy:
-            if action.do not in _URGENT or (self._pace.is_copying and action.do is Do.SEAL):
-                if action.do is not Do.SEAL:
-                    return False
-            else:
-                await self._pace.end()
+        if self._pace.is_busy and not await self._has_room_for(action.do):
+            return False
         if self._pace.must_wait(action.do):
             return False
         try:
@@ -324,6 +324,14 @@ class DatabaseDriver:
         is_news, self._done = action != self._done, action
         self._pace.worked(action.do, is_news=is_news)
         return is_news
+
+    async def _has_room_for(self, do: Do) -> bool:
+        """Whether it can be done now: beside a copy, or instead of what is under way, which is broken off."""
+        if do is Do.SEAL and self._pace.is_copying:
+            return True
+        if do in _URGENT:
+            await self._pace.end()
+        return do in _URGENT
 
     async def _tend(self) -> bool:
         """What goes on beside the table; True when there may be more at once."""

@@ -6,7 +6,9 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mesh.ids import FencingTerm, HostId, MemberId
+from mesh.ids import FencingTerm, HostId, Index, MemberId
+from mesh.state import ClusterState
+from mesh.state.commands import Applied, SingleCommand
 from mesh.state.database_model import Wants
 from sidecar.postgres.model import NO_LSN, LocalState, Lsn, SyncNames, Timeline
 
@@ -166,6 +168,17 @@ class Engine(Protocol):
 
     async def tidy(self) -> None:
         """What is due every few seconds: bounded logs, new sessions are let in."""
+
+
+class Replicated(Protocol):
+    """The replicated state, and how to change it from this host."""
+
+    @property
+    def state(self) -> ClusterState: ...
+    async def propose(self, command: SingleCommand) -> Applied: ...
+    async def wait_applied(self, index: Index) -> None: ...
+    def password(self, state: ClusterState) -> str: ...
+    async def make_password(self) -> None: ...
 
 
 class Fence(Protocol):

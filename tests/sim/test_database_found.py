@@ -4,14 +4,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from mesh.ids import HostId
-from sidecar.postgres.model import ProcessKind, SyncNames
+from mesh.ids import PRIMARY, HostId
+from sidecar.postgres.driver import SEAL_ANSWER_S
+from sidecar.postgres.model import ProcessKind, SealReport, SyncNames
 from tests.sim.checkers import ALL_CHECKERS
 from tests.sim.clock import MS, NS
 from tests.sim.main import Quiet
 from tests.sim.postgres.clients import Writers
 from tests.sim.postgres.cluster import Databases
 from tests.sim.postgres.server import Server
+from tests.sim.test_found import cut
 from tests.sim.world import Plan, World
 
 PLAN: Final = Plan(voters=3, has_database=True)
@@ -116,3 +118,59 @@ def test_a_standby_that_was_not_consistent_when_its_primary_died_follows_the_nex
         assert world.faults["database-inconsistent"] > 0
         primary.machine.is_up = True
         world.start(primary.machine)
+
+
+def ask_to_seal(databases: Databases, server: Server) -> SealReport:
+    """What a host answers the leader. Fails: as `DatabaseDriver.seal`."""
+    life = server.machine.life
+    assert life is not None
+    assert life.database is not None
+    owner = life.replica.state.owners[PRIMARY]
+    asked = life.loop.create_task(life.database.driver.seal(owner.fencing_term))
+    wait(databases, asked.done, "it answers", 2 * SEAL_ANSWER_S)
+    report: SealReport = asked.result()
+    return report
+
+
+def test_a_host_that_copies_says_that_it_is_sealed() -> None:
+    """Goal: a failover does not wait for a copy. Method: a standby without data copies, and is asked."""
+    with database() as databases:
+        late = standbys(databases)[0]
+        late.kill("kill")
+        wait(databases, lambda: late.kind is ProcessKind.DOWN, "it is gone")
+        late.disk.data = None
+        assert late.machine.life is not None
+        hands = late.machine.life.database
+        assert hands is not None
+        wait(databases, lambda: hands.driver._pace.is_copying, "it copies")
+        assert "no whole data" in ask_to_seal(databases, late).damaged
+        assert hands.driver._pace.is_copying
+
+
+def test_a_host_that_deletes_an_old_copy_answers_meanwhile() -> None:
+    """Goal: nothing large holds up a failover. Method: the deletion takes half a minute, and it is asked."""
+    with database() as databases:
+        late = standbys(databases)[0]
+        late.drops_s = 30.0
+        databases.world.kill(late.machine, "kill")
+        databases.world.run_until(databases.world.now + NS)
+        databases.world.start(late.machine)
+        wait_whole(databases)
+        databases.world.run_until(databases.world.now + NS)
+        assert not ask_to_seal(databases, late).catching_up
+
+
+def test_a_primary_on_a_read_only_disk_gives_way_and_its_sidecar_lives() -> None:
+    """Goal: what cannot be noted after the end of a primary ends no sidecar. Method: it is cut off from the
+    others until its lease is over, and its disk takes nothing."""
+    with database() as databases:
+        world, primary = databases.world, the_primary(databases)
+        machine, life = primary.machine, primary.machine.life
+        primary.is_read_only = True
+        cut(world, machine.name)
+        wait(databases, lambda: databases.primary() not in (None, primary), "another host takes over")
+        assert not primary.is_open
+        primary.is_read_only = False
+        cut(world, machine.name, is_cut=False)
+        wait_whole(databases)
+        assert machine.life is life

@@ -333,7 +333,7 @@ class Control:
     async def advance_slots(self, kept_bytes: int) -> None:
         """Have a standby's slots keep that much, or half of what slots may, before what it has replayed.
 
-        Nobody receives by them before it is promoted, so by themselves they keep all that comes, and are lost.
+        Nobody receives by them before it is promoted: by themselves they keep all that comes, and are lost.
         """
         view = await self.look()
         if not view.is_standby:

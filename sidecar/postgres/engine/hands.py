@@ -57,6 +57,8 @@ class EngineHands:
         #: Parameters that wait for a start, and whether its primary must have them first; None: not known.
         self._needs_restart: dict[str, bool] | None = {}
         self._eyes = Eyes(local, self._standing)
+        #: What was replaced may be deleted while the next copy is made.
+        self._folders = asyncio.Lock()
         #: When it last answered nobody, and let no new session in.
         self._blind_since: float | None = None
         self._deaf_since: float | None = None
@@ -280,7 +282,8 @@ class EngineHands:
             await clone(local.tools, local.files, config, _upstream(source))
             if local.postmaster.running is not None:
                 raise Conflict("A server runs on the data that the copy is to replace; end it first.")
-            await asyncio.to_thread(local.layout.put_in_place)
+            async with self._folders:
+                await asyncio.to_thread(local.layout.put_in_place)
             self._eyes.copied()
         finally:
             self._eyes.data_changed()
@@ -303,7 +306,8 @@ class EngineHands:
 
     async def drop_former(self) -> None:
         """See Engine."""
-        await asyncio.to_thread(self._local.layout.drop_former)
+        async with self._folders:
+            await asyncio.to_thread(self._local.layout.drop_former)
 
     # ---- as primary -----------------------------------------------------------------
 

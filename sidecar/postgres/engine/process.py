@@ -20,7 +20,7 @@ from typing import Final
 from mesh.adapters.cgroup import Leaf
 from mesh.adapters.child import Child, Launch, open_again, own_pids, spawn, start_ticks
 from mesh.adapters.reaper import Reaper
-from mesh.errors import Conflict, DatabaseFailed, NotInTime
+from mesh.errors import Conflict, DatabaseFailed, NotInTime, TrellisError
 from sidecar.postgres.engine import full_disk, server_log
 from sidecar.postgres.engine.binaries import Binaries
 from sidecar.postgres.engine.layout import Layout
@@ -366,7 +366,8 @@ class Postmaster:
         if self._reaper is not None:
             self._reaper.reap(own_pids())
         self._leaf.remove()
-        self._layout.drop_note(self._layout.process_note)
+        with contextlib.suppress(TrellisError):  # it names a process that is gone, as whoever reads it sees
+            self._layout.drop_note(self._layout.process_note)
 
 
 def processes_in(folder: Path) -> list[int]:

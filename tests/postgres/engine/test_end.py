@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -99,6 +100,17 @@ async def test_a_backend_that_outlives_its_postmaster_is_seen_and_killed(cluster
         await postmaster.kill_tree(5.0)
         assert postmaster.is_gone()
     assert await first.start(as_standby=False) == "primary"
+
+
+async def test_a_note_that_cannot_be_deleted_does_not_hide_that_the_tree_is_gone(cluster: Cluster) -> None:
+    """Goal: a primary gives way on a read-only disk, too. Method: a folder where the note was."""
+    (first,) = await cluster.up(1)
+    note = first.layout.process_note
+    note.unlink()
+    (note / "in").mkdir(parents=True)
+    await first.postgres.postmaster.kill_tree(5.0)
+    assert first.postgres.postmaster.is_gone()
+    shutil.rmtree(note)
 
 
 async def commit_in_the_server(client: psycopg.AsyncConnection[tuple[object, ...]]) -> None:

@@ -202,6 +202,8 @@ class SimPostgres:
         """See Engine."""
         self._server.kill()
         await self._until(lambda: self._server.kind is ProcessKind.DOWN, KILL_S)
+        if self._server.is_read_only:
+            raise DatabaseFailed("it is gone, and a note of it cannot be deleted (simulated)")
 
     # ---- whose it is ----------------------------------------------------------------
 
@@ -329,6 +331,7 @@ class SimPostgres:
 
     async def drop_former(self) -> None:
         """See Engine."""
+        await asyncio.sleep(self._server.drops_s)
 
     # ---- as primary -----------------------------------------------------------------
 

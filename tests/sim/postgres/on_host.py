@@ -144,7 +144,7 @@ def _answered(answer: "asyncio.Future[Any]", end: Any) -> None:
 
 
 class _Replicated:
-    """See sidecar.postgres.acts.Replicated."""
+    """See sidecar.postgres.port.Replicated."""
 
     def __init__(self, life: "Life") -> None:
         self._life = life

@@ -71,6 +71,10 @@ class Server:
         #: Share of what a sidecar asks that fails.
         self.fails = 0.0
         self.is_stopping = False
+        #: Its disk takes nothing: nothing can be noted, whatever was done.
+        self.is_read_only = False
+        #: How long it takes to delete what a copy has replaced.
+        self.drops_s = 0.0
         #: Somebody's ALTER SYSTEM says whom to wait for, and nothing but a start takes that back.
         self.is_overridden = False
 
