@@ -60,6 +60,8 @@ class DatabaseLeading:
         self._said_by: dict[HostId, MemberId] = {}
         self._members: dict[HostId, MemberId] = {}
         self._to_seal: tuple[HostId, ...] = ()
+        #: In a hand-over: the holder, and whom to ask as soon as it has answered, without another plan.
+        self._handing: tuple[HostId, tuple[HostId, ...]] | None = None
         self._due = asyncio.Event()
         self._told = ""
         self._first_term: FencingTerm | None = None
@@ -158,7 +160,7 @@ class DatabaseLeading:
         if self._account.fencing_term != term:
             self._account = self._account.of_the_next(term)
             self._reports = {host: each for host, each in self._reports.items() if each.fencing_term >= term}
-            self._to_seal = ()
+            self._to_seal, self._handing = (), None
 
     def _view(
         self,
@@ -271,8 +273,10 @@ class DatabaseLeading:
 
     def _ask_to_seal(self, view: FailoverView, step: FailoverStep, left_behind: Collection[HostId]) -> None:
         asked = {*step.seal, *left_behind}
+        self._handing = None
         if view.successor not in (None, view.holder) and not self._has_answered(view.holder):
             asked.add(view.holder)  # it says so when it has stopped
+            self._handing = view.holder, view.alive
         if step.chosen is None and (step.seal or view.standing is not Standing.WELL):
             asked |= {host for host, report in view.reports.items() if not is_final(report)}
         wanted = tuple(sorted(asked & set(view.alive)))
@@ -313,6 +317,9 @@ class DatabaseLeading:
                 LOG.info(
                     "database-sealed", host=host, term=term, flushed=report.flushed, final=is_final(report)
                 )
+                if is_final(report) and self._handing is not None and self._handing[0] == host:
+                    self._to_seal = tuple(sorted({*self._to_seal, *self._handing[1]}))
+                    self._due.set()
                 self._wake()
                 if is_final(report):
                     return

@@ -10,10 +10,10 @@ import structlog
 
 from mesh.ids import HostId
 from mesh.state.database_model import Wants
-from sidecar.postgres.acts import Acts, Replicated
+from sidecar.postgres.acts import Acts
 from sidecar.postgres.model import Action, Do, Goal, GoalKind, ProcessKind
 from sidecar.postgres.pace import Pace
-from sidecar.postgres.port import Engine, Sight
+from sidecar.postgres.port import Engine, Replicated, Sight
 from sidecar.postgres.turns import turn_in
 
 LOG = structlog.get_logger(__name__)

@@ -289,6 +289,31 @@ def test_leadership_follows_only_a_primaryship_that_was_assigned_in_it() -> None
     assert leader.moved_here(cluster.state.owners[PRIMARY])
 
 
+async def test_in_a_hand_over_the_others_are_asked_as_soon_as_the_holder_has_stopped() -> None:
+    """Goal: nobody waits for another plan while nobody serves. Method: one plan; the holder answers later."""
+    asked: list[HostId] = []
+    has_stopped = asyncio.Event()
+
+    async def seal(host: HostId, _term: FencingTerm) -> SealReport:
+        asked.append(host)
+        if host == A:
+            await has_stopped.wait()
+            return replace(sealed(A, 200), primary_term=FencingTerm(1), ended_cleanly=True)
+        return sealed(host, 200)
+
+    leader, cluster = DatabaseLeading(A, seal, lambda: None), serving()
+    cluster.do(RequestRelease(PRIMARY, C, FencingTerm(1)))
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(leader.run())
+        planned(leader, cluster)
+        await until_true(lambda: asked == [A])
+        has_stopped.set()
+        await until_true(lambda: len(leader._reports) == 3)
+        running.cancel()
+    assert sorted(asked) == [A, B, C], "each once"
+    assert planned(leader, cluster).target == Target(C)
+
+
 async def test_an_answer_of_a_primaryship_that_is_over_by_then_is_not_kept() -> None:
     """Goal: a late word does not stand for a new one. Method: the number rises while one is asked."""
     may_answer = asyncio.Event()
