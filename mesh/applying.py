@@ -60,12 +60,13 @@ class Applier:
         A witness gets commands without data and applies none. One that was started before its log reached
         its own admission is not of the membership yet: it is known by those commands alone.
         """
+        if not committed:
+            return
         own, membership = self._node.id, self._node.membership
         is_witness = own in membership.witnesses
         may_be_witness = not membership.is_member(own)
-        if committed:
-            for observer in self._observers:
-                observer.entries_committed(committed)
+        for observer in self._observers:
+            observer.entries_committed(committed)
         for entry in committed:
             outcome: object = None
             if entry.kind is EntryKind.COMMAND and not (is_witness or (may_be_witness and not entry.data)):

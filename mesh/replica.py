@@ -172,11 +172,7 @@ class Replica:
             request = Request(command, session, sequence, at_ns, trace_id, fence)
             return await self._apply(request, timeout_s)
         began = asyncio.get_running_loop().time()
-        try:
-            async with asyncio.timeout(timeout_s):
-                lane = await self._lanes.get()
-        except TimeoutError:
-            raise QueueFull(f"{LANES_MAX} commands of this host are under way; try again shortly") from None
+        lane = await self._free_lane(timeout_s)
         left_s = timeout_s - (asyncio.get_running_loop().time() - began)
         lane.sequence += 1
         if lane.sequence > SESSION_OUTCOMES_MAX and lane.session not in self.state.sessions.rows:
@@ -190,6 +186,16 @@ class Replica:
             raise
         finally:
             self._lanes.put_nowait(lane)
+
+    async def _free_lane(self, timeout_s: float) -> _Lane:
+        """Fails: `QueueFull` when none is free in time."""
+        if not self._lanes.empty():
+            return self._lanes.get_nowait()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._lanes.get()
+        except TimeoutError:
+            raise QueueFull(f"{LANES_MAX} commands of this host are under way; try again shortly") from None
 
     async def _apply(self, request: Request, timeout_s: float) -> Applied:
         await failpoints.passing("replica.propose.before")

@@ -206,6 +206,22 @@ def not_leader(leader: MemberId | None) -> NotLeader:
     return NotLeader(f"only the leader can do this; {known}", leader=leader or "")
 
 
+async def wake_or_wait(event: asyncio.Event, seconds: float | None) -> None:
+    """Wait for *event*, which is set after *seconds* at the latest: who waits looks again either way.
+
+    For loops that run for ever: a timer and no more, where `asyncio.timeout` would cancel and raise.
+    """
+    if seconds is None:
+        await event.wait()
+        return
+    loop = asyncio.get_running_loop()
+    timer = loop.call_at(loop.time() + seconds, event.set) if seconds > 0 else loop.call_soon(event.set)
+    try:
+        await event.wait()
+    finally:
+        timer.cancel()
+
+
 async def in_time(future: "asyncio.Future[T]", timeout_s: float, what: str) -> T:
     """Wait for *future*. Fails: `NoLeader`, which says *what* did not happen, after *timeout_s*."""
     try:

@@ -4,7 +4,7 @@ Invariant: iteration is in key order, so nothing that reads a table depends on
 how it was filled.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from typing import Any, Generic, TypeVar, overload
 
 #: Text, a number, or a tuple of both.
@@ -16,16 +16,19 @@ D = TypeVar("D")
 class Ledger:
     """What the command under way did to all tables of one state."""
 
-    __slots__ = ("dirty_count", "undo")
+    __slots__ = ("dirty_count", "roll_backs", "undo")
 
     def __init__(self) -> None:
         #: Rows, key and former value (None: not there) of each change, oldest first.
         self.undo: list[tuple[dict[Any, Any], Any, Any]] = []
+        #: How often rows were put back.
+        self.roll_backs = 0
         #: Rows of all tables that differ from what the state hash counts.
         self.dirty_count = 0
 
     def roll_back(self) -> None:
         """Puts every row back to what it was when `undo` was last cleared."""
+        self.roll_backs += 1
         for rows, key, old in reversed(self.undo):
             if old is None:
                 rows.pop(key, None)
@@ -42,7 +45,7 @@ class Table(Mapping[K, V], Generic[K, V]):
     that is not `hashed`, because it follows from others, it is empty.
     """
 
-    __slots__ = ("_hashed", "_ledger", "counted", "dirty", "kind", "rows")
+    __slots__ = ("_hashed", "_ledger", "_ordered", "_roll_backs", "counted", "dirty", "kind", "rows")
 
     def __init__(self, kind: str, ledger: Ledger, *, hashed: bool = True) -> None:
         self.kind = kind
@@ -53,6 +56,9 @@ class Table(Mapping[K, V], Generic[K, V]):
         #: What each row adds to the state hash, as of when that was last brought up to date.
         self.counted: dict[K, int] = {}
         self._ledger = ledger
+        #: The rows in key order, as of so many roll backs; None: not asked for since the last change.
+        self._ordered: dict[K, V] | None = None
+        self._roll_backs = 0
 
     def put(self, key: K, value: V) -> None:
         """Sets a row; a row already there keeps its place in `rows`."""
@@ -73,6 +79,7 @@ class Table(Mapping[K, V], Generic[K, V]):
             self._note(key, old)
 
     def _note(self, key: K, old: V | None) -> None:
+        self._ordered = None
         self._ledger.undo.append((self.rows, key, old))
         if self._hashed and key not in self.dirty:
             self.dirty[key] = old
@@ -95,4 +102,24 @@ class Table(Mapping[K, V], Generic[K, V]):
         return len(self.rows)
 
     def __iter__(self) -> Iterator[K]:
-        return iter(sorted(self.rows))
+        return iter(self._in_order())
+
+    def values(self) -> ValuesView[V]:
+        """In key order, as they are now: what changes while they are gone through is not seen."""
+        return self._in_order().values()
+
+    def items(self) -> ItemsView[K, V]:
+        """As `values`."""
+        return self._in_order().items()
+
+    def _in_order(self) -> dict[K, V]:
+        ordered, roll_backs = self._ordered, self._ledger.roll_backs
+        if ordered is None or self._roll_backs != roll_backs:
+            rows = self.rows
+            ordered = self._ordered = {key: rows[key] for key in sorted(rows)}
+            self._roll_backs = roll_backs
+        return ordered
+
+    def forget_order(self) -> None:
+        """`rows` were changed by other means than this table's own."""
+        self._ordered = None

@@ -176,6 +176,8 @@ class ClusterState:
         """
         self.applied = applied
         self.ledger.undo.clear()
+        for table in (*self.tables, self.documents):
+            table.forget_order()
         self._rebuild_documents()
         _reorder(self.sessions.rows, lambda session: session.last_index)
         _reorder(self.events.rows, lambda event: (event.index, event.position))

@@ -6,7 +6,6 @@ no decision of its own.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
 import structlog
@@ -17,6 +16,7 @@ from mesh.ids import FencingTerm, HostId, InstanceId, MemberId, OwnedName, Servi
 from mesh.lease.holder import HostLease
 from mesh.replica import Replica
 from mesh.state.service import InstanceState, InstanceStatus
+from mesh.waiting import wake_or_wait
 from sidecar.app import decide
 from sidecar.app.hands import Hands
 from sidecar.app.vip_hold import VipHold
@@ -180,9 +180,7 @@ class HostDriver:
                 self._steps += 1
                 stepped, self._stepped = self._stepped, asyncio.Event()
                 stepped.set()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._pause_s()):
-                        await self._wake.wait()
+                await wake_or_wait(self._wake, self._pause_s())
 
     async def _catch_up(self) -> None:
         """Wait until the state here is the cluster's: what is on disk after a start may be older.

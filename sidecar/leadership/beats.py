@@ -26,6 +26,7 @@ from mesh.lease.holder import NO_TERM, HostLease
 from mesh.lease.timers import LeaseTimers
 from mesh.state.database_model import DatabaseStatus
 from mesh.state.service import InstanceState, InstanceStatus
+from mesh.waiting import wake_or_wait
 from sidecar.leadership.beat import Beat, BeatReply, BeatStream
 
 LOG = structlog.get_logger(__name__)
@@ -146,9 +147,7 @@ class Beats:
 
     async def _pause(self, seconds: float) -> None:
         """Wait for `wake`, at most this long."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
+        await wake_or_wait(self._wake, seconds)
         self._wake.clear()
 
     async def _wait_for_turn(self) -> None:

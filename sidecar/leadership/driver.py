@@ -6,7 +6,6 @@ applied state and the beats that reach it.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Collection
 from enum import Enum
 from typing import Protocol
@@ -36,6 +35,7 @@ from mesh.state import ClusterState
 from mesh.state.commands import Applied, AssignOwner, SingleCommand, Unassign
 from mesh.state.database_model import DatabaseStatus
 from mesh.state.service import InstanceStatus
+from mesh.waiting import wake_or_wait
 from sidecar.leadership import decide
 from sidecar.leadership.reports import Reports
 
@@ -244,9 +244,7 @@ class LeaderDuty:
             due.clear()
             if self._ready():
                 await act()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s()):
-                    await due.wait()
+            await wake_or_wait(due, pause_s())
 
     def _pause_s(self) -> float | None:
         """Until a decision that waits for its moment; none when that came while proposals were under way."""

@@ -10,5 +10,9 @@ def is_removed(state: ClusterState, member: MemberId) -> bool:
     A member that the state has not heard of yet is not removed: a host that has
     just joined, with its state still empty, must let the leader in.
     """
-    latest = state.counters.get(f"incarnation/{host_of(member)}", 0)
-    return member not in state.members and incarnation_of(member) <= latest
+    return member not in state.members and incarnation_of(member) <= _latest(state, member)
+
+
+def _latest(state: ClusterState, member: MemberId) -> int:
+    """The newest incarnation that the host of *member* ever had."""
+    return state.counters.get(f"incarnation/{host_of(member)}", 0)

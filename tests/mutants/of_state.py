@@ -110,7 +110,7 @@ NUMBERS: Final = (
         "Messages of a removed member count: it deposes leaders for ever.",
         "sidecar.membership.standing",
         "is_removed",
-        "member not in state.members and incarnation_of(member) <= latest",
+        "member not in state.members and incarnation_of(member) <= _latest(state, member)",
         "False",
         profile="members",
     ),

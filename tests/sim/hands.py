@@ -13,6 +13,7 @@ from typing import Protocol
 
 from mesh.ids import VIP, FencingTerm, HostId, InstanceId, OwnedName, owned_service
 from mesh.state.service import InstanceState, InstanceStatus
+from mesh.waiting import wake_or_wait
 from sidecar.routing.model import RoutingView
 from sidecar.routing.process import ProcessHandle
 from sidecar.supervisor.model import Assignment, ExclusiveHandle
@@ -332,8 +333,4 @@ class SimVip:
             wait_s = None if held is None else (vip_decide.next_refresh(held) - self._now()) / NS
             if wait_s is not None and wait_s <= 0:
                 return
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._changed.wait()
-            except TimeoutError:
-                return
+            await wake_or_wait(self._changed, wait_s)

@@ -162,6 +162,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._is_dropped = False
         self._is_paused = self._is_blocked = False
         self._held: list[Handle] = []
+        #: All that were ever begun, for `close`.
+        self._tasks: list[asyncio.Task[Any]] = []
         #: The CPU takes so long for each handle; 0: no time.
         self._cost: Callable[[], int] | None = None
         self._busy_until = 0
@@ -218,7 +220,9 @@ class SimLoop(asyncio.AbstractEventLoop):
     def create_task(
         self, coro: Any, *, name: str | None = None, context: Context | None = None
     ) -> "asyncio.Task[Any]":
-        return asyncio.Task(coro, loop=self, name=name)
+        task = asyncio.Task(coro, loop=self, name=name)
+        self._tasks.append(task)
+        return task
 
     def get_debug(self) -> bool:
         return False
@@ -240,8 +244,10 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.drop()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a task that never began never awaited its work
-            for task in asyncio.all_tasks(self):
-                _exit(task.get_coro())
+            for task in self._tasks:
+                if not task.done():
+                    _exit(task.get_coro())
+            self._tasks.clear()
             self._held.clear()
 
     # ---- what faults do ---------------------------------------------------------------

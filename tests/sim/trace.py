@@ -11,7 +11,7 @@ Promises (`Voted`, `Acked`, `Granted`, `Return`) are told when they leave the ho
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, Protocol, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 from mesh.ids import FencingTerm, HostId, Index, MemberId, OwnedName, Term
 from mesh.lease.timers import LeaseTimers
@@ -371,6 +371,8 @@ class Facts:
     suspended: Mapping[str, str] = field(default_factory=dict)
     #: Where a host's clock stands at this moment (its CLOCK_BOOTTIME), for checkers of leases.
     boottime_ns: Callable[[HostId], int] = lambda _host: 0
+    #: What checkers share, by its type (durable_log.py).
+    followed: dict[type, Any] = field(default_factory=dict)
 
 
 class Checker(Protocol):

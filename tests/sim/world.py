@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from mesh.driver import DriverSettings
 from mesh.errors import TrellisError
@@ -344,7 +344,10 @@ class World:
 
 def _line(event: Event) -> bytes:
     """What of *event* counts for the hash."""
-    return f"{type(event).__name__}{[_SAID.get(type(value), str)(value) for value in event]}".encode()
+    values = [*event]
+    if not PLAIN.issuperset(map(type, values)):
+        values = [_SAID.get(type(value), str)(value) for value in values]
+    return f"{type(event).__name__}{values}".encode()
 
 
 def _said_entries(values: tuple[object, ...]) -> str:
@@ -356,7 +359,9 @@ def _said_entries(values: tuple[object, ...]) -> str:
     return str(values)
 
 
-#: How values of these types are said; all others as they are.
+#: Values of these types are said as they are.
+PLAIN: Final = frozenset({int, str, bytes})
+#: How values of these types are said; all others as their text.
 _SAID: dict[type, Callable[[Any], object]] = {
     int: lambda value: value,
     str: lambda value: value,

@@ -10,7 +10,7 @@ are replaced on purpose, which are lost together with what they held.
 from typing import ClassVar
 
 from mesh.raft.model import EntryKind, Membership
-from tests.sim.checkers.durable_log import DISK_EVENTS, CommittedLog, Disks, is_quorum
+from tests.sim.checkers.durable_log import DISK_EVENTS, followed, is_quorum
 from tests.sim.trace import Committed, Compacted, Event, Facts, Start, Stored, Violation
 
 
@@ -19,20 +19,20 @@ class CommittedIsDurable:
     wants: ClassVar[tuple[type[Event], ...]] = (*DISK_EVENTS, Committed)
 
     def __init__(self, facts: Facts) -> None:
-        self._disks = Disks(facts)
-        self._committed = CommittedLog()
+        self._disks = followed(facts).disks
+        self._committed = followed(facts).committed
 
     def seen(self, event: Event) -> None:
         if type(event) is Committed:
             if self._committed.extend(event):
                 self._check_quorum(event)
             return
+        self._disks.seen(event)
         if type(event) is Stored:
             self._check_kept(event)
         elif type(event) is Compacted:
             self._check_snapshot(event, event.snapshot.last.index, event.snapshot.last.term)
-        self._disks.seen(event)
-        if type(event) is Start:
+        elif type(event) is Start:
             self._committed.started(event)
 
     def _check_quorum(self, event: Committed) -> None:
@@ -66,15 +66,14 @@ class CommittedIsDurable:
         """A committed entry that was there is still there after this write."""
         if event.snapshot is not None:
             self._check_snapshot(event, event.snapshot.last.index, event.snapshot.last.term)
-        if not event.entries:
+        if not self._disks.replaced:
             return
-        log, first = self._disks.of(event.member), event.entries[0].index
-        committed = min(len(self._committed), log.last)
-        for index in range(first, committed + 1):
-            place = index - first
+        first = event.entries[0].index
+        for place, held in enumerate(self._disks.replaced[: max(0, len(self._committed) + 1 - first)]):
+            index = first + place
             new = event.entries[place].term if place < len(event.entries) else None
             term = self._committed.term_at(index)
-            if term is not None and log.term_at(index) == term != new:
+            if term is not None and held == term != new:
                 raise Violation(
                     self.name,
                     f"{event.member} gave up committed entry {index} of term {term}"

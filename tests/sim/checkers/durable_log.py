@@ -4,7 +4,8 @@ Not a checker: several of them ask it. It believes the disk, not the core: an
 entry counts from `Stored` on, and a new disk holds nothing.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from mesh.ids import MemberId
 from mesh.raft.model import Entry, EntryKind, Membership
@@ -94,21 +95,35 @@ class DurableLog:
 
 
 class Disks:
-    """All members' disks. Order: told of `DISK_EVENTS`."""
+    """All members' disks. Order: told of `DISK_EVENTS`, of each before it is looked at."""
 
     def __init__(self, facts: Facts) -> None:
         self._founding = Membership.of(facts.founders)
         self.logs: dict[MemberId, DurableLog] = {}
+        self._latest: object = None
+        #: Where the log ended on the disk of the latest event, before that.
+        self.ended: int = 0
+        #: The terms that were there from the first of the entries on that the latest event stored.
+        self.replaced: Sequence[int | None] = ()
 
     def seen(self, event: object) -> None:
-        """Follow one event of a disk."""
+        """Follow one event of a disk; the same once more changes nothing."""
+        if event is self._latest:
+            return
+        self._latest = event
         if type(event) is Stored:
-            self.of(event.member).store(event)
+            log = self.of(event.member)
+            self.ended, self.replaced = log.last, ()
+            if event.entries and event.entries[0].index <= log.last:
+                self.replaced = [log.term_at(each) for each in range(event.entries[0].index, log.last + 1)]
+            log.store(event)
         elif type(event) is Compacted:
             last = event.snapshot.last
             self.of(event.member).cover(last.index, last.term, event.snapshot.membership)
         elif type(event) is Start:
-            self.of(event.member).begin(event, self._founding)
+            log = self.of(event.member)
+            self.ended = log.last
+            log.begin(event, self._founding)
 
     def of(self, member: MemberId) -> DurableLog:
         log = self.logs.get(member)
@@ -139,6 +154,8 @@ class CommittedLog:
     def __init__(self) -> None:
         #: At [index - 1].
         self.entries: list[Entry | None] = []
+        self._latest: Committed | None = None
+        self._new: tuple[Entry, ...] = ()
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -149,15 +166,33 @@ class CommittedLog:
             self.entries.append(None)
 
     def extend(self, event: Committed) -> tuple[Entry, ...]:
-        """The entries that nobody had told before."""
+        """The entries that nobody had told before; the same again when asked again."""
+        if event is self._latest:
+            return self._new
+        self._latest, self._new = event, ()
         known, entries = len(self.entries), event.entries
-        if entries[-1].index <= known:
-            return ()
-        new = entries[max(0, known + 1 - entries[0].index) :]
-        self.entries += [None] * (new[0].index - known - 1)  # a founder's first entry is told by nobody
-        self.entries += new
-        return new
+        if entries[-1].index > known:
+            self._new = new = entries[max(0, known + 1 - entries[0].index) :]
+            self.entries += [None] * (new[0].index - known - 1)  # a founder's first entry is told by nobody
+            self.entries += new
+        return self._new
 
     def term_at(self, index: int) -> int | None:
         entry = self.entries[index - 1]
         return entry.term if entry else None
+
+
+@dataclass(slots=True)
+class Followed:
+    """What several checkers look at, followed once in a run for all of them."""
+
+    disks: Disks
+    committed: CommittedLog
+
+
+def followed(facts: Facts) -> Followed:
+    """What is followed in the run of these facts; each checker still tells it all that it is told."""
+    kept: Followed | None = facts.followed.get(Followed)
+    if kept is None:
+        kept = facts.followed[Followed] = Followed(Disks(facts), CommittedLog())
+    return kept

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from mesh.ids import MemberId, Term
 from mesh.raft.model import Role
-from tests.sim.checkers.durable_log import DISK_EVENTS, Disks, is_quorum
+from tests.sim.checkers.durable_log import DISK_EVENTS, followed, is_quorum
 from tests.sim.trace import Event, Facts, RoleChanged, Violation, Voted
 
 
@@ -19,7 +19,7 @@ class ElectedByQuorum:
     wants: ClassVar[tuple[type[Event], ...]] = (*DISK_EVENTS, Voted, RoleChanged)
 
     def __init__(self, facts: Facts) -> None:
-        self._disks = Disks(facts)
+        self._disks = followed(facts).disks
         self._votes: dict[tuple[Term, MemberId], set[MemberId]] = {}
 
     def seen(self, event: Event) -> None:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from mesh.ids import MemberId, Term
 from mesh.raft.model import Role
-from tests.sim.checkers.durable_log import DISK_EVENTS, CommittedLog, Disks
+from tests.sim.checkers.durable_log import DISK_EVENTS, followed
 from tests.sim.trace import Committed, Event, Facts, RoleChanged, Start, Violation
 
 
@@ -20,8 +20,8 @@ class LeaderCompleteness:
     wants: ClassVar[tuple[type[Event], ...]] = (*DISK_EVENTS, RoleChanged, Committed)
 
     def __init__(self, facts: Facts) -> None:
-        self._disks = Disks(facts)
-        self._committed = CommittedLog()
+        self._disks = followed(facts).disks
+        self._committed = followed(facts).committed
         #: At [index - 1]; terms never fall along a log.
         self._terms: list[int] = []
         self._newest: tuple[Term, MemberId] | None = None

@@ -8,7 +8,7 @@ Would not notice: a difference in memory that never reaches a disk.
 from typing import ClassVar
 
 from mesh.raft.model import Entry, EntryKind
-from tests.sim.checkers.durable_log import DISK_EVENTS, Disks
+from tests.sim.checkers.durable_log import DISK_EVENTS, followed
 from tests.sim.trace import Event, Facts, Stored, Violation
 
 
@@ -17,20 +17,19 @@ class LogMatching:
     wants: ClassVar[tuple[type[Event], ...]] = DISK_EVENTS
 
     def __init__(self, facts: Facts) -> None:
-        self._disks = Disks(facts)
+        self._disks = followed(facts).disks
         #: (index, term) → the entry, and the term before it where that is known.
         self._known: dict[tuple[int, int], tuple[Entry, int | None]] = {}
 
     def seen(self, event: Event) -> None:
+        self._disks.seen(event)
         if type(event) is not Stored or not event.entries:
-            self._disks.seen(event)
             return
-        log, first = self._disks.of(event.member), event.entries[0].index
-        last = event.snapshot.last.index if event.snapshot else log.last
+        first = event.entries[0].index
+        last = event.snapshot.last.index if event.snapshot else self._disks.ended
         if first > last + 1:
             raise Violation(self.name, f"{event.member} stored entry {first}, but its log ends at {last}")
-        self._disks.seen(event)
-        before = log.term_at(first - 1)
+        before = self._disks.of(event.member).term_at(first - 1)
         for entry in event.entries:
             self._compare(event, entry, before)
             before = entry.term

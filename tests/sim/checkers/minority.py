@@ -8,7 +8,7 @@ newer is written elsewhere: no client can tell it from a right one.
 
 from typing import ClassVar
 
-from tests.sim.checkers.durable_log import DISK_EVENTS, Disks, is_quorum
+from tests.sim.checkers.durable_log import DISK_EVENTS, followed, is_quorum
 from tests.sim.trace import Committed, Event, Facts, Return, Violation
 
 
@@ -17,7 +17,7 @@ class Minority:
     wants: ClassVar[tuple[type[Event], ...]] = (*DISK_EVENTS, Committed, Return)
 
     def __init__(self, facts: Facts) -> None:
-        self._disks = Disks(facts)
+        self._disks = followed(facts).disks
         self._committed = 1 if facts.founders else 0
 
     def seen(self, event: Event) -> None:

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from mesh.ids import HostId, MemberId, Term
 from mesh.raft.model import Role
-from tests.sim.checkers.durable_log import CommittedLog
+from tests.sim.checkers.durable_log import followed
 from tests.sim.checkers.seen_by_clients import WRITES
 from tests.sim.trace import (
     Committed,
@@ -43,7 +43,7 @@ class RemovedMembers:
         self._gone: dict[HostId, dict[MemberId, int]] = {}
         self._runs: dict[HostId, MemberId] = {}
         self._leaders: dict[Term, HostId] = {}
-        self._committed = CommittedLog()
+        self._committed = followed(facts).committed
         #: Writes under way, of whom they were asked, and when.
         self._asked: dict[int, tuple[MemberId, int]] = {}
 

@@ -11,7 +11,7 @@ given although logs say no (`leader_completeness`).
 from typing import ClassVar, Final
 
 from mesh.ids import MemberId
-from tests.sim.checkers.durable_log import DISK_EVENTS, CommittedLog, Disks, DurableLog, is_quorum
+from tests.sim.checkers.durable_log import DISK_EVENTS, DurableLog, followed, is_quorum
 from tests.sim.trace import Committed, Event, Facts, Start, Violation
 
 NOWHERE: Final = (0, 0)
@@ -22,8 +22,8 @@ class SafeFromElections:
     wants: ClassVar[tuple[type[Event], ...]] = (*DISK_EVENTS, Committed)
 
     def __init__(self, facts: Facts) -> None:
-        self._disks = Disks(facts)
-        self._committed = CommittedLog()
+        self._disks = followed(facts).disks
+        self._committed = followed(facts).committed
         self._newest = 0
 
     def seen(self, event: Event) -> None:

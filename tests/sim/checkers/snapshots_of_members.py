@@ -9,7 +9,7 @@ from bisect import bisect_right
 from typing import ClassVar
 
 from mesh.raft.model import EntryKind, Membership, SnapshotMeta
-from tests.sim.checkers.durable_log import CommittedLog
+from tests.sim.checkers.durable_log import followed
 from tests.sim.trace import Committed, Compacted, Event, Facts, Start, Stored, Violation
 
 
@@ -18,7 +18,7 @@ class SnapshotsOfMembers:
     wants: ClassVar[tuple[type[Event], ...]] = (Start, Committed, Stored, Compacted)
 
     def __init__(self, facts: Facts) -> None:
-        self._committed = CommittedLog()
+        self._committed = followed(facts).committed
         #: Indexes of committed membership entries, and what they say; the founders' is the first.
         self._indexes = [0]
         self._memberships = [Membership.of(facts.founders)]

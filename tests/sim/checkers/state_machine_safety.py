@@ -9,7 +9,7 @@ the next one.
 from typing import ClassVar
 
 from mesh.ids import Index, MemberId
-from tests.sim.checkers.durable_log import CommittedLog
+from tests.sim.checkers.durable_log import followed
 from tests.sim.checkers.log_matching import is_same
 from tests.sim.trace import Applied, Committed, Event, Facts, Restored, Start, Stored, Violation
 
@@ -19,7 +19,7 @@ class StateMachineSafety:
     wants: ClassVar[tuple[type[Event], ...]] = (Start, Stored, Committed, Applied, Restored)
 
     def __init__(self, facts: Facts) -> None:
-        self._committed = CommittedLog()
+        self._committed = followed(facts).committed
         self._hashes: dict[Index, tuple[MemberId, bytes]] = {}
         #: The newest index told in this life.
         self._told: dict[MemberId, int] = {}

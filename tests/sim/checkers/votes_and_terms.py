@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from mesh.ids import MemberId, Term
 from mesh.raft.model import HardState
-from tests.sim.checkers.durable_log import DISK_EVENTS, Disks
+from tests.sim.checkers.durable_log import DISK_EVENTS, followed
 from tests.sim.trace import Acked, Event, Facts, Start, Stored, Violation, Voted
 
 
@@ -19,7 +19,7 @@ class VotesAndTerms:
     wants: ClassVar[tuple[type[Event], ...]] = (*DISK_EVENTS, Voted, Acked)
 
     def __init__(self, facts: Facts) -> None:
-        self._disks = Disks(facts)
+        self._disks = followed(facts).disks
         self._durable: dict[MemberId, HardState] = {}
         #: Newest term and vote that left each member.
         self._told: dict[MemberId, tuple[Term, MemberId | None]] = {}
@@ -33,6 +33,7 @@ class VotesAndTerms:
             self._check_rises(event.member, event.hard_state, "stored")
             self._disks.seen(event)
         elif type(event) is Start:
+            self._disks.seen(event)
             self._start(event)
         else:
             self._disks.seen(event)
@@ -47,13 +48,12 @@ class VotesAndTerms:
             self._durable[event.member] = event.hard_state
         else:
             self._check_rises(event.member, event.hard_state, "found on its disk")
-            last = self._disks.of(event.member).last
+            last = self._disks.ended
             if event.last.index < last:
                 raise Violation(
                     self.name,
                     f"{event.member}'s log ended at {last}, and after the start at {event.last.index}",
                 )
-        self._disks.seen(event)
 
     def _check_rises(self, member: MemberId, now: HardState, how: str) -> None:
         before = self._durable.get(member)
