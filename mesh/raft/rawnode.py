@@ -52,7 +52,8 @@ class RawNode:
         self._settings = settings
         self._core = Core(settings, restored, jitter)
         self._hard_state = restored.hard_state
-        self._soft_state = self._soft()
+        core = self._core
+        self._soft_state = SoftState(core.role, core.leader, core.term)
         self._outstanding: Ready | None = None
 
     @staticmethod
@@ -222,20 +223,20 @@ class RawNode:
             core.leadership.flush()
             core.reads_confirmed += core.leadership.take_reads()
         at_once, after_durable = core.outbox.take()
-        hard_state, soft_state = core.hard_state, self._soft()
+        known, known_soft = self._hard_state, self._soft_state
+        hard_state, soft_state = self._present_hard_state(), self._present_soft_state()
         entries = core.log.unstable()
-        known = self._hard_state
         has_new_promise = (hard_state.term, hard_state.vote) != (known.term, known.vote)
         self._outstanding = Ready(
             messages=at_once,
-            hard_state=hard_state if hard_state != known else None,
+            hard_state=hard_state if hard_state is not known else None,
             entries=entries,
             snapshot=core.log.installing,
             messages_after_durable=after_durable,
             committed=core.log.applicable(self._settings.committed_bytes_max),
             reads=core.reads_confirmed,
             reads_lost=core.reads_lost,
-            soft_state=soft_state if soft_state != self._soft_state else None,
+            soft_state=soft_state if soft_state is not known_soft else None,
             must_sync=bool(entries) or core.log.installing is not None or has_new_promise,
         )
         core.reads_confirmed, core.reads_lost = [], []
@@ -333,8 +334,17 @@ class RawNode:
             dropped=core.dropped,
         )
 
-    def _soft(self) -> SoftState:
-        return SoftState(self._core.role, self._core.leader, self._core.term)
+    def _present_hard_state(self) -> HardState:
+        """As it is now: the known one, while nothing in it is another."""
+        core, known = self._core, self._hard_state
+        is_known = core.log.commit == known.commit and core.term == known.term and core.vote == known.vote
+        return known if is_known else core.hard_state
+
+    def _present_soft_state(self) -> SoftState:
+        """As `_present_hard_state`."""
+        core, known = self._core, self._soft_state
+        is_known = core.role is known.role and core.leader == known.leader and core.term == known.term
+        return known if is_known else SoftState(core.role, core.leader, core.term)
 
     def _leading(self, what: str) -> Leadership:
         leadership = self._core.leadership

@@ -243,6 +243,9 @@ class Session:
 class ChangeKind(Enum):
     """Which table a change is in."""
 
+    #: There is one of each, and a name is hashed anew each time.
+    __hash__ = object.__hash__
+
     CLUSTER = "cluster"
     MEMBER = "member"
     HOST = "host"

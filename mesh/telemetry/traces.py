@@ -9,6 +9,7 @@ own steps into it. `trace_id_of_term` is that derivation.
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from opentelemetry import trace
@@ -35,6 +36,7 @@ ENDLESS_STREAMS: Final = (
 WATCHES: Final = ("Append", "InstallSnapshot", "Propose", "WatchDocuments", "WatchEvents")
 
 
+@lru_cache(maxsize=64)
 def trace_id_of_term(cluster: ClusterId, term: Term) -> str:
     """The W3C trace id (32 hex digits) of the transition that `term` is."""
     return hashlib.sha256(f"trellis/transition/{cluster}/{term}".encode()).hexdigest()[:32]

@@ -109,19 +109,20 @@ def _assignments(
         return []
     assignments, may_change = [], True
     for slot in placement.slots:
-        wanted = _assignment(service, slot.host, slot.ordinal, None)
+        instance = instance_id(name, slot.host, slot.ordinal)
         if slot.host == standing.host:
-            assignments.append(wanted if may_change else present.get(wanted.instance, wanted))
-        may_change = may_change and _follows(state.instances.get(wanted.instance), wanted)
+            wanted = _assignment(service, slot.host, slot.ordinal, None)
+            assignments.append(wanted if may_change else present.get(instance, wanted))
+        may_change = may_change and _follows(state.instances.get(instance), service)
     return assignments
 
 
-def _follows(status: InstanceStatus | None, wanted: Assignment) -> bool:
+def _follows(status: InstanceStatus | None, wanted: DeclaredService) -> bool:
     """The instance runs the wanted declaration and restart, and is ready."""
     return (
         status is not None
         and status.ready
-        and (status.spec_version, status.restart_nonce) == (wanted.spec_version, wanted.restart_nonce)
+        and (status.spec_version, status.restart_nonce) == (wanted.version, wanted.restart_nonce)
     )
 
 

@@ -306,7 +306,7 @@ def _roll(operations: Operations) -> None:
     versions = operations.chance.random() < 0.6
     for number, machine in enumerate(world.machines.values()):
         if versions:
-            machine.is_previous = True
+            machine.is_previous = world.has_previous = True
         world.scheduler.at(world.now + (2 + 8 * number) * NS, _upgrade, operations, machine)
 
 

@@ -173,7 +173,7 @@ class Outages:
 
     def _look(self, world: "World") -> None:
         self._notice(world.now)
-        doubtful = [gap for gap in self._open.values() if gap.is_calm]
+        doubtful = self._open and [gap for gap in self._open.values() if gap.is_calm]
         if doubtful and not self._is_majority_well(world):
             for gap in doubtful:
                 gap.is_calm = False

@@ -7,7 +7,7 @@ import gc
 import multiprocessing
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from typing import Any, Final
 import structlog
 
 from tests.sim.checkers import ALL_CHECKERS
+from tests.sim.frozen_values import make_cheap
 from tests.sim.outages import Outages
 from tests.sim.phases import Outcome, Run, draw_plan
 from tests.sim.picture import Recorder, draw
@@ -28,8 +29,6 @@ from tests.sim.trace import Checker, Violation
 HOURS: Final = 0.05
 #: A process runs so many seeds, since it does not free what they leave.
 RUNS_EACH: Final = 4
-#: So many events are shown before what was found.
-TAIL: Final = 60
 MODULE: Final = "python -m tests.sim"
 
 
@@ -44,7 +43,7 @@ class Found:
     at_s: float
     again: str
 
-    def show(self, tail: Sequence[object]) -> str:
+    def show(self, tail: Iterable[object]) -> str:
         """For people."""
         events = "\n".join(f"  {each}" for each in tail)
         return (
@@ -121,7 +120,7 @@ def examine(job: Job) -> Result:
         found = _found(job, run, "crash", type(bug).__name__, text)
     if found is not None:
         outcome = run.outcome()
-        print(found.show(run.world.tail[-TAIL:]), file=sys.stderr, flush=True)
+        print(found.show(run.world.tail), file=sys.stderr, flush=True)
     if recorder is not None:
         recorder.end(run.world.now)
         violation_json = None if found is None else {**found.as_json(), "at": run.world.now // 1_000}
@@ -169,6 +168,7 @@ class Quiet:
         structlog.configure(
             wrapper_class=structlog.make_filtering_bound_logger(50), cache_logger_on_first_use=True
         )
+        make_cheap()
         gc.collect()
         gc.freeze()  # what is imported is not looked at again after each run
         gc.disable()

@@ -7,7 +7,7 @@ settings only.
 
 import contextlib
 import hashlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -74,7 +74,9 @@ class World:
         self.failure: BaseException | None = None
         self.events = 0
         self.is_over = False
-        self.tail: list[Event] = []
+        #: Some machine runs, or ran, the released version.
+        self.has_previous = False
+        self.tail: deque[Event] = deque(maxlen=TAIL)
         self._hash = hashlib.sha256()
         count = plan.voters + plan.learners + plan.has_witness
         names = [HostId(f"host{number}") for number in range(1, count + 1)]
@@ -104,10 +106,10 @@ class World:
             boottime_ns=lambda host: self.machines[host].clock.boottime_ns(),
         )
         self.checkers = [each(self.facts) for each in checkers if each.name not in self.facts.suspended]
-        self._seen: dict[type, list[Checker]] = {}
+        self._seen: dict[type, list[Callable[[Event], None]]] = {}
         for checker in self.checkers:
             for kind in checker.wants:
-                self._seen.setdefault(kind, []).append(checker)
+                self._seen.setdefault(kind, []).append(checker.seen)
 
     def chance(self, name: str) -> Random:
         """The generator of one part, by name."""
@@ -137,13 +139,10 @@ class World:
             return
         self.events += 1
         self._hash.update(_line(event))
-        tail = self.tail
-        tail.append(event)
-        if len(tail) > 2 * TAIL:
-            del tail[:TAIL]
-        for checker in self._seen.get(type(event), ()):
+        self.tail.append(event)
+        for seen in self._seen.get(type(event), ()):
             try:
-                checker.seen(event)
+                seen(event)
             except Violation as violation:
                 self._halt(violation)
 
@@ -208,6 +207,8 @@ class World:
 
     def recode(self, life: Life, message: Message) -> Message:
         """What is left of *message* on its way to *life*: all of it, unless versions differ."""
+        if not self.has_previous:
+            return message
         sender = self.machines.get(host_of(message.sender))
         if life.machine.is_previous or (sender is not None and sender.is_previous):
             self.count("previous-version")
