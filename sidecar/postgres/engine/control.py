@@ -285,7 +285,8 @@ class Control:
             raise Conflict("This standby still receives WAL; it is not promoted before it is sealed.")
         self._layout.write(self._layout.data / "promote", b"", mode=0o600, own=True, durable=False)
         self._postmaster.signal(signal.SIGUSR1)
-        deadline, pause = time.monotonic() + deadline_s, _LOOK_S_MIN
+        began, pause = time.monotonic(), _LOOK_S_MIN
+        deadline = began + deadline_s
         while (await self._query("SELECT pg_is_in_recovery()", deadline_s=_left(deadline)))[0][0]:
             if time.monotonic() > deadline:
                 raise NotInTime(
@@ -293,7 +294,8 @@ class Control:
                     progress=self._postmaster.progress(),
                 )
             await asyncio.sleep(pause)
-            pause = min(1.5 * pause, _LOOK_S_MAX)
+            # Nobody writes until then: looked for more often while it is short.
+            pause = min(1.5 * pause, max(_LOOK_S_MIN, (time.monotonic() - began) / 10), _LOOK_S_MAX)
         return await self.look()
 
     async def checkpoint(self, deadline_s: float) -> None:
