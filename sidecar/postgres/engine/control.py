@@ -232,12 +232,15 @@ class Control:
         """Receive from nobody any more; what is returned was read after the receiver was gone.
 
         Durable: a server that starts again stays sealed until `follow`. *sync*: loaded by the way.
+        Replay that somebody has paused goes on: what it has is needed now.
         """
         deadline = time.monotonic() + deadline_s
         await self.reload(replace(self.config, upstream=None, sync=sync or self.config.sync), deadline_s)
         looks, pause = 0, _LOOK_S_MIN
         while True:
             view = await self.look(_left(deadline))
+            if view.is_replay_paused:  # then it does not hear that it is to receive nothing
+                await self._query("SELECT pg_wal_replay_resume()", deadline_s=_left(deadline))
             # Twice: the startup process may just have asked for one more receiver before it heard.
             looks = 0 if view.has_receiver else looks + 1
             if looks == 2:

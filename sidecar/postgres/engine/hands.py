@@ -1,6 +1,7 @@
 """The driver's engine (sidecar.postgres.port) with a real PostgreSQL."""
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,7 @@ from sidecar.postgres.engine.local_data import LEFT_OUT, Standing
 from sidecar.postgres.engine.looking import KILL_S, LOOK_S, Eyes, has_standby_mark
 from sidecar.postgres.engine.parameters import Proven
 from sidecar.postgres.engine.process import StopMode
+from sidecar.postgres.engine.read_back import read_back
 from sidecar.postgres.engine.restore import put_restored_in_place
 from sidecar.postgres.engine.rewind import rewind
 from sidecar.postgres.model import (
@@ -83,9 +85,18 @@ class EngineHands:
         """See Engine."""
         adopted = await self._local.recover()
         self._needs_restart = None if adopted is not None else {}
-        if adopted is not None and not has_standby_mark(self._local):
+        if adopted is None:
+            return
+        if not has_standby_mark(self._local):
             LOG.warning("database-primary-outlived-its-sidecar", pid=adopted.pid)
             await self.kill_all()
+            return
+        # It goes on receiving: nothing is written for it that does not say from whom.
+        control = self._local.control
+        told = read_back(self._local.layout, control.config)
+        control.config = replace(told, parameters=self._proven.good or ())
+        if self._local.postmaster.status() == "ready":
+            self._local.postmaster.signal(signal.SIGHUP)  # its sidecar may have died before it did that
 
     async def look(self, system_identifier: str) -> Sight:
         """See Engine."""

@@ -31,6 +31,10 @@ LOOK_S: Final = 1.0
 KILL_S: Final = 5.0
 #: A standby that has not begun to receive by then says why in its log.
 _EXPLAIN_S: Final = 3.0
+_PAUSED: Final = (
+    "its replay is paused, so it shows old data: SELECT pg_wal_replay_resume() lets it go on,"
+    " unless a parameter is lower than on the primary (postgres.log)"
+)
 _WAL_GONE: Final = re.compile(r"requested WAL segment \S+ has already been removed|replication slot .* lost")
 
 
@@ -197,7 +201,7 @@ class Eyes:
             is_catching_up=view.is_catching_up,
             behind=max(0, view.flushed - view.replayed) if view.is_standby else 0,
             version=self._local.binaries.version,
-            problem=problem,
+            problem=problem or (_PAUSED if view.is_replay_paused else ""),
         )
 
     def _are_others(self, names: str) -> bool:

@@ -186,7 +186,7 @@ def _prepare(layout: Layout, fresh: Path, backup: Backup, folders: list[Path], u
     for number in range(target + 1, above + 1):
         path = fresh / "pg_wal" / f"{number:08X}.history"
         if not path.exists():  # the new timeline takes the next number without a history
-            layout.write(path, b"# left out by Trellis\n", mode=0o600, own=True)
+            layout.write(path, LEFT_OUT, mode=0o600, own=True)
     for name in ("standby.signal", "backup_manifest"):
         (fresh / name).unlink(missing_ok=True)
     layout.write(fresh / "postgresql.auto.conf", b"", mode=0o600, own=True)

@@ -8,16 +8,23 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass, field, replace
+from typing import LiteralString
 
 import psycopg
 import pytest
 
+from mesh.adapters.cgroup import find_hierarchies
 from mesh.errors import Conflict, DatabaseFailed, NotInTime
+from sidecar.postgres.engine.config import ServerConfig
 from sidecar.postgres.engine.connection import Session
 from sidecar.postgres.engine.control_data import read_control_data
+from sidecar.postgres.engine.hands import EngineHands
 from sidecar.postgres.engine.local import LocalPostgres
 from sidecar.postgres.engine.process import StopMode, processes_in
 from sidecar.postgres.engine.tool import environment
+from sidecar.postgres.model import ProcessKind
+from sidecar.postgres.port import ServerSettings
+from tests.identity.cast import identity
 from tests.postgres.engine.conftest import Cluster, Machine, until
 
 pytestmark = pytest.mark.integration
@@ -229,8 +236,6 @@ async def test_the_next_sidecar_goes_on_with_the_running_server(cluster: Cluster
     before = first.postgres.postmaster.running
     first.postgres.control.close()
     first.postgres.postmaster.let_go()
-    from mesh.adapters.cgroup import find_hierarchies
-
     hierarchies = find_hierarchies("pg1", str(first.layout.root.parent))
     config = first.postgres.control.config
     first.postgres = LocalPostgres(first.postgres.binaries, first.layout, hierarchies, config)
@@ -251,6 +256,33 @@ async def test_clients_are_kept_out_until_it_is_opened(cluster: Cluster) -> None
     await control.open()
     async with await first.client() as again:
         await again.execute("SELECT 1")
+
+
+async def test_a_standby_goes_on_receiving_when_the_next_sidecar_adopts_it(cluster: Cluster) -> None:
+    """Goal: a sidecar's restart costs no standby its primary.
+
+    Method: let go; the engine of a fresh sidecar adopts it, and tells it its members and parameters.
+    """
+    first, second = await cluster.up(2)
+    config = second.postgres.control.config
+    receiver: LiteralString = "SELECT pid FROM pg_stat_wal_receiver"
+    before = await second.postgres.control._query(receiver)
+    second.postgres.control.close()
+    second.postgres.postmaster.let_go()
+    fresh = ServerConfig(config.cluster_id, config.host, 1, config.listen, ())
+    hierarchies = find_hierarchies("pg2", str(second.layout.root.parent))
+    second.postgres = LocalPostgres(second.postgres.binaries, second.layout, hierarchies, fresh)
+    shown = identity(second.authority, second.member)[0]
+    hands = EngineHands(second.postgres, lambda: shown, lambda: None)
+    await hands.recover()
+    members = (first.member, second.member)
+    await hands.configure(ServerSettings(second.port, members, (*config.parameters, ("work_mem", "8MB"))))
+    process = (await hands.look("")).local.process
+    assert (process.kind, process.receives_from) == (ProcessKind.STANDBY, first.host)
+    now = second.postgres.control.config
+    assert (now.upstream, now.port, now.sync) == (first.upstream, second.port, config.sync)
+    assert await second.postgres.control._query("SHOW work_mem") == [("8MB",)]
+    assert await second.postgres.control._query(receiver) == before != []
 
 
 @pytest.mark.parametrize(

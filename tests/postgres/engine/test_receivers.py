@@ -12,9 +12,10 @@ import pytest
 from mesh.errors import Conflict, DatabaseFailed, InvalidRequest
 from mesh.identity.files import HostIdentity
 from mesh.identity.keys import key_to_pem, make_csr, new_key
-from mesh.ids import MemberId
+from mesh.ids import FencingTerm, MemberId
 from sidecar.postgres.engine import tls
 from sidecar.postgres.engine.config import REPLICATION_ROLE, REWIND_ROLE, connection_text
+from sidecar.postgres.engine.hands import EngineHands
 from sidecar.postgres.engine.local_data import Standing
 from sidecar.postgres.engine.looking import Eyes
 from sidecar.postgres.engine.tool import Tools
@@ -272,6 +273,31 @@ async def test_slots_follow_the_hosts(cluster: Cluster) -> None:
     assert not kept["trellis_host3"].is_active
     assert kept["trellis_host2"].is_active
     await first.postgres.postmaster.trim_log()
+
+
+async def test_a_paused_standby_says_so_and_goes_on_once_it_is_sealed(cluster: Cluster) -> None:
+    """Goal: people are told, and a failover can count on it. Method: replay is paused, WAL comes, a seal."""
+    first, second = await cluster.up(2)
+    control, shown = second.postgres.control, identity(second.authority, second.member)[0]
+    hands = EngineHands(second.postgres, lambda: shown, lambda: None)
+    await control._query("SELECT pg_wal_replay_pause()")
+    barrier = await first.postgres.control.write_barrier()
+    started = (await hands.look("")).started
+
+    async def is_paused() -> bool:
+        sight = await hands.look("")
+        return "paused" in sight.problem and sight.is_catching_up and sight.behind > 0
+
+    async def has_all() -> bool:
+        sight = await hands.look("")
+        return not sight.is_catching_up and sight.behind == 0
+
+    await until(is_paused, "it says so")
+    await hands.seal(FencingTerm(4), None)
+    await until(has_all, "it replays what it has")
+    sight = await hands.look("")
+    assert (sight.problem, sight.local.sealed_under, sight.started) == ("", 4, started)
+    assert sight.local.process.flushed >= barrier
 
 
 async def switch(machine: Machine, times: int) -> None:
