@@ -99,7 +99,7 @@ def _check_command(command: tuple[str, ...], path: str) -> Iterator[Problem]:
 
 
 def _check_directory(spec: ServiceSpec) -> Iterator[Problem]:
-    if spec.directory and not spec.directory.startswith("/"):
+    if spec.directory and (not spec.directory.startswith("/") or "\0" in spec.directory):
         yield Problem("directory", f"{spec.directory!r} is not an absolute path", "/srv/echo")
 
 
@@ -170,6 +170,8 @@ def _check_probe(probe: Probe, path: str) -> Iterator[Problem]:
     is_path = probe.target.isascii() and probe.target.isprintable() and " " not in probe.target
     if probe.kind is ProbeKind.HTTP and probe.target and not (is_path and probe.target.startswith("/")):
         yield Problem(f"{path}.target", f"{probe.target!r} is not the path of a URL", "/healthz")
+    if "\0" in probe.target and probe.kind is not ProbeKind.HTTP:
+        yield Problem(f"{path}.target", "holds a NUL character", "trellis.echo.v1.EchoService")
     if len(probe.target) > limits.DOCUMENT_NAME_CHARS_MAX:
         yield Problem(f"{path}.target", "is too long", "/healthz")
 
@@ -217,6 +219,8 @@ def _check_routes(spec: ServiceSpec, declared: Mapping[ServiceName, ServiceSpec]
             " northbound call is not known in this version: the rule would not be kept",
             "leave roles out of the policy, and have the service ask its callers who they are",
         )
+    if any("\0" in service for service in spec.grpc_services):
+        yield Problem("grpc_services", "holds a NUL character", "trellis.echo.v1.EchoService")
     taken = {service: other.name for other in declared.values() for service in other.grpc_services}
     for service in spec.grpc_services:
         if service in taken:

@@ -12,7 +12,7 @@ import structlog
 
 from mesh.client.database import Database
 from mesh.errors import Draining, QueueFull, Unavailable
-from services.lcm.store import CHANNEL
+from services.lcm.revisions import CHANNEL
 
 LOG = structlog.get_logger(__name__)
 #: Looked at without a notice, too: one that is lost delays a watch by no more than this.

@@ -59,6 +59,15 @@ def problems_of_page(size: int) -> Iterator[Problem]:
         yield Problem("page_size", f"{size} is more than {PAGE_MAX}", "100")
 
 
+def problems_of_text(path: str, *texts: str) -> tuple[Problem, ...]:
+    """What is wrong with texts that are looked up: a name that nobody has is none."""
+    return (
+        (Problem(path, "holds a NUL character, which no text here has", "shop"),)
+        if "\0" in "".join(texts)
+        else ()
+    )
+
+
 def service_specs(spec: DeploymentSpec) -> tuple[ServiceSpec, ...]:
     """The workloads as services of the mesh, by their names there."""
     return tuple(

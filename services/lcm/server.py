@@ -21,7 +21,7 @@ from services.lcm import codec, decide
 from services.lcm.feed import Feed
 from services.lcm.interceptor import present_caller
 from services.lcm.model import PAGE_DEFAULT, Operation
-from services.lcm.rules import Allowed, check_deployment, problems_of_page, refuse
+from services.lcm.rules import Allowed, check_deployment, problems_of_page, problems_of_text, refuse
 from services.lcm.store import Answer, Store
 
 WAIT_MS_DEFAULT: Final = 30_000
@@ -54,6 +54,7 @@ class DeploymentServicer(lcm_pb2_grpc.DeploymentServiceServicer):
 
     async def GetDeployment(self, request: pb.GetDeploymentRequest, context: Any) -> pb.GetDeploymentResponse:
         """See the contract."""
+        refuse(problems_of_text("name", request.name))
         found = await certainly(context, lambda: self._store.deployment(request.name))
         return pb.GetDeploymentResponse(deployment=codec.encode_deployment(found))
 
@@ -61,7 +62,12 @@ class DeploymentServicer(lcm_pb2_grpc.DeploymentServiceServicer):
         self, request: pb.ListDeploymentsRequest, context: Any
     ) -> pb.ListDeploymentsResponse:
         """See the contract."""
-        refuse(tuple(problems_of_page(request.page_size)))
+        labels = (
+            each
+            for label in request.labels.items()
+            for each in problems_of_text(f"labels.{label[0]}", *label)
+        )
+        refuse((*problems_of_page(request.page_size), *labels))
         size = request.page_size or PAGE_DEFAULT
         page, token, revision = await certainly(
             context, lambda: self._store.deployments(size, request.page_token, request.labels)
@@ -92,7 +98,7 @@ class DeploymentServicer(lcm_pb2_grpc.DeploymentServiceServicer):
         self, request: pb.DeleteDeploymentRequest, context: Any
     ) -> pb.DeleteDeploymentResponse:
         """See the contract."""
-        refuse(tuple(problems_of_key(request.idempotency_key)))
+        refuse((*problems_of_text("name", request.name), *problems_of_key(request.idempotency_key)))
         expected = request.expected_version if request.HasField("expected_version") else None
         asked = _asked("DeleteDeployment", request)
         answer = await certainly(
@@ -107,6 +113,7 @@ class DeploymentServicer(lcm_pb2_grpc.DeploymentServiceServicer):
         self, request: pb.WatchDeploymentsRequest, context: Any
     ) -> AsyncIterator[pb.WatchDeploymentsResponse]:
         """See the contract."""
+        refuse(problems_of_text("name", request.name))
         with self._feed.watching():
             async for each in self._changes(request):
                 yield each
@@ -117,11 +124,14 @@ class DeploymentServicer(lcm_pb2_grpc.DeploymentServiceServicer):
         revision = request.after_revision
         if not revision:
             present, revision = await self._store.present(request.name)
-            for number, deployment in enumerate(present):
-                is_last = number == len(present) - 1
-                yield pb.WatchDeploymentsResponse(
-                    deployment=codec.encode_deployment(deployment), revision=revision if is_last else 0
-                )
+            last: pb.WatchDeploymentsResponse | None = None
+            async for deployment in present:
+                if last is not None:
+                    yield last
+                last = pb.WatchDeploymentsResponse(deployment=codec.encode_deployment(deployment))
+            if last is not None:
+                last.revision = revision
+                yield last
         while True:
             wake = self._feed.next_wake()
             found, newest = await self._store.changes(revision, request.name)
@@ -152,7 +162,7 @@ class OperationServicer(lcm_pb2_grpc.OperationServiceServicer):
         self, request: pb.ListOperationsRequest, context: Any
     ) -> pb.ListOperationsResponse:
         """See the contract."""
-        refuse(tuple(problems_of_page(request.page_size)))
+        refuse((*problems_of_page(request.page_size), *problems_of_text("deployment", request.deployment)))
         size = request.page_size or PAGE_DEFAULT
         page, token = await certainly(
             context, lambda: self._store.operations(request.deployment, size, request.page_token)

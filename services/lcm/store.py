@@ -8,8 +8,6 @@ Fails: every method as `Database.transaction`, and with what the decision raises
 """
 
 import asyncio
-import base64
-import binascii
 import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -22,13 +20,13 @@ from psycopg.types.json import Jsonb
 from mesh.client.database import Connection, Database
 from mesh.client.idempotency import Request, claim, settle
 from mesh.client.migrations import read_migrations
-from mesh.errors import InvalidRequest, NotFound, OutOfRange, Problem
+from mesh.errors import NotFound
 from services.lcm import codec
 from services.lcm.model import Change, Deployment, Now, Operation
+from services.lcm.revisions import check_kept, newest, take_now
+from services.lcm.tokens import read_name_token, read_revision_token, write_token
 
 MIGRATIONS: Final = read_migrations(Path(__file__).parent / "migrations")
-#: Notified with each new revision.
-CHANNEL: Final = "lcm_revisions"
 #: Bodies decoded before others have a turn: some 10 ms.
 DECODED_AT_ONCE: Final = 50
 #: Changes read at once by a watch.
@@ -111,7 +109,7 @@ class Store:
 
     async def deployment(self, name: str) -> Deployment:
         """Fails: `NotFound`."""
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(snapshot=True) as connection:
             found = await _deployment(connection, name)
         if found is None:
             raise NotFound(f"There is no deployment {name}.", name=name)
@@ -124,40 +122,34 @@ class Store:
         async with self._database.transaction(snapshot=True) as connection:
             revision, after = await newest(connection), ""
             if token:
-                revision, after = _read_token(token, str, labels)
+                revision, after = read_name_token(token, labels)
             cursor = await connection.execute(
                 "SELECT name, body FROM deployments WHERE name > %s AND labels @> %s ORDER BY name LIMIT %s",
                 (after, Jsonb(dict(labels)), size + 1),
             )
             rows = await cursor.fetchall()
-        following = _write_token(revision, rows[size - 1]["name"], labels) if len(rows) > size else ""
+        following = write_token(revision, rows[size - 1]["name"], labels) if len(rows) > size else ""
         return [codec.deployment_of(row["body"]) for row in rows[:size]], following, revision
 
-    async def present(self, name: str) -> tuple[list[Deployment], int]:
-        """All deployments, or the one named, and the revision of that moment."""
+    async def present(self, name: str) -> tuple[AsyncIterator[Deployment], int]:
+        """All deployments, or the one named, decoded as they are asked for, and the revision of that
+        moment."""
         async with self._database.transaction(snapshot=True) as connection:
             revision = await newest(connection)
             cursor = await connection.execute(
-                "SELECT body FROM deployments WHERE %s IN ('', name) ORDER BY name", (name,)
+                "SELECT body::text FROM deployments WHERE %s IN ('', name) ORDER BY name", (name,)
             )
-            return [codec.deployment_of(row["body"]) for row in await cursor.fetchall()], revision
+            bodies = [row["body"] for row in await cursor.fetchall()]
+        return decoded(bodies, codec.deployment_of), revision
 
     async def changes(self, after: int, name: str) -> tuple[list[Seen], int]:
         """Changes after a revision, oldest first, and the revision up to which they are all there are.
 
-        Fails: `OutOfRange` when they are kept no longer, or the revision was never reached
-        (the database was set back).
+        Fails: `OutOfRange` when they are kept no longer, or the revision is not one of this database
+        (it was set back).
         """
         async with self._database.transaction(snapshot=True) as connection:
-            cursor = await connection.execute("SELECT newest, forgotten FROM revisions")
-            row = await cursor.fetchone() or {"newest": 0, "forgotten": 0}
-            if not row["forgotten"] <= after <= row["newest"]:
-                raise OutOfRange(
-                    f"Changes after revision {after} are not kept (only after {row['forgotten']},"
-                    f" up to {row['newest']}): watch from 0.",
-                    forgotten=row["forgotten"],
-                    newest=row["newest"],
-                )
+            reached = await check_kept(connection, after)
             cursor = await connection.execute(
                 "SELECT revision, deleted, body FROM changes WHERE revision > %s AND %s IN ('', deployment)"
                 " ORDER BY revision LIMIT %s",
@@ -167,11 +159,11 @@ class Store:
                 Seen(each["revision"], codec.deployment_of(each["body"]), each["deleted"])
                 for each in await cursor.fetchall()
             ]
-        return found, found[-1].revision if len(found) == CHANGES_BATCH else row["newest"]
+        return found, found[-1].revision if len(found) == CHANGES_BATCH else reached
 
     async def operation(self, operation_id: str) -> Operation:
         """Fails: `NotFound`."""
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(snapshot=True) as connection:
             found = await _operation(connection, operation_id)
         if found is None:
             raise NotFound(f"There is no operation {operation_id}.", id=operation_id)
@@ -179,15 +171,15 @@ class Store:
 
     async def operations(self, deployment: str, size: int, token: str) -> tuple[list[Operation], str]:
         """A page, newest first, and the token of the next."""
-        before = _read_token(token, int, {"": deployment})[1] if token else 1 << 62
-        async with self._database.transaction() as connection:
+        before = read_revision_token(token, {"": deployment}) if token else (1 << 63) - 1
+        async with self._database.transaction(snapshot=True) as connection:
             cursor = await connection.execute(
                 "SELECT requested, body FROM operations WHERE %s IN ('', deployment) AND requested < %s"
                 " ORDER BY requested DESC LIMIT %s",
                 (deployment, before, size + 1),
             )
             rows = await cursor.fetchall()
-        following = _write_token(0, rows[size - 1]["requested"], {"": deployment}) if len(rows) > size else ""
+        following = write_token(0, rows[size - 1]["requested"], {"": deployment}) if len(rows) > size else ""
         return [codec.operation_of(row["body"]) for row in rows[:size]], following
 
     async def read(self, ask: Callable[[Connection], Awaitable[Any]]) -> Any:
@@ -225,24 +217,6 @@ async def lock_open_operation(connection: Connection, name: str) -> Operation | 
     )
     row = await cursor.fetchone()
     return codec.operation_of(row["body"]) if row else None
-
-
-async def take_now(connection: Connection) -> Now:
-    """The next revision, and the moment; others that change something wait from here on."""
-    cursor = await connection.execute(
-        "UPDATE revisions SET newest = newest + 1"
-        " RETURNING newest, clock_timestamp() AS at, pg_notify(%s, newest::text)",
-        (CHANNEL,),
-    )
-    row = await cursor.fetchone()
-    assert row is not None, "revisions has its one row from the first migration on"
-    return Now(row["at"], row["newest"], str(uuid.uuid4()), str(uuid.uuid4()))
-
-
-async def newest(connection: Connection) -> int:
-    cursor = await connection.execute("SELECT newest FROM revisions")
-    row = await cursor.fetchone()
-    return int(row["newest"]) if row else 0
 
 
 async def write(connection: Connection, change: Change, revision: int) -> None:
@@ -328,7 +302,7 @@ async def _count(connection: Connection) -> int:
     return int(row["count"]) if row else 0
 
 
-# ---- answers and tokens ---------------------------------------------------------------------
+# ---- answers --------------------------------------------------------------------------------
 
 
 def _answer_json(answer: Answer) -> dict[str, Any]:
@@ -339,20 +313,3 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
 def _answer_of(body: Mapping[str, Any]) -> Answer:
     deployment = codec.deployment_of(body["deployment"]) if body["deployment"] else None
     return Answer(deployment, codec.operation_of(body["operation"]))
-
-
-def _write_token(revision: int, after: object, selected: Mapping[str, str]) -> str:
-    return base64.urlsafe_b64encode(json.dumps([1, revision, after, dict(selected)]).encode()).decode()
-
-
-def _read_token(token: str, kind: type, selected: Mapping[str, str]) -> tuple[int, Any]:
-    problem = "is not a token of a page of this list: give what next_page_token said, with the same selection"
-    try:
-        version, revision, after, before = json.loads(base64.urlsafe_b64decode(token.encode()))
-    except (ValueError, binascii.Error) as error:
-        raise InvalidRequest("The page cannot be read.", [Problem("page_token", problem)]) from error
-    if (version, before) != (1, dict(selected)) or not (
-        isinstance(after, kind) and isinstance(revision, int)
-    ):
-        raise InvalidRequest("The page cannot be read.", [Problem("page_token", problem)])
-    return revision, after

@@ -28,7 +28,7 @@ from mesh.errors import (
     VersionConflict,
 )
 from services.lcm.model import Change, Now, Operation
-from services.lcm.store import CHANNEL
+from services.lcm.revisions import CHANNEL
 from services.reconciler import decide
 from services.reconciler.ledger import Ledger, Row
 from services.reconciler.model import Action, Declared, Stop

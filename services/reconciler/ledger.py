@@ -12,7 +12,8 @@ from mesh.client.database import Database
 from mesh.errors import VersionConflict
 from services.lcm import codec
 from services.lcm.model import Change, Deployment, Now, Operation
-from services.lcm.store import decoded, lock_deployment, lock_open_operation, take_now, write
+from services.lcm.revisions import take_now
+from services.lcm.store import decoded, lock_deployment, lock_open_operation, write
 
 #: Name of the fence.
 OWNER: Final = "reconciler"
@@ -127,6 +128,11 @@ _TIDY: Final[tuple[tuple[LiteralString, tuple[object, ...]], ...]] = (
     (
         "DELETE FROM changes WHERE revision IN (SELECT revision FROM changes"
         " WHERE revision <= (SELECT forgotten FROM revisions) ORDER BY revision LIMIT %s)",
+        (),
+    ),
+    (
+        "DELETE FROM gaps WHERE after IN (SELECT after FROM gaps"
+        " WHERE until <= (SELECT forgotten FROM revisions) LIMIT %s)",
         (),
     ),
     (
