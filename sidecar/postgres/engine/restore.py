@@ -24,6 +24,7 @@ from sidecar.postgres.engine.backup_store import Backup
 from sidecar.postgres.engine.config import ConfigFiles
 from sidecar.postgres.engine.control_data import read_control_data
 from sidecar.postgres.engine.layout import Layout, sync_folder
+from sidecar.postgres.engine.local_data import LEFT_OUT
 from sidecar.postgres.engine.origin import made_here
 from sidecar.postgres.engine.tool import Tools
 from sidecar.postgres.engine.tree_copy import TreeCopy
