@@ -5,6 +5,7 @@ there once, on every host, and no server acknowledges after another has begun to
 """
 
 import os
+import shutil
 import signal
 import time
 
@@ -49,6 +50,34 @@ def test_the_primarys_sidecar_dies(database: DatabaseCluster) -> None:
         inserts.wait_progress()
     inserts.check()
     print(f"outage {outage_ms:.0f} ms")
+
+
+def test_a_primary_whose_disk_fails_to_flush_loses_nothing(database: DatabaseCluster) -> None:
+    """Goal: what could not be flushed is not acknowledged, what was stays, and people are told why it ended.
+
+    Method: strace makes every flush of the primary's server fail from one moment on, and it panics.
+    """
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    old = database.wait_whole()
+    other = database.others(old)[0]
+    directory = database.cluster.directory
+    told = len(old.logged("database-ended"))
+    with Inserts(database, old, other) as inserts:
+        failed = time.monotonic_ns()
+        attach = [word for pid in database.servers(old) for word in ("-p", str(pid))]
+        inject = ["-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO"]
+        argv = ["strace", "-f", "-qq", "-o", str(directory / "flushes"), *inject, *attach]
+        strace = database.cluster.processes.start(argv, directory / "strace.log")
+        wait_for(lambda: len(old.logged("database-ended")) > told, "its server ends", 20.0)
+        database.cluster.processes.wait_exit(strace)
+        inserts.wait_progress()
+        database.wait_whole()
+        print(f"outage {inserts.outage_ms(failed):.0f} ms")
+        inserts.wait_progress()
+    inserts.check()
+    assert "PANIC" in str(old.logged("database-ended")[told]["why"])
+    assert "Input/output error" in str(old.logged("database-ended")[told]["why"])
 
 
 @pytest.mark.parametrize("what", ["postmaster", "backend"])

@@ -7,10 +7,13 @@ not see them, so there is none before it was consistent.
 Source: pg_rewind(1).
 """
 
+import asyncio
 import re
 from collections.abc import Callable
 from enum import Enum
-from typing import Final
+from typing import Final, LiteralString
+
+import psycopg
 
 from mesh.errors import CannotRewind, Conflict, DatabaseFailed
 from sidecar.postgres.engine.config import REWIND_ROLE, ConfigFiles, ServerConfig, Upstream, connection_text
@@ -24,7 +27,13 @@ _UNTOUCHED: Final = re.compile(
     r"could not connect|connection to server|source and target clusters? (are|is) "
     r"|must be shut down|could not find common ancestor|permission denied|needs to use either data checksums"
 )
-_SAME_TIMELINE: Final = "on the same timeline"
+#: From this version on pg_rewind looks at more than the source's control file.
+_READS_MORE_FROM: Final = 16
+_IS_CHECKPOINTED: Final[LiteralString] = """
+SELECT timeline_id = ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int
+  FROM pg_control_checkpoint()
+"""
+_ASK_S: Final = 5.0
 
 
 class Rewound(Enum):
@@ -71,6 +80,8 @@ async def rewind(
     refused = why_not(found, system_identifier, was_rewound=layout.rewound_note.exists())
     if refused:
         raise CannotRewind(f"The data cannot be rewound: {refused}.")
+    if tools.binaries.major < _READS_MORE_FROM:
+        await _check_is_checkpointed(connection_text(layout, config, source, REWIND_ROLE), source)
     files.point(layout.data)
     # The recovery of one that was killed runs in a single process, which knows no standbys.
     was_standby = (layout.data / "standby.signal").exists()
@@ -83,17 +94,35 @@ async def rewind(
 
     said = await _run(tools, config, source, deadline_s, idle_s, leave_as_it_was)
     files.point(layout.data)
-    if _SAME_TIMELINE in said:  # it believes the source's control file, which knows a promotion late
-        leave_as_it_was()
-        raise Conflict(
-            f"{source.host} has written no checkpoint since its promotion: write one, then rewind."
-        )
     files.mark_standby(layout.data, is_standby=True)
     is_needed = "no rewind required" not in said
     if is_needed:
         layout.note(layout.rewound_note, source=source.host)
     layout.drop_note(layout.rewind_note)
     return Rewound.DONE if is_needed else Rewound.NOT_NEEDED
+
+
+async def _check_is_checkpointed(source_text: str, source: Upstream) -> None:
+    """An earlier pg_rewind believes the source's control file, which learns of a promotion by a checkpoint.
+
+    Without, it may take the source's end for one of an earlier timeline: the data never become consistent.
+    Fails: `Conflict`.
+    """
+    try:
+        async with asyncio.timeout(_ASK_S):
+            connection = await psycopg.AsyncConnection.connect(source_text, autocommit=True)
+            try:
+                cursor = await connection.execute(_IS_CHECKPOINTED)
+                rows = await cursor.fetchall()
+            finally:
+                connection.pgconn.finish()
+    except (psycopg.Error, TimeoutError) as error:
+        why = str(error).strip() or f"no answer within {_ASK_S:g} s"
+        raise Conflict(f"Nothing was rewound: {why}. Try again when {source.host} is ready.") from error
+    if rows != [(True,)]:
+        raise Conflict(
+            f"{source.host} has written no checkpoint since its promotion: write one, then rewind."
+        )
 
 
 async def _run(

@@ -19,6 +19,7 @@ _DAMAGED: Final = re.compile(
     r"could not locate a valid checkpoint|invalid checkpoint record|could not locate required checkpoint"
     r"|incorrect checksum|page verification failed|invalid page in block|is not a valid data directory"
     r"|invalid magic number|database files are incompatible|requested recovery stop point"
+    r"|requested timeline \d+ (does not contain minimum recovery point|is not a child of this server)"
     r"|could not open file \"(base|global|pg_xact|pg_wal|pg_multixact)/"
 )
 _BAD_PAGE: Final = re.compile(r"\] (FATAL|PANIC): .*(page verification failed|invalid page in block)")
@@ -75,7 +76,8 @@ def explain(lines: list[str], where: Path) -> TrellisError:
     bad = [line for line in lines if "PANIC" in line or "FATAL" in line]
     damaged = [line for line in bad if _DAMAGED.search(line)]
     last = f"it did not say why; its last words are {lines[-1].strip()!r}" if lines else "it printed nothing"
-    why = (damaged or bad or [last])[0].strip()
+    panics = [line for line in bad if "PANIC" in line]
+    why = (damaged or panics or bad or [last])[0].strip()
     text = "\n".join(lines)
     if full_disk.is_said(text):
         return full_disk.full(where)

@@ -15,8 +15,10 @@ import pytest
 
 from mesh.errors import CannotRewind, Conflict, DatabaseFailed, DataDamaged, NotInTime
 from sidecar.postgres.engine.clone import clone
+from sidecar.postgres.engine.config import APP_DATABASE
+from sidecar.postgres.engine.connection import Session
 from sidecar.postgres.engine.control_data import ControlData, read_control_data, read_shutdown_end
-from sidecar.postgres.engine.local_data import Standing, read_local_data
+from sidecar.postgres.engine.local_data import LEFT_OUT, Standing, read_local_data
 from sidecar.postgres.engine.looking import Eyes
 from sidecar.postgres.engine.process import StopMode
 from sidecar.postgres.engine.rewind import Rewound, rewind
@@ -116,6 +118,39 @@ async def test_a_rewound_standby_that_lacks_wal_says_whom_it_waits_for(cluster: 
     assert (await eyes.look(identifier, "")).local.process.kind is ProcessKind.STANDBY
     await first.postgres.postmaster.stop(StopMode.FAST, deadline_s=10.0)
     assert (await read_local_data(first.layout)).rewind_refused == ""
+
+
+async def test_a_former_primary_that_was_promoted_itself_is_rewound_to_the_next_one(cluster: Cluster) -> None:
+    """Goal: what is rewound becomes consistent. Method: the former primary was itself promoted, on a timeline
+    that the next one never had, and that one has not written a checkpoint since its own promotion.
+    """
+    first, second, third = await cluster.up(3)
+    identifier = (await first.postgres.control.look()).system_identifier
+    await write(first, 1)
+    for standby in (second, third):
+        await standby.postgres.control.seal()
+    await first.postgres.postmaster.kill_tree(5.0)
+    await second.postgres.control.set_sync(SyncNames(0, ()))
+    assert (await second.postgres.control.promote(10.0)).timeline == 2
+    await second.postgres.control.open()
+    await write(second, 666)
+    await second.postgres.control.checkpoint(30.0)
+    await second.postgres.postmaster.kill_tree(5.0)
+    left_out = third.layout.data / "pg_wal" / "00000002.history"
+    third.layout.write(left_out, LEFT_OUT, mode=0o600, own=True)
+    await third.postgres.control.set_sync(SyncNames(0, ()))
+    assert (await third.postgres.control.promote(10.0)).timeline == 3
+    await third.postgres.control.open()
+    await write(third, 2)
+    if second.postgres.binaries.major < 16:
+        with pytest.raises(Conflict, match="no checkpoint"):
+            await wind_back(second, third, identifier)
+    await third.postgres.control.checkpoint(30.0)
+    assert await wind_back(second, third, identifier) is Rewound.DONE
+    await follow(second, third)
+    session = await Session.open(second.layout, second.port, deadline_s=2.0, database=APP_DATABASE)
+    assert await session.query("SELECT n FROM t ORDER BY n", deadline_s=2.0) == [(1,), (2,)]
+    session.drop()
 
 
 async def test_after_a_clean_end_no_rewind_is_needed(cluster: Cluster) -> None:
