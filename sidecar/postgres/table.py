@@ -111,6 +111,17 @@ _CLONE: Final[_Rows] = (
     ((L.DAMAGED,), Row(Do.CLONE, "damaged: copy anew, keep the old data until the copy runs")),
     ((L.DAMAGED_STANDBY,), Row(Do.STOP_FAST, "damaged: stop, to be copied anew")),
 )
+_LEAD: Final[_Rows] = (
+    ((L.EMPTY, L.PARTIAL), _NO_DATA),
+    ((L.DAMAGED, L.DAMAGED_STANDBY), _wait("damaged: it does not lead, and says so")),
+    ((L.STOPPED,), Row(Do.START_STANDBY, "start as a standby that receives nothing, to be promoted")),
+    ((L.STOPPED_PRIMARY,), Row(Do.START_CLOSED_PRIMARY, "it was primary: start without clients")),
+    (_STARTS, _wait("it reads its WAL: progress is shown")),
+    ((L.RECEIVING,), Row(Do.SEAL, "end the receiver before it is promoted")),
+    ((L.IDLE,), Row(Do.PROMOTE, "it is chosen and receives nothing: promote it")),
+    ((L.OPEN,), Row(Do.WAIT, "it is primary and open", tends=True)),
+    ((L.OVERRIDDEN,), _SET_RIGHT),
+)
 _NOT_PRIMARY: Final[_Rows] = (((L.STARTING_PRIMARY, *_PRIMARIES), _NO_MORE),)
 
 _BY_GOAL: Final[Mapping[Asked, _Rows]] = {
@@ -128,30 +139,8 @@ _BY_GOAL: Final[Mapping[Asked, _Rows]] = {
         (_STANDBYS, Row(Do.STOP_FAST, "a standby of an unknown database runs here: stop it")),
         (_PRIMARIES, _wait("it runs: wait until it is recorded")),
     ),
-    A.PRIMARY: (
-        ((L.EMPTY, L.PARTIAL), _NO_DATA),
-        ((L.DAMAGED, L.DAMAGED_STANDBY), _wait("damaged: it does not lead, and says so")),
-        ((L.STOPPED,), Row(Do.START_STANDBY, "start as a standby that receives nothing, to be promoted")),
-        ((L.STOPPED_PRIMARY,), Row(Do.START_CLOSED_PRIMARY, "it was primary: start without clients")),
-        (_STARTS, _wait("it reads its WAL: progress is shown")),
-        ((L.RECEIVING,), Row(Do.SEAL, "end the receiver before it is promoted")),
-        ((L.IDLE,), Row(Do.PROMOTE, "it is chosen and receives nothing: promote it")),
-        ((L.CLOSED,), _wait("not open yet")),
-        ((L.OPEN,), Row(Do.WAIT, "it is primary and open", tends=True)),
-        ((L.OVERRIDDEN,), _SET_RIGHT),
-    ),
-    A.PRIMARY_OPEN: (
-        ((L.EMPTY, L.PARTIAL), _NO_DATA),
-        ((L.DAMAGED, L.DAMAGED_STANDBY), _wait("damaged: it does not lead, and says so")),
-        ((L.STOPPED,), Row(Do.START_STANDBY, "start as a standby that receives nothing, to be promoted")),
-        ((L.STOPPED_PRIMARY,), Row(Do.START_CLOSED_PRIMARY, "it was primary: start without clients")),
-        (_STARTS, _wait("it reads its WAL: progress is shown")),
-        ((L.RECEIVING,), Row(Do.SEAL, "end the receiver before it is promoted")),
-        ((L.IDLE,), Row(Do.PROMOTE, "it is chosen and receives nothing: promote it")),
-        ((L.CLOSED,), Row(Do.OPEN, "its standbys have everything: let clients in")),
-        ((L.OPEN,), Row(Do.WAIT, "it is primary and open", tends=True)),
-        ((L.OVERRIDDEN,), _SET_RIGHT),
-    ),
+    A.PRIMARY: (*_LEAD, ((L.CLOSED,), _wait("not open yet"))),
+    A.PRIMARY_OPEN: (*_LEAD, ((L.CLOSED,), Row(Do.OPEN, "its standbys have everything: let clients in"))),
     A.HAND_OVER: (
         (_DOWN, Row(Do.SEAL, "it has stopped: promise not to act under this number again")),
         ((*_STARTS, *_STANDBYS), Row(Do.STOP_FAST, "it is to hand over and serves nobody: stop")),

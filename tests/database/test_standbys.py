@@ -253,3 +253,44 @@ def test_a_primary_with_a_damaged_page_hands_over_and_is_copied_anew(database: D
         wait_for(lambda: not health(database, standby), "all is well")
         inserts.wait_progress()
     inserts.check()
+
+
+def test_names_that_a_hand_overrides_are_taken_back(database: DatabaseCluster) -> None:
+    """Goal: commits are acknowledged by those that a promotion asks, whatever somebody has set.
+
+    Method: ALTER SYSTEM has the primary wait for nobody; then both standbys receive nothing.
+    """
+    primary = database.wait_whole()
+    others = database.others(primary)
+    names = database.ask(primary, "SHOW synchronous_standby_names")
+    assert names != [("",)]
+    with Inserts(database, primary) as inserts:
+        database.ask(primary, "ALTER SYSTEM SET synchronous_standby_names = ''")
+        database.ask(primary, "SELECT pg_reload_conf()")
+        overrides = database.data(primary) / "postgresql.auto.conf"
+        wait_for(lambda: overrides.read_bytes() == b"", "it is taken back")
+        wait_for(
+            lambda: database.ask(primary, "SHOW synchronous_standby_names") == names, "they are in force"
+        )
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        with receiving_nothing(database, *others):
+            wait_for(lambda: database.ask(primary, waiting) != [(0,)], "a commit waits")
+            frozen = time.monotonic_ns()
+            let_pass(WATCHED_S)
+            assert inserts.acked_since(frozen) is None
+        inserts.wait_progress()
+        assert database.wait_whole() is primary
+    inserts.check()
+
+
+def test_a_standby_goes_on_receiving_over_a_restart_of_its_sidecar(database: DatabaseCluster) -> None:
+    """Goal: a new sidecar costs the database nothing. Method: a standby's sidecar is killed and started."""
+    primary = database.wait_whole()
+    standby = database.others(primary)[0]
+    receiver, began = database.of_kind(standby, "walreceiver"), database.servers(standby)[0]
+    standby.kill()
+    standby.start()
+    assert database.wait_whole() is primary
+    let_pass(WATCHED_S)
+    assert database.of_kind(standby, "walreceiver") == receiver
+    assert began in database.servers(standby)

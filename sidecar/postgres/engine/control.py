@@ -26,10 +26,9 @@ from sidecar.postgres.engine.config import (
     sync_text,
 )
 from sidecar.postgres.engine.connection import Session
-from sidecar.postgres.engine.control_data import read_history
 from sidecar.postgres.engine.layout import Layout
 from sidecar.postgres.engine.process import Postmaster
-from sidecar.postgres.model import Lsn, SyncNames, TimelineHistory, format_lsn, parse_lsn
+from sidecar.postgres.model import Lsn, SyncNames, format_lsn, parse_lsn
 
 QUERY_S: Final = 2.0
 RELOAD_S: Final = 5.0
@@ -104,11 +103,6 @@ class Control:
 
     async def slots(self, deadline_s: float = QUERY_S) -> tuple[observe.Slot, ...]:
         return tuple(observe.slot(row) for row in await self._query(observe.SLOTS_SQL, deadline_s=deadline_s))
-
-    async def history(self, deadline_s: float = QUERY_S) -> TimelineHistory:
-        """The present timeline and where it came from. Fails: `DataDamaged` too."""
-        view = await self.look(deadline_s)
-        return read_history(self._layout.data, view.timeline)
 
     # ---- files and reload ----------------------------------------------------------
 
