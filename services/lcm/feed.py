@@ -1,6 +1,7 @@
 """Wakes whoever waits for a newer revision: one listening connection for all watches of an instance.
 
-Bound: `WATCHES_MAX` watches; one more is refused. Each reads the database on each change.
+Bound: `WATCHES_MAX` watches, whoever waits for an operation among them; one more is refused. A watch of
+deployments reads the database on each change; all who wait for operations share a read (reading.py).
 """
 
 import asyncio
@@ -36,7 +37,7 @@ class Feed:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """For as long as a watch lasts. Fails: `QueueFull`."""
+        """For as long as a watch, or a wait, lasts. Fails: `QueueFull`."""
         if self._watches >= WATCHES_MAX:
             raise QueueFull(f"{WATCHES_MAX} watches are the most of one instance. Try another one.")
         self._watches += 1

@@ -26,6 +26,7 @@ from mesh.errors import InvariantBroken, OutcomeUnknown, Problem, SettingsError,
 from services.lcm.access import read_callers
 from services.lcm.feed import PAUSE_S, Feed
 from services.lcm.interceptor import AccessInterceptor
+from services.lcm.reading import Operations
 from services.lcm.rules import Allowed
 from services.lcm.server import DeploymentServicer, OperationServicer
 from services.lcm.store import MIGRATIONS, Store
@@ -56,10 +57,11 @@ async def serve(environment: Mapping[str, str]) -> int:
         return 1
     async with Database(url, name=environment.get("TRELLIS_INSTANCE", "lcm@local#0")) as database:
         feed, store = Feed(database), Store(database)
+        reading = Operations(store)
         interceptors = (ErrorsInterceptor(_end_process), AccessInterceptor(callers))
         server = grpc.aio.server(options=_OPTIONS, interceptors=interceptors)
         lcm_pb2_grpc.add_DeploymentServiceServicer_to_server(DeploymentServicer(store, feed, allowed), server)
-        lcm_pb2_grpc.add_OperationServiceServicer_to_server(OperationServicer(store, feed), server)
+        lcm_pb2_grpc.add_OperationServiceServicer_to_server(OperationServicer(store, feed, reading), server)
         health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         listen = environment.get("TRELLIS_LISTEN", "127.0.0.1:20001")
@@ -75,6 +77,7 @@ async def serve(environment: Mapping[str, str]) -> int:
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(feed.run(), name="feed"),
+                group.create_task(reading.run(), name="read-operations"),
                 group.create_task(_become_ready(database, health), name="become-ready"),
             ]
             await stop.wait()

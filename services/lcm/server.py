@@ -21,6 +21,7 @@ from services.lcm import codec, decide
 from services.lcm.feed import Feed
 from services.lcm.interceptor import present_caller
 from services.lcm.model import PAGE_DEFAULT, Operation
+from services.lcm.reading import Operations
 from services.lcm.rules import Allowed, check_deployment, problems_of_page, problems_of_text, refuse
 from services.lcm.store import Answer, Store
 
@@ -149,9 +150,10 @@ class DeploymentServicer(lcm_pb2_grpc.DeploymentServiceServicer):
 class OperationServicer(lcm_pb2_grpc.OperationServiceServicer):
     """Operations."""
 
-    def __init__(self, store: Store, feed: Feed) -> None:
+    def __init__(self, store: Store, feed: Feed, reading: Operations) -> None:
         self._store = store
         self._feed = feed
+        self._reading = reading
 
     async def GetOperation(self, request: pb.GetOperationRequest, context: Any) -> pb.GetOperationResponse:
         """See the contract."""
@@ -176,13 +178,14 @@ class OperationServicer(lcm_pb2_grpc.OperationServiceServicer):
         wanted_ms = ms_of_duration(request.timeout) if request.HasField("timeout") else WAIT_MS_DEFAULT
         if not 0 <= wanted_ms <= WAIT_MS_MAX:
             refuse((Problem("timeout", f"{wanted_ms} ms is not from 0 to {WAIT_MS_MAX} ms", "30s"),))
-        found = await certainly(context, lambda: self._store.operation(request.id))
-        try:
-            async with asyncio.timeout(min(wanted_ms / 1000, remaining_s(context, WAIT_MS_MAX / 1000))):
-                async for newer in self._states(request.id, found.revision):
-                    found = newer
-        except (TimeoutError, Draining):
-            pass  # what was seen last is the answer
+        with self._feed.watching():
+            found = await certainly(context, lambda: self._store.operation(request.id))
+            try:
+                async with asyncio.timeout(min(wanted_ms / 1000, remaining_s(context, WAIT_MS_MAX / 1000))):
+                    async for newer in self._states(request.id, found.revision):
+                        found = newer
+            except (TimeoutError, Draining):
+                pass  # what was seen last is the answer
         return pb.WaitOperationResponse(operation=codec.encode_operation(found))
 
     async def WatchOperation(
@@ -211,7 +214,7 @@ class OperationServicer(lcm_pb2_grpc.OperationServiceServicer):
         """The operation each time that it is newer, until it is done."""
         while True:
             wake = self._feed.next_wake()
-            found = await self._store.operation(operation_id)
+            found = await self._reading.read(operation_id)
             if found.revision > after:
                 after = found.revision
                 yield found

@@ -169,6 +169,16 @@ class Store:
             raise NotFound(f"There is no operation {operation_id}.", id=operation_id)
         return found
 
+    async def operations_of(self, ids: Sequence[str]) -> dict[str, Operation]:
+        """Those of them that there are, by the ids as given."""
+        known = {given: found for given in ids if (found := _uuid_of(given))}
+        async with self._database.transaction(snapshot=True) as connection:
+            cursor = await connection.execute(
+                "SELECT id, body FROM operations WHERE id = ANY(%s)", (list(known.values()),)
+            )
+            bodies = {row["id"]: row["body"] for row in await cursor.fetchall()}
+        return {given: codec.operation_of(bodies[each]) for given, each in known.items() if each in bodies}
+
     async def operations(self, deployment: str, size: int, token: str) -> tuple[list[Operation], str]:
         """A page, newest first, and the token of the next."""
         before = read_revision_token(token, {"": deployment}) if token else (1 << 63) - 1
@@ -287,13 +297,18 @@ async def _write_operation(connection: Connection, operation: Operation) -> None
 
 
 async def _operation(connection: Connection, operation_id: str) -> Operation | None:
-    try:
-        known = uuid.UUID(operation_id)
-    except ValueError:
-        return None
+    known = _uuid_of(operation_id)
     cursor = await connection.execute("SELECT body FROM operations WHERE id = %s", (known,))
     row = await cursor.fetchone()
     return codec.operation_of(row["body"]) if row else None
+
+
+def _uuid_of(operation_id: str) -> uuid.UUID | None:
+    """None: no operation has such an id."""
+    try:
+        return uuid.UUID(operation_id)
+    except ValueError:
+        return None
 
 
 async def _count(connection: Connection) -> int:
