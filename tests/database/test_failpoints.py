@@ -19,7 +19,7 @@ AT_BIRTH = "database.before-bootstrap-recorded"
 AT_LEASE_LOST = "database.killed"
 NAMES = {name for name in FAILPOINTS if name.startswith("database.")} - {AT_BIRTH}
 LOOK_S = 0.1
-ALL_S = 240.0
+ALL_S = 400.0
 FROZEN_S = 2.5
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from mesh import failpoints
 from mesh.errors import DatabaseFailed, DataDamaged
 from sidecar.postgres.engine.config import (
     REPLICATION_ROLE,
@@ -60,15 +61,19 @@ async def clone(
     await tools.drop_fresh()
     layout.note(layout.clone_note, complete=False, source=source.host)
     layout.make_empty(layout.fresh)
+    failpoints.hit("database.copy.begun")
     try:
         await _copy(tools, config, source, has_slot, deadline_s, idle_s, on_progress)
+        failpoints.hit("database.copy.copied")
         found = await _verify(tools)
         files.point(layout.fresh)
         files.mark_standby(layout.fresh, is_standby=True)
     except BaseException:
         await tools.drop_fresh()
         raise
+    failpoints.hit("database.copy.verified")
     layout.note(layout.clone_note, complete=True, source=source.host)
+    failpoints.hit("database.copy.complete")
     return found
 
 

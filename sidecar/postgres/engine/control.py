@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from typing import Any, Final, LiteralString
 
+from mesh import failpoints
 from mesh.errors import Conflict, DatabaseFailed, InvalidRequest, NotInTime, Problem
 from mesh.ids import HostId
 from sidecar.postgres.engine import observe
@@ -281,7 +282,9 @@ class Control:
         if view.has_receiver or self.config.upstream is not None:
             raise Conflict("This standby still receives WAL; it is not promoted before it is sealed.")
         self._layout.write(self._layout.data / "promote", b"", mode=0o600, own=True, durable=False)
+        failpoints.hit("database.promote.file-written")
         self._postmaster.signal(signal.SIGUSR1)
+        failpoints.hit("database.promote.signalled")
         began, pause = time.monotonic(), _LOOK_S_MIN
         deadline = began + deadline_s
         while (await self._query("SELECT pg_is_in_recovery()", deadline_s=_left(deadline)))[0][0]:

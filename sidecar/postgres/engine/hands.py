@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from mesh import failpoints
 from mesh.errors import CannotRewind, Conflict, DatabaseFailed, DataDamaged, InvalidRequest, NotInTime
 from mesh.identity.files import HostIdentity
 from mesh.ids import FencingTerm, HostId, host_of
@@ -250,6 +251,7 @@ class EngineHands:
         # Who dies in between has promised nothing yet. The other way round it would count as sealed while its
         # server is still to receive: from whoever was given up, once that is reached again.
         await self._local.seal(kill_s=KILL_S, sync=names)
+        failpoints.hit("database.seal.receiver-gone")
         self._standing.seal(fencing_term)
 
     def note_acting(self, fencing_term: FencingTerm) -> None:
@@ -269,8 +271,10 @@ class EngineHands:
         view = await control.look(LOOK_S)
         if view.sync_names != sync_text(names):
             await control.set_sync(names)  # which sees that they are in force
+        failpoints.hit("database.promote.names-set")
         if view.is_standby:
             self._leave_out_timelines(view.timeline, timeline_above)
+            failpoints.hit("database.promote.left-out")
         self._eyes.timeline_changed()
         return (await control.promote(PROMOTE_S)).flushed
 

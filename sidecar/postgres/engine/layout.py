@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from mesh import failpoints
 from mesh.adapters.child import owner_of, uid_of
 from mesh.errors import Conflict, DatabaseFailed, Problem, SettingsError
 from sidecar.postgres.engine import full_disk
@@ -265,7 +266,9 @@ class Layout:
             elif self.data.is_dir():
                 self.data.rename(self.former)
                 sync_folder(self.root)
+                failpoints.hit("database.copy.moved-aside")
             self.fresh.rename(self.data)
+            failpoints.hit("database.copy.in-place")
             self._finish()
 
     def _finish(self) -> None:

@@ -15,6 +15,7 @@ from typing import Final, LiteralString
 
 import psycopg
 
+from mesh import failpoints
 from mesh.errors import CannotRewind, Conflict, DatabaseFailed
 from sidecar.postgres.engine.config import REWIND_ROLE, ConfigFiles, ServerConfig, Upstream, connection_text
 from sidecar.postgres.engine.control_data import ControlData, read_control_data
@@ -87,14 +88,17 @@ async def rewind(
     was_standby = (layout.data / "standby.signal").exists()
     layout.note(layout.rewind_note, source=source.host)
     files.mark_standby(layout.data, is_standby=False)
+    failpoints.hit("database.rewind.begun")
 
     def leave_as_it_was() -> None:
         files.mark_standby(layout.data, is_standby=was_standby)
         layout.drop_note(layout.rewind_note)
 
     said = await _run(tools, config, source, deadline_s, idle_s, leave_as_it_was)
+    failpoints.hit("database.rewind.ran")
     files.point(layout.data)
     files.mark_standby(layout.data, is_standby=True)
+    failpoints.hit("database.rewind.marked")
     is_needed = "no rewind required" not in said
     if is_needed:
         layout.note(layout.rewound_note, source=source.host)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from random import Random
 from typing import Final
 
+from mesh import failpoints
 from mesh.errors import CannotRewind, Conflict, DatabaseFailed, InvariantBroken, NotInTime
 from mesh.ids import FencingTerm, HostId
 from sidecar.postgres.history import common_end
@@ -87,7 +88,7 @@ class SimPostgres:
         await self._takes(0.1, 1.5)
         server = self._server
         if server.kind is ProcessKind.DOWN:
-            self._data = self._found()
+            self._data = self._found(system_identifier)
             return Sight(self._state(self._data, LocalProcess()), version=VERSION)
         if server.kind not in RUNNING or server.is_stopping:
             source = self._disk.source
@@ -108,7 +109,7 @@ class SimPostgres:
             data = LocalData(data.kind)
         return LocalState(data, process, disk.sealed_under, disk.slots)
 
-    def _found(self) -> LocalData:
+    def _found(self, system_identifier: str) -> LocalData:
         """What the control file and the others say."""
         disk = self._disk
         if disk.is_partial:
@@ -116,6 +117,8 @@ class SimPostgres:
         data = disk.data
         if data is None:
             return LocalData()
+        if data.system_identifier == disk.made and system_identifier not in (disk.made, ""):
+            return LocalData(DataKind.PRESENT, damaged="the cluster's database was made elsewhere since")
         return LocalData(
             DataKind.PRESENT,
             data.system_identifier,
@@ -168,7 +171,7 @@ class SimPostgres:
         data = Data(identifier, TimelineHistory(Timeline(1)), is_clean=True)
         data.write(NO_NUMBER, LENGTH)
         data.flush(1)
-        disk.data, disk.is_partial = data, False
+        disk.data, disk.is_partial, disk.made = data, False, identifier
         assert data.end > FIRST
 
     def start(self, *, names: SyncNames | None, source: Source | None) -> None:
@@ -212,6 +215,7 @@ class SimPostgres:
         del names  # a promotion sets them
         await self._end_receiver()
         await self._takes(0.5, 4)
+        failpoints.hit("database.seal.receiver-gone")
         self._disk.sealed_under = max(self._disk.sealed_under, fencing_term)
 
     async def _end_receiver(self) -> None:
@@ -250,6 +254,7 @@ class SimPostgres:
         self._check_ready()
         if self._disk.names != names:
             await self.set_sync(names)
+        failpoints.hit("database.promote.names-set")
         await self._takes(0.2, 2)
         self._check_ready()
         if server.kind is ProcessKind.STANDBY:
@@ -258,9 +263,12 @@ class SimPostgres:
             data = server.data
             present = data.newest_known()
             data.taken |= {Timeline(each) for each in range(present + 1, timeline_above + 1)}
+            failpoints.hit("database.promote.left-out")
             await self._takes(0.2, 2)
         generation = server.generation
+        failpoints.hit("database.promote.file-written")  # of which a server that was not told knows nothing
         server.promote()
+        failpoints.hit("database.promote.signalled")
         is_over = lambda: server.kind is ProcessKind.PRIMARY or server.generation != generation  # noqa: E731
         await self._until(is_over, PROMOTE_S)
         self._check_ready()
@@ -270,10 +278,18 @@ class SimPostgres:
         """See Engine."""
         disk = self._disk
         disk.is_partial = disk.is_partial or disk.data is None
+        failpoints.hit("database.copy.begun")
         fresh = (await self._read(source, 200, 2_500)).copy()
+        failpoints.hit("database.copy.copied")
+        await self._takes(5, 100)
+        failpoints.hit("database.copy.verified")
+        failpoints.hit("database.copy.complete")
         if self._server.kind is not ProcessKind.DOWN:
             raise Conflict("a server runs on the data that the copy is to replace")
         disk.data, disk.is_partial, self._rewind_refused = fresh, False, ""
+        # A life that finds the first moved aside puts the complete copy in its place.
+        failpoints.hit("database.copy.moved-aside")
+        failpoints.hit("database.copy.in-place")
 
     async def _read(self, source: Source, low_ms: float, high_ms: float) -> Data:
         """The source's data after a while in which it was there all the time. Fails: `DatabaseFailed`."""
@@ -301,6 +317,7 @@ class SimPostgres:
         other = self._server.databases.servers[source.host]
         was_standby = data.has_standby_mark
         disk.is_partial = True
+        failpoints.hit("database.rewind.begun")
         try:
             await self._read(source, 20, 100)
         except (DatabaseFailed, NotInTime) as error:
@@ -323,6 +340,8 @@ class SimPostgres:
         lost = data.wind_back(data.end if shared is None else shared, found)
         data.lack(int(self._chance.random() ** 2 * 12))  # written while it was wound back: not in the copy
         server.machine.world.count("database-rewound" if lost else "database-rewound-nothing")
+        failpoints.hit("database.rewind.ran")
+        failpoints.hit("database.rewind.marked")
         disk.is_partial = False
 
     def distrust(self) -> None:

@@ -41,6 +41,8 @@ class Disk:
     names: SyncNames = field(default_factory=lambda: SyncNames(1, (HostId("nobody"),)))
     source: Source | None = None
     slots: tuple[HostId, ...] = ()
+    #: The database that was made here last.
+    made: str = ""
 
 
 class Server:
