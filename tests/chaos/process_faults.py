@@ -62,6 +62,7 @@ class HostFrozen(Fault):
         self.stage.network.paused.add(self.number)
         self._since_ns = time.monotonic_ns()
         wait_for(self._all_stand, f"every process of {self.target.name} stands still", 10.0)
+        self._since_ns = time.monotonic_ns()
 
     def heal(self) -> None:
         for pid in self.stage.processes(self.number):

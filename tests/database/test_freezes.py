@@ -8,7 +8,7 @@ import pytest
 
 from tests.harness.database_cluster import DatabaseCluster, each_signal
 from tests.harness.host import start_ticks
-from tests.harness.inserts import Inserts
+from tests.harness.inserts import ENDED_S, Inserts, Standstill
 from tests.harness.waiting import let_pass, wait_for
 
 pytestmark = pytest.mark.integration
@@ -35,6 +35,38 @@ def test_a_frozen_sidecars_primary_is_ended_before_another_acts(database: Databa
         inserts.wait_progress()
     inserts.check()
     print(f"outage {outage_ms:.0f} ms")
+
+
+def test_a_host_that_stood_still_whole_acknowledges_nothing_more(database: DatabaseCluster) -> None:
+    """Goal: where nobody is left to fence, only commits that wait for standbys protect, and they do.
+
+    Method: every process of the primary's host stands still for longer than its lease, with sessions in
+    the midst of committing, and goes on when another host is primary: no row begun since is acknowledged
+    there, the server it had is ended, and the host follows. One session's commits wait for nobody; what
+    it is told counts from when that server must have ended.
+    """
+    old = database.wait_whole()
+    other = database.others(old)[0]
+    before = database.servers(old)
+    with Inserts(database, old, other, local=[old]) as inserts:
+        stopped = database.freeze_whole(old)
+        frozen = time.monotonic_ns()
+        try:
+            new = database.wait_open(old)
+            inserts.wait_progress(other)
+            outage_ms = inserts.outage_ms(frozen)
+            assert inserts.of(old).trouble(frozen), "its sessions stood still with it"
+            assert set(before) & set(database.servers(old))
+        finally:
+            thawed = time.monotonic_ns()
+            each_signal(stopped, signal.SIGCONT)
+        inserts.standstills.append(Standstill(old, frozen, thawed))
+        wait_for(lambda: not set(before) & set(database.servers(old)), "the server it had is ended", ENDED_S)
+        took_ms = (time.monotonic_ns() - thawed) / 1e6
+        assert database.wait_whole() is new
+        inserts.wait_progress()
+    inserts.check()
+    print(f"outage {outage_ms:.0f} ms; its server had ended {took_ms:.0f} ms after it went on")
 
 
 def test_a_frozen_postmaster_is_replaced(database: DatabaseCluster) -> None:
