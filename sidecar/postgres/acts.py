@@ -150,15 +150,12 @@ class Acts:
             case Do.FOLLOW:
                 await self._engine.follow(_source(goal))
             case Do.SEAL:
-                await self._engine.seal(action.fencing_term, self._first_names())
-                self.sealed_under = action.fencing_term
-                failpoints.hit("database.sealed")
+                await self._seal(action.fencing_term)
             case Do.STOP_FAST:
                 limits = {GoalKind.SEALED: _SEAL_S, GoalKind.HAND_OVER: _HAND_OVER_S}
                 await self.stop(limits.get(goal.kind, _STOP_S))
                 if goal.kind is GoalKind.HAND_OVER:  # everybody waits for this: without another look
-                    await self._engine.seal(goal.fencing_term, self._first_names())
-                    failpoints.hit("database.sealed")
+                    await self._seal(goal.fencing_term)
             case Do.KILL_ALL:
                 await self.kill()
             case Do.SET_RIGHT:
@@ -168,6 +165,11 @@ class Acts:
             case _:
                 raise InvariantBroken(f"nothing does {action.do.value}")
         failpoints.hit("database.action-done")
+
+    async def _seal(self, term: FencingTerm) -> None:
+        await self._engine.seal(term, self._first_names())
+        self.sealed_under = term
+        failpoints.hit("database.sealed")
 
     def _first_names(self) -> SyncNames | None:
         """By which it would acknowledge if it were promoted now; None: not known."""
