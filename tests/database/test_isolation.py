@@ -160,7 +160,7 @@ def test_a_higher_position_on_an_older_timeline_is_not_chosen(
     before, and cannot be rewound, since nobody is there to do so from.
     """
     first = database.wait_whole()
-    with Inserts(database, database.others(first)[0]) as inserts:
+    with Inserts(database, *database.others(first)) as inserts:
         network.isolate(number_of(first))
         more = end_with_more(database, first)
         database.power_off(first)
@@ -168,12 +168,13 @@ def test_a_higher_position_on_an_older_timeline_is_not_chosen(
         second = database.wait_open(first)
         (third,) = database.others(first, second)
         inserts.wait_progress()
+        wait_for(lambda: voters(database, third) == [third.name], "only the third is asked from now on")
         assert flushed(database, third) < more
         died = time.monotonic_ns()
         database.power_off(second)
         first.start()
         assert database.wait_open(first, second) is third
-        inserts.wait_progress()
+        inserts.wait_progress(third)
         outage_ms = inserts.outage_ms(died)
         told = third.trellis("events", "--kind", "database-failover", "--json")
         second.start()
@@ -201,6 +202,12 @@ def end_with_more(database: DatabaseCluster, primary: Host) -> int:
     os.kill(postmaster, SIGINT)
     wait_for(lambda: start_ticks(postmaster) is None, "it has ended in order", 1.0)
     return more
+
+
+def voters(database: DatabaseCluster, host: Host) -> list[str]:
+    """Whom a failover asks, as one host has it."""
+    status = database.status(host, stale=True)
+    return list(status.published.voters) if status is not None else []
 
 
 def position(report: str) -> tuple[int, int]:
