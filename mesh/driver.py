@@ -154,14 +154,14 @@ class RaftDriver:
 
     def deliver(self, message: Message) -> None:
         """Take in a message from the network; what follows from it leaves at once."""
-        self._guarded(self._step, message)
-        if self._is_running:
-            self._guarded(self._turn)
+        self._guarded(self._take_in, message)
 
-    def _step(self, message: Message) -> None:
+    def _take_in(self, message: Message) -> None:
         self._node.step(message)
         if message.sender == self._node.leader:
             self.leader_heard.note(message)
+        if self._is_running and not self._ended.is_set():
+            self._turn()
 
     def submit(self, data: bytes, answered: Answered) -> None:
         """Append a command and have *answered* called once its fate is known.

@@ -5,6 +5,7 @@ meant; mypy keeps them apart, and they cost nothing at run time.
 """
 
 import re
+from functools import lru_cache
 from typing import Final, NewType
 
 #: Random 128-bit hex text chosen by `trellis init`; two clusters never share it.
@@ -45,11 +46,13 @@ def member_id(host: HostId, incarnation: Incarnation) -> MemberId:
     return MemberId(f"{host}.{incarnation}")
 
 
+@lru_cache(maxsize=1024)
 def host_of(member: MemberId) -> HostId:
     """The host a member runs on."""
     return HostId(member.rpartition(".")[0])
 
 
+@lru_cache(maxsize=1024)
 def incarnation_of(member: MemberId) -> Incarnation:
     """Which incarnation of its host a member is."""
     return Incarnation(int(member.rpartition(".")[2]))

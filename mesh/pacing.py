@@ -72,7 +72,7 @@ def ticks_due(
 
 
 class Ticker:
-    """Calls *tick* as often as the clock says, a few ticks with one timer.
+    """Calls *tick* with as many ticks as the clock says, a few with one timer.
 
     The clock is CLOCK_BOOTTIME: a suspended machine's lease runs out too.
     """
@@ -84,7 +84,7 @@ class Ticker:
         period: int,
         leader_max: int,
         is_leader: Callable[[], bool],
-        tick: Callable[[], None],
+        tick: Callable[[int], None],
         ticked: Callable[[bool], None],
         boottime_ns: Callable[[], int],
     ) -> None:
@@ -133,6 +133,5 @@ class Ticker:
             leader_max=self._leader_max,
         )
         self._counted_ns = now_ns if was_paused else self._counted_ns + ticks * self._tick_ns
-        for _ in range(ticks):
-            self._tick()
+        self._tick(ticks)
         self._ticked(was_paused)

@@ -116,7 +116,9 @@ class Core:
 
     def tick(self) -> None:
         self._now += 1
-        self._answer_again(self._promise.tick())
+        refused = self._promise.tick()
+        if refused is not None:
+            self._answer_again(refused)
         if self.leadership is not None:
             if not self.leadership.tick():
                 self._become_follower(self.term, None)

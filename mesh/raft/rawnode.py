@@ -63,9 +63,10 @@ class RawNode:
 
     # ---- input ----------------------------------------------------------------------
 
-    def tick(self) -> None:
-        """A unit of time has passed."""
-        self._core.tick()
+    def tick(self, ticks: int = 1) -> None:
+        """So many units of time have passed."""
+        for _ in range(ticks):
+            self._core.tick()
 
     def step(self, message: Message) -> None:
         """Take in a message from another member; any message, in any state."""

@@ -174,6 +174,9 @@ class Leading:
         """
         now = self._now()
         lost = [record.host for record in state.hosts.values() if record.status is HostStatus.LOST]
+        if not lost:
+            self._lost_since, self._kept_ms = {}, {}
+            return ()
         self._lost_since = {host: self._lost_since.get(host, now) for host in lost}
         kept_ms = self._kept_ms  # what was promised once stays when the first beat clears the proof
         self._kept_ms = {

@@ -345,10 +345,17 @@ class World:
 
 def _line(event: Event) -> bytes:
     """What of *event* counts for the hash."""
-    values = [*event]
-    if not PLAIN.issuperset(map(type, values)):
-        values = [_SAID.get(type(value), str)(value) for value in values]
-    return f"{type(event).__name__}{values}".encode()
+    kind = type(event)
+    text = _TEXTS.get(kind) or _text_of(kind)
+    if PLAIN.issuperset(map(type, event)):
+        return (text % event).encode()
+    return (text % tuple([_SAID.get(type(value), str)(value) for value in event])).encode()
+
+
+def _text_of(kind: type[Event]) -> str:
+    """How events of one kind are written: the name, and the list of their values."""
+    text = _TEXTS[kind] = f"{kind.__name__}[{', '.join(['%r'] * len(kind._fields))}]"
+    return text
 
 
 def _said_entries(values: tuple[object, ...]) -> str:
@@ -360,6 +367,7 @@ def _said_entries(values: tuple[object, ...]) -> str:
     return str(values)
 
 
+_TEXTS: Final[dict[type, str]] = {}
 #: Values of these types are said as they are.
 PLAIN: Final = frozenset({int, str, bytes})
 #: How values of these types are said; all others as their text.

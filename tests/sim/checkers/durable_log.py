@@ -41,7 +41,10 @@ class DurableLog:
 
     def holds(self, index: int, term: int) -> bool:
         """The entry is there, or a snapshot that covers it."""
-        return index < self.base or (index <= self.last and self.term_at(index) in (term, None))
+        place = index - self.base - 1
+        if place < 0:
+            return place < -1 or self.base_term == term
+        return place < len(self.terms) and self.terms[place] in (term, None)
 
     def begin(self, event: Start, founding: Membership) -> None:
         """A life begins with what its disk gave it; what it holds without having told is not known."""

@@ -40,11 +40,13 @@ class SafeFromElections:
 
     def _check(self, member: MemberId, index: int, term: int) -> None:
         logs = self._disks.logs
+        ends: dict[MemberId, tuple[int, int]] = {}
         for candidate, log in logs.items():
             if log.holds(index, term) or not (log.memberships and log.memberships[-1][1].may_lead(candidate)):
                 continue
-            end = _end(log)
-            voters = {other for other, its in logs.items() if NOWHERE < _end(its) <= end}
+            ends = ends or {member: _end(its) for member, its in logs.items()}
+            end = ends[candidate]
+            voters = {other for other, its in ends.items() if NOWHERE < its <= end}
             if is_quorum(log.memberships[-1][1], voters.__contains__):
                 raise Violation(
                     self.name,
@@ -58,5 +60,5 @@ class SafeFromElections:
 
 def _end(log: DurableLog) -> tuple[int, int]:
     """What logs are compared by: the last term, then the length. Nowhere: the last term was never told."""
-    term = log.term_at(log.last)
+    term = log.terms[-1] if log.terms else log.base_term
     return (term, log.last) if term else NOWHERE
