@@ -59,8 +59,8 @@ async def test_a_former_primary_that_is_a_standby_is_waited_for(server: Postgres
 
 
 async def test_a_server_that_only_reads_is_given_up(server: Postgres, url: str) -> None:
-    """Goal: what was primary is told as unavailable, and nothing happened. Method: a transaction that may only
-    read, as on such a server."""
+    """Goal: what was primary is told as unavailable, and nothing happened. Method: a transaction that may
+    only read, as on such a server."""
     async with Database(url, BOUNDS) as database:
         await insert(database, 1)
 
