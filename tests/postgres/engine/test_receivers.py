@@ -53,9 +53,9 @@ async def receive_as(machine: Machine, source: Machine, into: Path, role: str = 
         return error.metadata["said"]
 
 
-async def end_strangers(machine: Machine) -> None:
+async def end_strangers(machine: Machine, is_over: asyncio.Event) -> None:
     """As a primary's driver does."""
-    while True:
+    while not is_over.is_set():
         await machine.postgres.control.end_strangers()
         await asyncio.sleep(0.05)
 
@@ -68,7 +68,8 @@ async def test_a_receiver_with_another_certificate_is_refused(cluster: Cluster, 
     """
     first, second, _ = cluster.machines
     await cluster.up(1)
-    ending = asyncio.create_task(end_strangers(first))
+    is_over = asyncio.Event()
+    ending = asyncio.create_task(end_strangers(first, is_over))
     other_authority = authority(OTHER_CLUSTER)
     right, _ = identity(first.authority, "host2.1")
     strangers = {
@@ -84,15 +85,15 @@ async def test_a_receiver_with_another_certificate_is_refused(cluster: Cluster, 
         tls.install_identity(second.layout, trusted)
         said = await receive_as(second, first, folder / name)
         if first.postgres.binaries.major < 14 and name in ("earlier-incarnation", "operator"):
-            assert "terminating connection" in said, (name, said)
+            assert "terminating connection" in said or "closed" in said, (name, said)
             continue
         assert "authentication failed" in said or "unknown ca" in said, (name, said)
     for name in ("host.key", "host.pem"):
         (second.layout.tls / "current" / name).unlink()
     said = await receive_as(second, first, folder / "no-certificate")
     assert "requires a valid client certificate" in said or "does not exist" in said, said
-    ending.cancel()
-    await asyncio.wait({ending})
+    is_over.set()
+    await ending
     assert await first.postgres.control.receivers() == ()
 
 
@@ -296,7 +297,10 @@ async def test_a_paused_standby_says_so_and_goes_on_once_it_is_sealed(cluster: C
     await hands.seal(FencingTerm(4), None)
     await until(has_all, "it replays what it has")
     sight = await hands.look("")
-    assert (sight.problem, sight.local.sealed_under, sight.started) == ("", 4, started)
+    assert (sight.problem, sight.local.sealed_under) == ("", 4)
+    if second.postgres.binaries.major < 14 and not sight.started:
+        return  # it looks up once a second there: too late for the seal, which ends it
+    assert sight.started == started
     assert sight.local.process.flushed >= barrier
 
 
