@@ -1,6 +1,6 @@
 """The values that go into and come out of the lease and ownership decisions."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
@@ -76,6 +76,7 @@ class HostView:
     draining: bool = False
     #: Anything that grows with load; compared only between hosts.
     load: int = 0
+    has_database: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,8 @@ class OwnershipSituation:
     ownerships: tuple[OwnershipView, ...]
     #: Names of which something else decides who owns them.
     targets: Mapping[OwnedName, Target] = field(default_factory=dict)
+    #: Names that only a host which carries a database can use.
+    on_database: Collection[OwnedName] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,11 @@ def _target(
     name: OwnedName, holder: HostId | None, situation: OwnershipSituation, hosts: Mapping[HostId, HostView]
 ) -> HostId | None:
     asked = situation.targets.get(name)
-    return asked.host if asked is not None else choose_owner(name, holder, situation.leader, hosts)
+    if asked is not None:
+        return asked.host
+    if name in situation.on_database:  # who has it keeps it: one that starts anew tells a moment later
+        hosts = {host: view for host, view in hosts.items() if view.has_database or host == holder}
+    return choose_owner(name, holder, situation.leader, hosts)
 
 
 def _end(ownership: OwnershipView, leases: LeaseTable, now: int) -> Decision:

@@ -8,13 +8,15 @@ service runs on its owner only: who that is, is decided by mesh.lease.
 Nothing moves without need: an instance stays where it is while its host may
 keep it and no other host has two instances less. A lost or draining host's
 instances are placed elsewhere at once; when the host is back it is given some
-again only as far as the spread requires.
+again only as far as the spread requires. A service that needs the database is given to hosts that carry one:
+only there is a listener that leads to the primary.
 
 Invariant: for equal arguments, in whatever order, the decisions are equal, and
 deciding again from the result changes nothing.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from mesh.ids import HostId, OwnedName, ServiceName, owned_service
 from mesh.placement.model import HostRoom, PlacementDecision
@@ -71,7 +73,9 @@ def rooms_of(
         member = state.members.get(record.member)
         witness = member is None or member.role is MemberRole.WITNESS
         alive = (record.status is not HostStatus.LOST or record.host in back) and not witness
-        rooms.append(HostRoom(record.host, alive, record.draining, record.host in crowded))
+        # Told by a host whose settings have a [database], declared or not.
+        has_database = record.host in state.database_members
+        rooms.append(HostRoom(record.host, alive, record.draining, record.host in crowded, has_database))
     return tuple(rooms)
 
 
@@ -95,6 +99,8 @@ def _decide(
     name = service.spec.name
     if service.stopped:
         return PlacementDecision(name, (), (f"{name} is stopped",) if before else ())
+    if service.spec.database:
+        rooms = {host: _with_database(room) for host, room in rooms.items()}
     if service.spec.mode is ServiceMode.ACTIVE_STANDBY:
         return _on_owner(name, rooms, before, owners.get(owned_service(name)))
     spread = Spread(rooms, before, load)
@@ -110,6 +116,11 @@ def _decide(
     )
 
 
+def _with_database(room: HostRoom) -> HostRoom:
+    """What runs there already stays: a host that starts anew tells of its database a moment later."""
+    return room if room.has_database else replace(room, lacking="carries no database")
+
+
 def _on_owner(
     name: ServiceName,
     rooms: Mapping[HostId, HostRoom],
@@ -119,6 +130,8 @@ def _on_owner(
     """On the owner, draining or not: it stops acting when its ownership is taken over."""
     if owner is None or owner not in rooms or not rooms[owner].alive:
         why = "nobody owns it" if owner is None else f"its owner {owner} is lost"
+        if owner is None and rooms and all(room.lacking for room in rooms.values()):
+            why = "no host carries a database"
         return PlacementDecision(name, (), (why,) if before else (), f"{name} does not run: {why}")
     slots = (Slot(owner, 0),)
     return PlacementDecision(name, slots, (f"{owner} owns it",) if slots != before else ())
@@ -134,4 +147,4 @@ def _degraded(placed: int, wanted: int, rooms: Mapping[HostId, HostRoom]) -> str
 def _why_not(room: HostRoom) -> str:
     if not room.alive:
         return "is lost or a witness"
-    return "is draining" if room.draining else "has no room"
+    return "is draining" if room.draining else room.lacking or "has no room"

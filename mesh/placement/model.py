@@ -17,6 +17,10 @@ class HostRoom:
     draining: bool = False
     #: Below a capacity threshold: keeps what it runs, is given nothing more.
     full: bool = False
+    #: Its settings let it carry a database, so that services on it reach the primary.
+    has_database: bool = True
+    #: What a service needs and it does not have, as a clause; empty: nothing.
+    lacking: str = ""
 
     @property
     def keeps(self) -> bool:
@@ -26,7 +30,7 @@ class HostRoom:
     @property
     def accepts(self) -> bool:
         """May be given another instance."""
-        return self.keeps and not self.full
+        return self.keeps and not self.full and not self.lacking
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,13 +95,15 @@ def situation(
             or (record.host in standings and standings[record.host].verdict is not Verdict.LOST),
             draining=record.draining or record.host in leaving,
             load=load.get(record.host, 0),
+            has_database=record.host in state.database_members,
         )
         for record in state.hosts.values()
         if not _is_witness(state, record.member)
     )
     planned = {} if plan is None else {plan.name: plan.target}
     wanted = (*wanted_names(state), *planned)
-    return OwnershipSituation(leader, views, wanted, ownership_views(state.owners.values()), planned)
+    needy = [owned_service(name) for name, service in state.services.items() if service.spec.database]
+    return OwnershipSituation(leader, views, wanted, ownership_views(state.owners.values()), planned, needy)
 
 
 def _is_witness(state: ClusterState, member: MemberId) -> bool:

@@ -57,6 +57,13 @@ def held(name: OwnedName, holder: HostId, successor: HostId | None = None) -> Ow
     return OwnershipView(name, holder, FencingTerm(4), successor)
 
 
+def test_what_needs_the_database_is_owned_where_there_is_one() -> None:
+    """Goal: no owner that cannot act. Method: a leader without a database; who has it already keeps it."""
+    needy = replace(situation(hosts=without(A, has_database=False)), on_database=[REPORTER])
+    assert decide(needy) == (Assign(REPORTER, C, FencingTerm(0)),)
+    assert decide(replace(needy, ownerships=(held(REPORTER, A),))) == ()
+
+
 def test_new_names_go_to_the_leader_in_name_order() -> None:
     """Goal: every leader would decide the same. Method: two unowned names, given in the other order."""
     assert decide(situation(wanted=(VIP, REPORTER))) == (

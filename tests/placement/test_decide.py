@@ -18,6 +18,8 @@ from mesh.placement import (
     rooms_of,
 )
 from mesh.state.commands import AdmitMember, AssignOwner, DrainHost, SetHostStatus, SetPlacement
+from mesh.state.database_commands import ReportDatabase
+from mesh.state.database_model import DatabaseRole, DatabaseStatus
 from mesh.state.model import DeclaredService, HostStatus, MemberRole, Placement, Slot
 from mesh.state.service import ServiceMode, ServiceSpec
 from tests.state.model_state import Cluster, member
@@ -176,13 +178,31 @@ def test_rooms_and_owners_are_taken_from_the_applied_state() -> None:
     cluster.do(SetHostStatus(C, member(C).member, HostStatus.LOST))
     cluster.do(DrainHost(B, True))
     cluster.do(AssignOwner(VIP, A, FencingTerm(0)))
+    cluster.do(ReportDatabase(A, member(A).member, DatabaseStatus(DatabaseRole.NONE)))
     assert rooms_of(cluster.state, full=[A]) == (
         HostRoom(A, full=True),
-        HostRoom(B, draining=True),
-        HostRoom(C, alive=False),
-        HostRoom(D, alive=False),
+        HostRoom(B, draining=True, has_database=False),
+        HostRoom(C, alive=False, has_database=False),
+        HostRoom(D, alive=False, has_database=False),
     )
     assert owners_of(cluster.state) == {VIP: A}
+
+
+def test_what_needs_the_database_goes_where_there_is_one() -> None:
+    """Goal: no instance where it would end for want of DATABASE_URL. Method: one host of two carries none;
+    what runs there stays; where no host carries one, the reason says so."""
+    hosts = [HostRoom(A), HostRoom(B, has_database=False)]
+    needy = declared("lcm", 2)
+    needy = replace(needy, spec=replace(needy.spec, database=True))
+    (decision,) = decide_placement([needy], hosts, {}, {})
+    assert hosts_of(decision) == [A, A]
+    (kept,) = decide_placement([needy], hosts, placed("lcm", A, B), {})
+    assert hosts_of(kept) == [A, B]
+    (none,) = decide_placement([needy], hosts[1:], {}, {})
+    assert none.degraded == "0 of 2 instances can be placed: host2 carries no database"
+    owned = replace(needy, spec=replace(needy.spec, mode=ServiceMode.ACTIVE_STANDBY))
+    (nobody,) = decide_placement([owned], hosts[1:], {}, {})
+    assert nobody.degraded == "lcm does not run: no host carries a database"
 
 
 # ---- properties ---------------------------------------------------------------------
