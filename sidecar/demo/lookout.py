@@ -7,6 +7,7 @@ from typing import Final
 
 import grpc
 from trellis.cluster.v1 import cluster_pb2, cluster_pb2_grpc
+from trellis.database.v1 import database_pb2, database_pb2_grpc
 from trellis.membership.v1 import membership_pb2
 
 from sidecar.demo.board import Board
@@ -107,6 +108,23 @@ async def _accepts(ip: str, port: int) -> bool:
         return False
     writer.close()
     return True
+
+
+async def wait_streaming(host: HostPlan, deadline_s: float) -> bool:
+    """Wait until a host, asked itself, receives from the primary and counts for commits; whether it came."""
+    until = time.monotonic() + deadline_s
+    async with grpc.aio.insecure_channel(f"unix:{host.admin_socket}", options=_OPTIONS) as channel:
+        stub = database_pb2_grpc.DatabaseServiceStub(channel)
+        while time.monotonic() < until:
+            try:
+                status = await stub.GetStatus(database_pb2.GetStatusRequest(), timeout=1.0)
+            except grpc.aio.AioRpcError:
+                status = database_pb2.GetStatusResponse()
+            streams = [each.host for each in status.members if each.status.is_streaming]
+            if host.name in streams and host.name in status.published.voters:
+                return True
+            await asyncio.sleep(CALM_S / 2)
+    return False
 
 
 async def wait_until(holds: Callable[[], bool], deadline_s: float) -> bool:

@@ -121,7 +121,8 @@ def verdict(outcome: Outcome) -> Text:
         )
     host = outcome.failover.old_leader
     if outcome.returned_ms is not None:
-        text.append(f"{host} follows and serves again, {outcome.returned_ms:.0f} ms after its restart.")
+        does = "follows and serves" if outcome.deployments is None else "follows, serves and streams"
+        text.append(f"{host} {does} again, {outcome.returned_ms:.0f} ms after its restart.")
     else:
         text.append(f"{host} did not come back in time.", style="red")
     return text

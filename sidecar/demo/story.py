@@ -8,7 +8,7 @@ from mesh.errors import Unavailable
 from sidecar.demo.board import Board
 from sidecar.demo.client import northbound_load
 from sidecar.demo.deployments import Deployer
-from sidecar.demo.lookout import Lookout, wait_until
+from sidecar.demo.lookout import Lookout, wait_streaming, wait_until
 from sidecar.demo.phases import MS, Failover
 from sidecar.demo.plan import HostPlan
 from sidecar.demo.report import Deployments, Outcome
@@ -19,6 +19,8 @@ from sidecar.demo.writes import Writer
 
 ANSWER_S: Final = 10.0
 RETURN_S: Final = 15.0
+#: A rewind, or a copy, on a machine that does everything else, too.
+STREAMS_S: Final = 30.0
 DEPLOYED_S: Final = 15.0
 
 
@@ -89,7 +91,10 @@ async def serve_quietly(board: Board, client: "asyncio.Task[None]", seconds: flo
 
 
 async def bring_back(stage: Stage, board: Board, host: HostPlan) -> float | None:
-    """Start the killed sidecar again; milliseconds until it follows and serves, `None`: not in time."""
+    """Start the killed sidecar again; milliseconds until it follows and serves, `None`: not in time.
+
+    Of a host with a database also until that streams from its successor, and counts.
+    """
     board.begin(f"{host.name} comes back")
     started_ns = time.monotonic_ns()
     board.pids[host.name] = await stage.start_sidecar(host)
@@ -109,4 +114,9 @@ async def bring_back(stage: Stage, board: Board, host: HostPlan) -> float | None
         return None
     took_ms = round((time.monotonic_ns() - started_ns) / MS, 1)
     board.say(f"{host.name} follows {board.sights[host.name].leader} and serves again")
-    return took_ms
+    if stage.plan.database is None:
+        return took_ms
+    if not await wait_streaming(host, STREAMS_S):
+        return None
+    board.say(f"the database of {host.name} streams from its successor")
+    return round((time.monotonic_ns() - started_ns) / MS, 1)
