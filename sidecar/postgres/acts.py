@@ -8,6 +8,7 @@ before anybody follows it, and clients come last.
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -211,10 +212,10 @@ class Acts:
         self._milestones.reached("opened")
         self._calm_until = asyncio.get_running_loop().time() + _CALM_S
         # The control file learns of a promotion by a checkpoint, and who rewinds believes that.
-        self.beside.begin("checkpoint", self._engine.checkpoint())
+        self.beside.begin("checkpoint", self._engine.checkpoint)
         told = self._milestones.opened(goal.fencing_term)
         if told is not None:
-            self.beside.begin("journal", self._replicated.propose(RecordEvents((told,))))
+            self.beside.begin("journal", partial(self._replicated.propose, RecordEvents((told,))))
 
     async def _set_right(self) -> None:
         """It waits for the right standbys again, or ends: nothing more is acknowledged by other names.
@@ -275,7 +276,7 @@ class Acts:
         is_following = process.kind is ProcessKind.STANDBY and process.receives_from is not None
         if (is_following or process.is_open) and not self._is_former_dropped:
             self._is_former_dropped = True  # these data were seen to serve
-            self.beside.begin("drop-former", self._drop_former())
+            self.beside.begin("drop-former", self._drop_former)
         if is_following:
             return False
         record, ship = state.database, self.ship
@@ -317,7 +318,7 @@ class Acts:
         if since_s is None or since_s < _CLOSED_S or self._milestones.since_s("checkpoint") is not None:
             return
         self._milestones.reached("checkpoint")
-        self.beside.begin("checkpoint", self._engine.checkpoint())
+        self.beside.begin("checkpoint", self._engine.checkpoint)
 
     async def _bootstrapped(self, goal: Goal, sight: Sight) -> None:
         state, data = self._replicated.state, sight.local.data

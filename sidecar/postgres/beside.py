@@ -1,7 +1,7 @@
 """What the driver of a database goes on with while its loop turns; nothing waits for it."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
@@ -21,18 +21,16 @@ class Beside:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._bug: BaseException | None = None
 
-    def begin(self, name: str, work: Coroutine[Any, Any, object]) -> None:
+    def begin(self, name: str, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Go on with it, unless one of this name is under way."""
         if name in self._tasks:
-            work.close()
             return
         task = asyncio.get_running_loop().create_task(_told(name, work), name=f"database:{name}")
         self._tasks[name] = task
-        task.add_done_callback(lambda task: self._ended(name, work, task))
+        task.add_done_callback(lambda task: self._ended(name, task))
 
-    def _ended(self, name: str, work: Coroutine[Any, Any, object], task: "asyncio.Task[None]") -> None:
+    def _ended(self, name: str, task: "asyncio.Task[None]") -> None:
         del self._tasks[name]
-        work.close()  # it may have been broken off before it began
         if not task.cancelled() and task.exception() is not None:
             self._bug = task.exception()
 
@@ -54,8 +52,8 @@ class Beside:
             await asyncio.wait(tasks)
 
 
-async def _told(name: str, work: Coroutine[Any, Any, object]) -> None:
+async def _told(name: str, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
     try:
-        await work
+        await work()
     except TrellisError as error:
         LOG.warning("database-beside", what=name, error=str(error))

@@ -1,6 +1,7 @@
 """Work beside the driver's loop: it ends with the driver, and its bugs come out."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -15,11 +16,11 @@ async def fail(error: Exception) -> None:
 async def test_a_bug_comes_out_and_what_merely_failed_does_not() -> None:
     """Goal: nothing is lost that a supervisor should see. Method: one task of each kind, then a look."""
     beside = Beside()
-    beside.begin("fails", fail(NotInTime("no answer")))
+    beside.begin("fails", partial(fail, NotInTime("no answer")))
     while beside.is_under_way("fails"):
         await asyncio.sleep(0)
     beside.check()
-    beside.begin("bug", fail(ValueError("a bug")))
+    beside.begin("bug", partial(fail, ValueError("a bug")))
     while beside.is_under_way("bug"):
         await asyncio.sleep(0)
     with pytest.raises(ValueError, match="a bug"):
@@ -34,10 +35,10 @@ async def test_nothing_is_left_after_the_end() -> None:
         begun.set()
         await asyncio.Event().wait()
 
-    beside.begin("waits", wait())
+    beside.begin("waits", wait)
     await begun.wait()
-    beside.begin("waits", fail(ValueError("never begun")))
-    beside.begin("new", wait())
+    beside.begin("waits", partial(fail, ValueError("never begun")))
+    beside.begin("new", wait)
     await beside.end()
     assert not beside.is_under_way("waits")
     assert not beside.is_under_way("new")
