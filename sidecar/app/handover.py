@@ -10,7 +10,7 @@ from trellis.cluster.v1 import cluster_pb2, cluster_pb2_grpc
 from mesh import failpoints
 from mesh.errors import NoLeader, TrellisError, Unavailable
 from mesh.identity.interceptor import forwarding_metadata
-from mesh.ids import VIP, HostId, host_of
+from mesh.ids import PRIMARY, VIP, HostId, host_of
 from mesh.raft.model import Role
 from mesh.wire.errors import from_rpc_error
 from sidecar.app.core import Core
@@ -18,6 +18,8 @@ from sidecar.app.core import Core
 LOG = structlog.get_logger(__name__)
 
 LEAVE_S = 3.0
+#: While the database is being handed over, which begins with a checkpoint; clients are served meanwhile.
+LEAVE_DATABASE_S = 20.0
 
 
 class HandOver:
@@ -64,24 +66,33 @@ class HandOver:
 
         Order: `leaving` is set on `observed` and `host` before.
 
-        Bound: `LEAVE_S`. What is still owned then is waited out by the next leader.
+        Bound: `LEAVE_S`; `LEAVE_DATABASE_S` once the database has a successor and as long as it has. What is
+        still owned then is waited out by the next leader.
         """
         made = self._core
         await failpoints.passing("hand-over.leaving")
         made.host.wake()
         try:
-            async with asyncio.timeout(LEAVE_S):
+            async with asyncio.timeout(LEAVE_S) as bound:
+                began = asyncio.get_running_loop().time()
                 if made.node.role is Role.LEADER and len(made.replica.state.hosts) > 1:
                     await made.node.driver.transfer_leadership(
                         made.leading.transfer_target(None), timeout_s=LEAVE_S
                     )
                 # Without a lease this host can no longer be told that its releases were noted.
                 while len(made.replica.state.hosts) > 1 and self._owns_something() and made.host.is_live():
+                    bound.reschedule(began + (LEAVE_DATABASE_S if self._hands_database_over() else LEAVE_S))
                     await made.host.wait_step()
         except TimeoutError:
             LOG.warning("left-without-hand-over", reason="it took too long")
         except TrellisError as error:
             LOG.warning("left-without-hand-over", reason=str(error))
+
+    def _hands_database_over(self) -> bool:
+        owner = self._core.replica.state.owners.get(PRIMARY)
+        if owner is None or owner.holder != self._core.host_id:
+            return False
+        return owner.successor not in (None, owner.holder)
 
     def _owns_something(self) -> bool:
         made = self._core

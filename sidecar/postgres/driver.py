@@ -44,6 +44,8 @@ LOG = structlog.get_logger(__name__)
 
 #: A seal is answered with what is known by then; whoever asked may ask again.
 SEAL_ANSWER_S = 1.5
+#: In which a primary that serves hears by the state why it is asked to seal.
+HEARD_S = 0.5
 TIDY_S = 5.0
 #: After it did not work.
 TIDY_AGAIN_S = 0.5
@@ -91,6 +93,7 @@ class DatabaseDriver:
         self._action = self._done = Action(Do.WAIT, "it begins")
         self._status: DatabaseStatus | None = None
         self._seal_wanted = NO_TERM
+        self._seal_due = 0.0
         self._tidy_at = 0.0
         self._is_stopping = False
 
@@ -141,7 +144,8 @@ class DatabaseDriver:
             raise StaleTerm(
                 f"primaryship {fencing_term} is over: {latest} is the latest", fencing_term=latest
             )
-        self._seal_wanted = max(self._seal_wanted, fencing_term)
+        if fencing_term > self._seal_wanted:
+            self._seal_wanted, self._seal_due = fencing_term, asyncio.get_running_loop().time() + HEARD_S
         self.wake()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SEAL_ANSWER_S):
@@ -289,6 +293,9 @@ class DatabaseDriver:
         wanted = self._seal_wanted
         if wanted <= local.sealed_under or (goal.kind is GoalKind.HAND_OVER and goal.fencing_term == wanted):
             return goal  # one that hands over stops in its own order, and promises the same then
+        is_serving = goal.kind is GoalKind.PRIMARY and goal.fencing_term == wanted and local.process.is_open
+        if is_serving and asyncio.get_running_loop().time() < self._seal_due:
+            return goal  # it may be to hand over, which the state has not told it yet
         return Goal(GoalKind.SEALED, wanted, goal.system_identifier)
 
     def _complete(self, goal: Goal, state: ClusterState) -> Goal:

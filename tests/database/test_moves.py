@@ -1,13 +1,18 @@
 """The primary moves in order: asked to, because its host is drained, and because its sidecar ends."""
 
+import signal
 import time
 
 import pytest
 
-from tests.harness.database_cluster import DatabaseCluster
+from sidecar.app.handover import LEAVE_S
+from tests.harness.database_cluster import DatabaseCluster, each_signal
 from tests.harness.inserts import Inserts
+from tests.harness.waiting import let_pass
 
 pytestmark = pytest.mark.integration
+
+LONG_S = LEAVE_S + 1.5
 
 
 def test_a_switchover_under_load_and_back(database: DatabaseCluster) -> None:
@@ -58,6 +63,33 @@ def test_a_sidecar_that_ends_in_order_hands_its_primary_over(database: DatabaseC
         database.wait_open(old)
         inserts.wait_progress(other)
         print(f"orderly end: outage {inserts.outage_ms(began):.0f} ms")
+        old.start()
+        database.wait_whole()
+        inserts.wait_progress()
+    inserts.check()
+    assert rewinds(database) == before
+
+
+def test_an_orderly_end_waits_for_a_long_checkpoint(database: DatabaseCluster) -> None:
+    """Goal: a busy primary is handed over, too, and serves until it is. Method: its checkpointer stands still
+    for longer than an end takes otherwise; SIGTERM to the sidecar, under load."""
+    old = database.wait_whole()
+    other = database.others(old)[0]
+    before = rewinds(database)
+    with Inserts(database, old, other) as inserts:
+        checkpointer = database.of_kind(old, "checkpointer")
+        each_signal(checkpointer, signal.SIGSTOP)
+        began = old.terminate()
+        try:
+            let_pass(LONG_S)
+            inserts.wait_progress(within_s=1.0)
+            assert database.find_open() is old
+        finally:
+            each_signal(checkpointer, signal.SIGCONT)
+        assert old.wait_exit() == 0
+        database.wait_open(old)
+        inserts.wait_progress(other)
+        print(f"orderly end of a busy primary: outage {inserts.outage_ms(began):.0f} ms")
         old.start()
         database.wait_whole()
         inserts.wait_progress()
