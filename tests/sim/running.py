@@ -16,7 +16,6 @@ from typing import Any, Final
 import structlog
 
 from tests.sim.checkers import ALL_CHECKERS
-from tests.sim.frozen_values import make_cheap
 from tests.sim.outages import Outages
 from tests.sim.phases import Outcome, Run, draw_plan
 from tests.sim.picture import Recorder, draw
@@ -168,7 +167,6 @@ class Quiet:
         structlog.configure(
             wrapper_class=structlog.make_filtering_bound_logger(50), cache_logger_on_first_use=True
         )
-        make_cheap()
         gc.collect()
         gc.freeze()  # what is imported is not looked at again after each run
         gc.disable()
