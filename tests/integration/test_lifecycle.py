@@ -33,6 +33,7 @@ def declared(cluster: Cluster, url: str) -> Iterator[Cluster]:
     stub = cluster.hosts[0].services
     for name in ("lcm", "reconciler"):
         spec = encode_spec(load_declaration(ROOT / f"services/{name}/{name}.toml"))
+        spec.database = False  # this cluster carries none: it is given one beside it
         del spec.command[:]
         spec.command.extend([sys.executable, "-m", f"services.{name}.main"])
         spec.environment.update(

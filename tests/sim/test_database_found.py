@@ -108,7 +108,10 @@ def test_a_standby_that_was_not_consistent_when_its_primary_died_follows_the_nex
             return databases.published.voters == (other.host,)
 
         wait(databases, counts_no_more, "nobody waits for it")
-        wait(databases, lambda: late.kind is ProcessKind.DOWN, "it is gone")
+        wait(databases, lambda: late.kind is not ProcessKind.DOWN, "it is there once more")
+        generation = late.generation  # it may be down for less than a step
+        late.kill("kill")
+        wait(databases, lambda: late.generation != generation, "it is gone")
         wait(databases, lambda: late.kind is ProcessKind.STARTING, "it starts")
         late.data.consistent_at = min(primary.data.flushed, other.data.flushed)
         assert late.data.end < late.data.consistent_at
