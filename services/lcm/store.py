@@ -232,26 +232,25 @@ async def lock_open_operation(connection: Connection, name: str) -> Operation | 
 async def write(connection: Connection, change: Change, revision: int) -> None:
     """Everything of a change that is of this revision; the rest is as it was read, locked.
 
-    In one round trip: nobody else may change anything until COMMIT.
+    Statement by statement, and not in a pipeline: to the server a client that is frozen within one is active,
+    and none of its timeouts would end the transaction, which everybody else waits for.
     """
-    async with connection.pipeline():
-        # those that end first: a deployment has one open operation
-        for operation in sorted(change.operations, key=lambda each: not each.state.is_done):
-            if operation.revision == revision:
-                await _write_operation(connection, operation)
-        if change.deployment is not None and change.deployment.revision == revision:
-            await _write_deployment(connection, change.deployment)
-            await _note(connection, change.deployment, deleted=False)
-        elif change.deployment is None and change.last is not None:
-            await connection.execute("DELETE FROM deployments WHERE name = %s", (change.last.name,))
-            await _note(connection, change.last, deleted=True)
+    # those that end first: a deployment has one open operation
+    for operation in sorted(change.operations, key=lambda each: not each.state.is_done):
+        if operation.revision == revision:
+            await _write_operation(connection, operation)
+    if change.deployment is not None and change.deployment.revision == revision:
+        await _write_deployment(connection, change.deployment)
+        await _note(connection, change.deployment, deleted=False)
+    elif change.deployment is None and change.last is not None:
+        await connection.execute("DELETE FROM deployments WHERE name = %s", (change.last.name,))
+        await _note(connection, change.last, deleted=True)
 
 
 async def _settled(connection: Connection, request: Request, change: Change, now: Now) -> Answer:
     answer = Answer(change.deployment or change.last, change.operations[0])
-    async with connection.pipeline():
-        await write(connection, change, now.revision)
-        await settle(connection, request, _answer_json(answer))
+    await write(connection, change, now.revision)
+    await settle(connection, request, _answer_json(answer))
     return answer
 
 
