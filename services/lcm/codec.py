@@ -216,10 +216,6 @@ def operation_of(body: Mapping[str, Any]) -> Operation:
     return decode_operation(ParseDict(dict(body), pb.Operation(), ignore_unknown_fields=True))
 
 
-def spec_json(spec: DeploymentSpec) -> dict[str, Any]:
-    return MessageToDict(encode_deployment_spec(spec))
-
-
 def _complete(probe: supervisor_pb2.Probe, path: str) -> list[Problem]:
     """Defaults for what is unset, as in a declaration's file."""
     for name, default in _PROBE_DEFAULTS.items():
